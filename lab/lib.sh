@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=sh
+#
+# What the scripts of the lab share: messages, bounded commands and the cache.
+# Sourced after "set -eu", never run.
+#
+# The cache holds finished folders only.  A folder is made under $CACHE/tmp
+# while a lock is held and moves to its final name when it is whole, so that
+# an interrupted run leaves nothing that a later one would take for finished.
+# Names end in a hash of what the folder was made from.
+
+# The root of this repository, for the script that sources this file.
+# shellcheck disable=SC2034
+TOP=$(cd "$(dirname "$0")/.." && pwd)
+
+lab_child=
+lab_tmp=
+lab_out=
+lab_log=/dev/null
+
+# What a script has to undo itself, run once on the way out.
+AT_EXIT=:
+
+say()
+{
+	if [ -t 2 ] || [ "${VERBOSE:-0}" = 1 ]; then
+		printf 'lab: %s\n' "$*" >&2
+	fi
+}
+
+warn()
+{
+	printf 'lab: %s\n' "$*" >&2
+}
+
+die()
+{
+	printf 'lab: %s\n' "$*" >&2
+	exit 1
+}
+
+# need COMMAND PACKAGE
+need()
+{
+	command -v "$1" >/dev/null 2>&1 ||
+		die "$1 is missing: install the Debian package $2 (lab/packages installs all that is needed)"
+}
+
+lab_exit()
+{
+	_rc=$?
+	trap - EXIT
+	trap '' INT TERM HUP
+	if [ -n "$lab_child" ]; then
+		kill -TERM "$lab_child" 2>/dev/null || :
+		wait "$lab_child" 2>/dev/null || :
+	fi
+	$AT_EXIT || :
+	cd /
+	[ -z "$lab_tmp" ] || rm -rf "$lab_tmp"
+	[ -z "$lab_out" ] || rm -f "$lab_out"
+	exit $_rc
+}
+
+trap lab_exit EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+if [ -z "${CACHE:-}" ]; then
+	[ -n "${XDG_CACHE_HOME:-${HOME:-}}" ] ||
+		die "HOME is not set: name a folder for the cache with CACHE=/some/folder"
+	CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/xcomp-lab
+fi
+case $CACHE in
+*[!A-Za-z0-9/._+,@~-]*)
+	die "CACHE='$CACHE': kernel Makefiles take no blanks or special characters in paths, choose another folder" ;;
+/*)	;;
+*)	CACHE=$(pwd)/$CACHE ;;
+esac
+export CACHE
+mkdir -p "$CACHE/lock" "$CACHE/log" "$CACHE/tmp" 2>/dev/null || :
+[ -w "$CACHE/tmp" ] ||
+	die "cannot write to the cache folder $CACHE: choose another one with CACHE=/some/folder"
+
+# The options of the make that runs a script are not meant for those it runs.
+unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
+
+# wait_for_child: the shell runs traps at once while it waits for a background
+# command, but only after the end of a foreground one.
+wait_for_child()
+{
+	_rc=0
+	wait "$lab_child" || _rc=$?
+	lab_child=
+	return $_rc
+}
+
+# bounded SECONDS LOG COMMAND...
+# timeout(1) puts the command into a process group of its own and passes
+# signals on to all of it, so no process outlives the bound or an interrupt.
+bounded()
+{
+	_secs=$1
+	_log=$2
+	shift 2
+	timeout -k 10 "$_secs" "$@" >>"$_log" 2>&1 9>&- &
+	lab_child=$!
+	wait_for_child
+}
+
+# logged SECONDS WHAT COMMAND...: a step of a build, inside cache_put.
+logged()
+{
+	_secs=$1
+	_what=$2
+	shift 2
+	say "$_what"
+	_rc=0
+	bounded "$_secs" "$lab_log" "$@" || _rc=$?
+	[ $_rc != 0 ] || return 0
+	tail -n 20 "$lab_log" >&2
+	[ $_rc != 124 ] || die "$_what: stopped after $_secs seconds, see $lab_log"
+	die "$_what: failed, see $lab_log"
+}
+
+# capture VARIABLE COMMAND...: VARIABLE=$(COMMAND...), open to interrupts.
+# The command reports its own failures.
+capture()
+{
+	_var=$1
+	shift
+	lab_out=$(mktemp "$CACHE/tmp/out.XXXXXX")
+	"$@" >"$lab_out" 9>&- &
+	lab_child=$!
+	wait_for_child || exit $?
+	eval "$_var=\$(cat \"\$lab_out\")"
+	rm -f "$lab_out"
+	lab_out=
+}
+
+# lab_lock NAME: hold the lock NAME until lab_unlock or the end of the script.
+lab_lock()
+{
+	exec 9>"$CACHE/lock/$1"
+	flock -n 9 && return 0
+	say "another run holds $1, waiting for it"
+	flock -w 3600 9 &
+	lab_child=$!
+	wait_for_child || die "$1: another run has held its lock for an hour"
+}
+
+lab_unlock()
+{
+	exec 9>&-
+}
+
+# cache_put NAME COMMAND...
+# Make $CACHE/NAME unless it is there.  COMMAND is a function that fills the
+# current folder and dies when it cannot.  Call cache_put as a plain command:
+# in a condition the shell would ignore "set -e" inside COMMAND.
+cache_put()
+{
+	_name=$1
+	shift
+	[ ! -e "$CACHE/$_name" ] || return 0
+	lab_lock "$_name"
+	if [ ! -e "$CACHE/$_name" ]; then
+		lab_log=$CACHE/log/$_name.log
+		: >"$lab_log"
+		rm -rf "$CACHE/tmp/$_name"
+		mkdir "$CACHE/tmp/$_name"
+		lab_tmp=$CACHE/tmp/$_name
+		lab_pwd=$(pwd)
+		cd "$lab_tmp" || die "cannot enter $lab_tmp"
+		"$@"
+		cd "$lab_pwd" || die "cannot return to $lab_pwd"
+		mv -T "$lab_tmp" "$CACHE/$_name"
+		lab_tmp=
+	fi
+	lab_unlock
+}
+
+# hash_text: the first 16 digits of the SHA256 of stdin.
+hash_text()
+{
+	sha256sum | cut -c 1-16
+}
+
+# hash_files FILE...: a hash of the files' contents.
+hash_files()
+{
+	for _file; do
+		sha256sum <"$_file"
+	done | hash_text
+}
+
+# What the kernel log must not hold, one expression from the list of them
+# that lab/report reads too.
+# shellcheck disable=SC2034 # for the scripts that source this file
+KERNEL_TROUBLE=$(paste -s -d '|' "$TOP/lab/kernel-trouble")
