@@ -1,0 +1,43 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# The emulated host is right: a CPU self-test that knows nothing of the suite,
+# and upstream's own programs, unmodified, on Debian's newest kernel.
+
+set -u
+. "$(dirname "$0")/tap.sh"
+
+plan 22
+scratch
+
+# report FOLDER: judge it, keep the KTAP there
+report()
+{
+	lab/report "$1" >"$1/ktap" 2>"$1/summary" || {
+		cat "$1/summary"
+		return 1
+	}
+}
+
+ok "the CPU self-test builds" tests/cpu/build "$tmp/cpu"
+{
+	echo "cpu_user 300 $tmp/cpu/cpu_user"
+	echo "cpu_guest 300 $tmp/cpu/cpu_guest"
+} >"$tmp/list"
+for kernel in newest 6.1; do
+	ok "it runs on $kernel" lab/run -k $kernel -o "$tmp/$kernel" -l "$tmp/list" -t 300
+	ok "it finds no fault in the emulated CPU on $kernel" report "$tmp/$kernel"
+	is "it ran its checks in user mode on $kernel" \
+		"$(sed -n '/@lab begin cpu_user/,/@lab end/p' "$tmp/$kernel/results.log" |
+			grep -c '^ok .*# SKIP')" 0
+done
+
+ok "upstream's programs run" env O="$tmp/up" TESTS=upstream KERNEL=newest lab/kselftest
+ok "dmesg shows PASID state" like "$tmp/up/console.log" "0x400: 'PASID state'"
+ok "dmesg shows the xfeatures and the size of Sapphire Rapids" \
+	like "$tmp/up/console.log" 'Enabled xstate features 0x61ee7, context size is 10752'
+for t in kvm/amx_test kvm/msrs_test kvm/cpuid_test kvm/set_sregs_test kvm/xss_msr_test \
+	kvm/xcr0_cpuid_test kvm/state_test kvm/cr4_cpuid_sync_test kvm/sync_regs_test \
+	x86/amx_64 x86/avx_64 x86/corrupt_xstate_header_64; do
+	ok "$t passes" like "$tmp/up/report.ktap" "^ok [0-9]+ upstream/$t\$"
+done
