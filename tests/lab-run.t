@@ -5,6 +5,7 @@
 # the console log, and leaves nothing behind.
 
 set -u
+# shellcheck source=tests/tap.sh
 . "$(dirname "$0")/tap.sh"
 
 plan 28

@@ -5,6 +5,7 @@
 # and upstream's own programs, unmodified, on Debian's newest kernel.
 
 set -u
+# shellcheck source=tests/tap.sh
 . "$(dirname "$0")/tap.sh"
 
 plan 22
@@ -21,7 +22,7 @@ report()
 
 ok "the CPU self-test builds" tests/cpu/build "$tmp/cpu"
 {
-	echo "cpu_user 300 $tmp/cpu/cpu_user"
+	echo "cpu_user 300 $tmp/cpu/cpu_user -w"
 	echo "cpu_guest 300 $tmp/cpu/cpu_guest"
 } >"$tmp/list"
 for kernel in newest 6.1; do

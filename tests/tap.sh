@@ -15,20 +15,16 @@
 TOP=$(cd "$(dirname "$0")/.." && pwd)
 cd "$TOP" || exit 1
 tap_count=0
-tap_plan=0
-tap_failed=0
 tmp=
 
 plan()
 {
-	tap_plan=$1
 	echo "1..$1"
 }
 
 tap_result()
 {
 	tap_count=$((tap_count + 1))
-	[ "$1" = ok ] || tap_failed=$((tap_failed + 1))
 	echo "$1 $tap_count - $2"
 }
 

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The guest side of the CPU self-test that C cannot express: exception entries,
+ * which start with ENDBR64 so that supervisor IBT may be on, and code that
+ * calls and returns while the supervisor shadow stack is on.
+ *
+ * The offsets into struct fault and the ports are checked by cpu_guest.c.
+ */
+#define FAULT_RESUME	0
+#define FAULT_VECTOR	8
+#define FAULT_ERROR	16
+#define FAULT_RIP	24
+#define FAULT_ADDRESS	32
+#define FAULT_CLEAR	40
+
+#define MSR_S_CET	0x6a2
+
+	.text
+
+	/* 32 entries, 16 bytes apart. */
+	.globl	guest_vectors
+	.balign	16
+guest_vectors:
+	vector = 0
+	.rept	32
+	.balign	16
+	endbr64
+	.if	((0x60227d00 >> vector) & 1) == 0	/* no error code */
+	push	$0
+	.endif
+	push	$vector
+	jmp	guest_fault
+	vector = vector + 1
+	.endr
+
+/*
+ * Note the fault and go on at fault.resume with the stack pointer of the
+ * interrupted code. There is no IRET: it would want a matching shadow stack.
+ */
+guest_fault:
+	push	%rax
+	push	%rcx
+	push	%rdx
+	mov	24(%rsp), %rax
+	mov	%rax, fault + FAULT_VECTOR
+	mov	32(%rsp), %rax
+	mov	%rax, fault + FAULT_ERROR
+	mov	40(%rsp), %rax
+	mov	%rax, fault + FAULT_RIP
+	mov	%cr2, %rax
+	mov	%rax, fault + FAULT_ADDRESS
+	cmpq	$0, fault + FAULT_CLEAR
+	je	1f
+	mov	$MSR_S_CET, %ecx
+	xor	%eax, %eax
+	xor	%edx, %edx
+	wrmsr
+1:	mov	fault + FAULT_RESUME, %r11
+	test	%r11, %r11
+	jz	2f
+	pop	%rdx
+	pop	%rcx
+	pop	%rax
+	mov	40(%rsp), %rsp
+	jmp	*%r11
+2:	out	%al, $0xe1		/* not expected */
+	jmp	2b
+
+	/* Where a guest function returns to. */
+	.globl	guest_exit
+guest_exit:
+	out	%al, $0xe0
+	jmp	guest_exit
+
+.macro write_s_cet value
+	mov	$MSR_S_CET, %ecx
+	mov	$\value, %eax
+	xor	%edx, %edx
+	wrmsr
+.endm
+
+/*
+ * guest_call(out): with the shadow stack on, note SSP before a call, in the
+ * called function and after it, and the address the call returns to.
+ */
+	.globl	guest_call
+guest_call:
+	write_s_cet 1
+	setssbsy
+	rdsspq	%rax
+	mov	%rax, (%rdi)
+	call	1f
+0:	rdsspq	%rax
+	mov	%rax, 16(%rdi)
+	lea	0b(%rip), %rax
+	mov	%rax, 24(%rdi)
+	write_s_cet 0
+	ret
+1:	rdsspq	%rax
+	mov	%rax, 8(%rdi)
+	ret
+
+/*
+ * guest_bad_return(out): with the shadow stack on, return to another address
+ * than the call left there, and note where that RET is.
+ */
+	.globl	guest_bad_return
+guest_bad_return:
+	lea	1f(%rip), %rax
+	mov	%rax, (%rdi)
+	lea	2f(%rip), %rax
+	mov	%rax, fault + FAULT_RESUME
+	write_s_cet 1
+	setssbsy
+	call	0f
+	nop
+0:	lea	3f(%rip), %rax
+	mov	%rax, (%rsp)
+1:	ret
+2:	add	$8, %rsp		/* the RET faulted */
+3:	write_s_cet 0
+	movq	$0, fault + FAULT_RESUME
+	ret
+
+	.section .note.GNU-stack, "", @progbits

@@ -1,0 +1,199 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Fetching and installing: what is fetched stays as it was signed for, a second
+# run needs no network, failures and bad input get one clear line.
+
+set -u
+# shellcheck source=tests/tap.sh
+. "$(dirname "$0")/tap.sh"
+
+plan 46
+scratch
+CACHE=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xcomp-lab}
+export CACHE
+
+# try COMMAND...: $rc, $tmp/out, $tmp/err
+try()
+{
+	rc=0
+	"$@" >"$tmp/out" 2>"$tmp/err" </dev/null || rc=$?
+}
+
+# refuses NAME REGEX COMMAND...: one line on stderr like REGEX, nothing on stdout
+refuses()
+{
+	_name=$1
+	_regex=$2
+	shift 2
+	try "$@"
+	is "$_name: refused, in one line" "$rc $(wc -l <"$tmp/err") $(wc -c <"$tmp/out")" "1 1 0"
+	ok "$_name: the line says what to do" like "$tmp/err" "$_regex"
+}
+
+# --- bad input ---
+
+refuses "no such series" '^lab: Debian has no cloud kernel of the series 5\.9: there are 6\.1 .*7\.3' \
+	lab/fetch kernel 5.9
+refuses "a word for a series" "^lab: 'latest' is no kernel series: 7\.3, 6\.12 and newest are" \
+	lab/fetch kernel latest
+refuses "no series" '^lab: use: lab/fetch kernel SERIES' lab/fetch kernel
+refuses "an unknown thing" '^lab: use: lab/fetch' lab/fetch emulator
+refuses "an unknown package group" "^lab: no package group 'all': there are fetch build" lab/packages all
+refuses "no kernel tree" "^lab: '$tmp' is no kernel tree with KVM selftests: give the root of one" \
+	lab/build-selftests "$tmp"
+mkdir -p "$tmp/old/tools/testing/selftests/kvm"
+: >"$tmp/old/tools/testing/selftests/kvm/Makefile"
+refuses "an old kernel tree" '^lab: the selftests library in .* is too old: give a tree of 6\.12 or newer' \
+	lab/build-selftests "$tmp/old"
+refuses "no such patch" '^lab: cannot read the patch .*/none' lab/build-kernel 7.3 "$tmp/none"
+
+# --- packages ---
+
+# The same script with a package that nobody has, run by somebody else.
+mkdir -p "$tmp/repo/lab" "$tmp/nobody"
+cp lab/lib.sh lab/kernel-trouble "$tmp/repo/lab/"
+sed 's/bison:bison/bison:no-such-command/' lab/packages >"$tmp/repo/lab/packages"
+chmod -R a+rX "$tmp"
+chmod 755 "$tmp/repo/lab/packages"
+chmod 777 "$tmp/nobody"
+if [ "$(id -u)" = 0 ]; then
+	try setpriv --reuid=65534 --regid=65534 --clear-groups env CACHE="$tmp/nobody/cache" \
+		"$tmp/repo/lab/packages" build
+else
+	try env CACHE="$tmp/nobody/cache" "$tmp/repo/lab/packages" build
+fi
+is "without root nothing is installed" "$rc" 1
+ok "what is missing is named" like "$tmp/err" '^lab: missing Debian packages: bison$'
+ok "with the command to type" like "$tmp/err" 'apt-get install -y --no-install-recommends bison$'
+
+# --- the network is not needed twice ---
+
+ok "the kernel is fetched" lab/fetch kernel newest
+mkdir "$tmp/bin"
+for c in apt-get apt-cache apt-config dpkg-deb; do
+	# shellcheck disable=SC2016 # for the script to expand
+	printf '#!/bin/sh\necho "$0 $*" >>%s/called\nexit 1\n' "$tmp" >"$tmp/bin/$c"
+done
+chmod +x "$tmp"/bin/*
+try env PATH="$tmp/bin:$PATH" lab/fetch kernel newest
+is "a second time it is only named" "$rc $([ -f "$(cat "$tmp/out")/vmlinuz" ] && echo there)" "0 there"
+nok "without apt" [ -e "$tmp/called" ]
+kernel=$(cat "$tmp/out")
+ok "it has modules" [ -d "$kernel/modules/kernel/arch/x86/kvm" ]
+is "it knows its release" "$(sed -n 2p "$CACHE/pin/kernel-newest" | cut -d ' ' -f 1)" \
+	"linux-image-$(cat "$kernel/version")"
+ok "and its configuration" like "$kernel/config" '^CONFIG_KVM_INTEL=m$'
+
+# --- failures of the network, and of those who answer in its place ---
+
+# apt_answers: an apt-get that finds a mirror in $tmp/mirror, and else is itself
+real=$(command -v apt-get)
+cat >"$tmp/bin/apt-get" <<END
+#!/bin/sh
+case \$1 in
+indextargets)
+	for r in trixie trixie-security; do
+		echo "Packages main \$r file:$tmp/mirror"
+	done ;;
+*)	exec $real "\$@" ;;
+esac
+END
+rm "$tmp/bin/apt-cache" "$tmp/bin/apt-config" "$tmp/bin/dpkg-deb"
+for s in bookworm trixie trixie-backports forky sid bookworm-security trixie-security; do
+	mkdir -p "$tmp/mirror/dists/$s/main/binary-amd64"
+	: >"$tmp/mirror/dists/$s/main/binary-amd64/Packages"
+	printf 'Origin: Debian\nSuite: %s\nCodename: %s\nComponents: main\nArchitectures: amd64\n' \
+		"$s" "$s" >"$tmp/mirror/dists/$s/Release"
+done
+chmod -R a+rX "$tmp"
+index=$CACHE/index
+export CACHE="$tmp/cache"
+try env PATH="$tmp/bin:$PATH" lab/fetch kernel newest
+is "an index without a signature is refused" "$rc" 1
+ok "with the reason" like "$tmp/err" "^E: The repository .* is not signed"
+ok "and a clear line" like "$tmp/err" '^lab: cannot read the package index of the Debian mirror file:'
+is "nothing of it is kept" "$(find "$CACHE" -mindepth 1 ! -name lock ! -path '*/lock/*' ! -name log \
+	! -path '*/log/*' ! -name tmp)" ""
+
+# The real index, but a proxy that answers with something else.
+cat >"$tmp/proxy.py" <<'END'
+import http.server
+import sys
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = b"not the file that was asked for"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body) + int(sys.argv[1])))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+server = http.server.HTTPServer(("127.0.0.1", 0), Proxy)
+print(server.server_port, flush=True)
+server.serve_forever()
+END
+
+# through_proxy MISSING: fetch with a body that lacks MISSING bytes
+through_proxy()
+{
+	rm -rf "$CACHE"
+	mkdir -p "$CACHE"
+	cp -a "$index" "$CACHE/index"
+	: >"$tmp/port"
+	timeout 120 python3 "$tmp/proxy.py" "$1" >"$tmp/port" &
+	_proxy=$!
+	while [ ! -s "$tmp/port" ] && kill -0 $_proxy 2>/dev/null; do
+		sleep 0.1
+	done
+	sed -i "s|$index|$CACHE/index|; /Proxy/d" "$CACHE/index/apt.conf"
+	echo "Acquire::http::Proxy \"http://127.0.0.1:$(cat "$tmp/port")\";" >>"$CACHE/index/apt.conf"
+	try lab/fetch bios
+	kill $_proxy
+	wait $_proxy 2>/dev/null
+}
+
+things()
+{
+	find "$CACHE" -maxdepth 1 -name 'bios-*'
+	find "$CACHE/tmp" -mindepth 1
+}
+
+if grep -q '^deb .*http:' "$index/sources.list"; then
+	through_proxy 0
+	is "a file that is not the one of the index is refused" "$rc$(things)" 1
+	ok "for its hash or size" like "$(ls "$CACHE"/log/bios-*.log)" 'mismatch|unexpected size'
+	ok "with a clear line" like "$tmp/err" '^lab: cannot fetch bochsbios .*see .*make update'
+	through_proxy 1000
+	is "half a file is refused" "$rc$(things)" 1
+else
+	for n in "a file that is not the one of the index is refused" "for its hash or size" \
+		"with a clear line" "half a file is refused"; do
+		skip "$n" "the mirror is not plain HTTP"
+	done
+fi
+
+# --- make ---
+
+export CACHE="$tmp/cache"
+rm -rf "$CACHE"
+refuses "KERNEL=" "^lab: KERNEL='x': give a Debian version series such as 7\.3, or the path" \
+	env KERNEL=x lab/kselftest
+refuses "KERNEL= as a path" "^lab: KERNEL='$tmp/none': no such file" env KERNEL="$tmp/none" lab/kselftest
+refuses "HOST=" "^lab: HOST='yes': HOST=1 runs on this machine" env HOST=yes lab/kselftest
+refuses "CPU= with HOST=1" '^lab: CPU=.*leave them out with HOST=1' env HOST=1 CPU=spr lab/kselftest
+refuses "install without DESTDIR" '^lab: where to\? say make install DESTDIR=' lab/kselftest install ''
+
+for t in all kselftest check install update clean distclean help; do
+	[ "$t" = all ] || make -s help | grep -q "^make $t" || echo "$t"
+done >"$tmp/out"
+is "make help lists every target" "$(cat "$tmp/out")" ""
+
+mkdir -p "$CACHE/kernel-1" "$CACHE/lock" "$CACHE/pin" "$tmp/out.d"
+touch "$CACHE/lock/kernel-1" "$CACHE/notes" "$tmp/out.d/notes" "$tmp/out.d/results.log"
+ok "distclean" make -s distclean O="$tmp/out.d" CACHE="$CACHE"
+is "it removes what the lab made and nothing else" \
+	"$(cd "$tmp" && find cache out.d -mindepth 1 | sort | tr '\n' ' ')" "cache/notes out.d/notes "
