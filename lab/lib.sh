@@ -83,6 +83,9 @@ mkdir -p "$CACHE/lock" "$CACHE/log" "$CACHE/tmp" 2>/dev/null || :
 [ -w "$CACHE/tmp" ] ||
 	die "cannot write to the cache folder $CACHE: choose another one with CACHE=/some/folder"
 
+# Messages that scripts look for, sorting that hashes depend on.
+export LC_ALL=C
+
 # The options of the make that runs a script are not meant for those it runs.
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
 
@@ -91,7 +94,8 @@ unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
 wait_for_child()
 {
 	_rc=0
-	wait "$lab_child" || _rc=$?
+	# The shell would report a death by a signal by itself.
+	wait "$lab_child" 2>/dev/null || _rc=$?
 	lab_child=
 	return $_rc
 }

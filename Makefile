@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# The scripts of lab/ do the work and read the variables from the environment.
+
+.POSIX:
+
+all:
+	@lab/kselftest build
+
+kselftest:
+	@lab/kselftest
+
+check:
+	@lab/packages
+	@prove tests/
+
+install:
+	@lab/kselftest install "$(DESTDIR)"
+
+update:
+	@lab/fetch update
+
+clean:
+	@lab/clean
+
+distclean:
+	@lab/clean cache
+
+help:
+	@cat lab/help
+
+.PHONY: all kselftest check install update clean distclean help
