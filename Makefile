@@ -17,6 +17,9 @@ check:
 install:
 	@lab/kselftest install "$(DESTDIR)"
 
+soak:
+	@lab/soak
+
 update:
 	@lab/fetch update
 
@@ -29,4 +32,4 @@ distclean:
 help:
 	@cat lab/help
 
-.PHONY: all kselftest check install update clean distclean help
+.PHONY: all kselftest check install soak update clean distclean help
