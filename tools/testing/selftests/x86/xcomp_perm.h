@@ -290,12 +290,34 @@ static inline int xcomp_fork(struct xcomp *x, const struct xcomp_check *check,
 }
 
 /*
+ * Whether the kernel predates guest permissions, which came along with
+ * KVM_CAP_XSAVE2. One without the other is a failure to be seen.
+ */
+static inline bool xcomp_too_old(void)
+{
+	uint64_t mask;
+	bool old;
+	int kvm;
+
+	if (xf_get_mask(ARCH_GET_XCOMP_GUEST_PERM, &mask) != EINVAL)
+		return false;
+	kvm = xkvm_open();
+	old = kvm < 0 || xkvm_cap(kvm, KVM_CAP_XSAVE2) <= 0;
+	if (kvm >= 0)
+		close(kvm);
+	return old;
+}
+
+/*
  * Ask for the permissions of the combination, then run the check. The calling
  * process is spent after that: it holds the permissions.
  */
 static inline int xcomp_grant(struct xcomp *x, const struct xcomp_check *check,
 			      int fd)
 {
+	if (xcomp_too_old())
+		return xcomp_skip(x, "no ARCH_GET_XCOMP_GUEST_PERM");
+
 	switch (x->perm) {
 	case XCOMP_NONE:
 		break;

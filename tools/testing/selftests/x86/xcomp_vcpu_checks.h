@@ -123,6 +123,27 @@ static inline bool xcomp_xsave_moves(struct xcomp *x, uint32_t size,
 }
 
 /*
+ * KVM_SET_XSAVE takes what the host has even if guest CPUID has it not, such
+ * as an XTILE_CFG of all zeros; KVM_GET_XSAVE2 must not show it.
+ */
+static inline bool xcomp_hides_xtile_cfg(struct xcomp *x, uint8_t *buf)
+{
+	uint64_t bv = XF_FPSSE | XF_BIT(XF_XTILE_CFG);
+
+	if (!x->have_amx || x->amx_on)
+		return true;
+
+	memcpy(buf + XF_HEADER_OFFSET, &bv, sizeof(bv));
+	if (!xcomp_same_errno(x, "KVM_SET_XSAVE with XTILE_CFG", 0,
+			      ioctl(x->vcpu, KVM_SET_XSAVE, buf) ? errno : 0) ||
+	    ioctl(x->vcpu, KVM_GET_XSAVE2, buf))
+		return false;
+	memcpy(&bv, buf + XF_HEADER_OFFSET, sizeof(bv));
+	return xcomp_same(x, "XSTATE_BV with XTILE_CFG", 0,
+			  bv & XF_BIT(XF_XTILE_CFG));
+}
+
+/*
  * Verify that KVM_GET_XSAVE2 writes exactly the bytes that this vCPU's CPUID
  * calls for, that KVM_GET_XSAVE works up to 4 KiB and not beyond, and that
  * the XSAVE header shows user components of the guest only.
@@ -164,6 +185,7 @@ static inline int xcomp_check_xsave2(struct xcomp *x)
 			 (XF_BIT(XF_SSE) | XF_BIT(XF_YMM)), header[0] &
 			 (XF_BIT(XF_SSE) | XF_BIT(XF_YMM)));
 	ok &= xcomp_same(x, "XCOMP_BV in the standard format", 0, header[1]);
+	ok &= xcomp_hides_xtile_cfg(x, buf);
 	return xcomp_verdict(ok);
 }
 
@@ -202,7 +224,8 @@ static inline int xcomp_check_set_cpuid(struct xcomp *x)
 	ok = xcomp_same(x, "XTILE in the vCPU's CPUID",
 			x->amx_on ? XF_XTILE : 0,
 			before ? xkvm_cpuid(before, 0xd, 0).eax & XF_XTILE : 0);
-	ok &= xcomp_write_msrs(x) && xcomp_write_xsave(x);
+	ok &= xcomp_write_msrs(x) && xcomp_msrs_kept(x, "KVM_SET_MSRS") &&
+	      xcomp_write_xsave(x);
 	before = xkvm_vcpu_cpuid(x->vcpu);
 
 	size = xcomp_xsave_size(x);

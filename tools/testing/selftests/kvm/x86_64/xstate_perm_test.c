@@ -111,6 +111,7 @@ static int check_long_mode_guest(struct xcomp *x)
 	int result;
 
 	x->amx = x->have_amx;
+	strcat(x->name, x->amx ? "_amx_cet" : "_noamx_cet");
 	result = xcomp_vcpu(x);
 	if (result)
 		return result;
