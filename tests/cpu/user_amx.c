@@ -64,7 +64,7 @@ static void tiledata_image(void)
 	restore(XRSTOR, BIT(TILEDATA), BIT(TILEDATA), 0);
 }
 
-/* Return to what a task without permission has: XFD[18] set by the kernel. */
+/* Be a task without the permission: the kernel keeps XFD[18] set for it. */
 static void setup_without_permission(void)
 {
 	__u64 permitted = 0;
