@@ -26,7 +26,7 @@ ok "the CPU self-test builds" tests/cpu/build "$tmp/cpu"
 	echo "cpu_guest 300 $tmp/cpu/cpu_guest"
 } >"$tmp/list"
 for kernel in newest 6.1; do
-	ok "it runs on $kernel" lab/run -p msr.allow_writes=on -k $kernel -o "$tmp/$kernel" -l "$tmp/list" -t 300
+	ok "it runs on $kernel" lab/run -k $kernel -o "$tmp/$kernel" -l "$tmp/list" -t 300
 	ok "it finds no fault in the emulated CPU on $kernel" report "$tmp/$kernel"
 	is "it ran its checks in user mode on $kernel" \
 		"$(sed -n '/@lab begin cpu_user/,/@lab end/p' "$tmp/$kernel/results.log" |
