@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Guest code that reads and writes the CET MSRs of its vCPU, and what the host
+ * tells it about them.
+ *
+ * No guest switches branch tracking on: the exception entry of libkvm has no
+ * ENDBR.
+ */
+#ifndef SELFTEST_KVM_XSTATE_CET_GUEST_H
+#define SELFTEST_KVM_XSTATE_CET_GUEST_H
+
+#include "xstate_util.h"
+
+/* A CET MSR of a guest, with the vector that access to it raises, or 0 */
+struct guest_msr {
+	u32 index;
+	u8 vector;
+	u64 value[2];
+};
+
+/* What a guest does, and how far it got */
+struct guest {
+	struct guest_msr msrs[ARRAY_SIZE(xcomp_cet_msrs)];
+	u64 cr4_cet;
+	u64 loops;
+	u32 stop;
+	u8 config[XSTATE_TILECFG_SIZE];
+	u8 config_back[XSTATE_TILECFG_SIZE];
+	u8 tiles[XSTATE_TILES_SIZE];
+	u8 tiles_back[XSTATE_TILES_SIZE];
+};
+
+static struct guest guests[2];
+
+static inline void guest_read(const struct guest *g, int set, const char *when)
+{
+	const struct guest_msr *m;
+	u64 value;
+	u8 vector;
+
+	for (m = g->msrs; m < g->msrs + ARRAY_SIZE(g->msrs); m++) {
+		value = m->value[set];
+		vector = rdmsr_safe(m->index, &value);
+		__GUEST_ASSERT(vector == m->vector,
+			       "RDMSR of %x %s: wanted vector %u got %u",
+			       m->index, when, m->vector, vector);
+		__GUEST_ASSERT(vector || value == m->value[set],
+			       "MSR %x lost %s: wanted %lx got %lx", m->index,
+			       when, m->value[set], value);
+	}
+}
+
+static inline void guest_write(const struct guest *g, int set)
+{
+	const struct guest_msr *m;
+	u8 vector;
+
+	for (m = g->msrs; m < g->msrs + ARRAY_SIZE(g->msrs); m++) {
+		vector = wrmsr_safe(m->index, m->value[set]);
+		__GUEST_ASSERT(vector == m->vector,
+			       "WRMSR of %x: wanted vector %u got %u",
+			       m->index, m->vector, vector);
+	}
+}
+
+/* Tell guest @nr what its MSRs hold, and return where the host finds it. */
+static inline struct guest *guest_begin(struct xcomp *x,
+					struct kvm_vcpu *vcpu, int nr)
+{
+	struct guest *g = addr_gva2hva(vcpu->vm, (gva_t)&guests[nr]);
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(g->msrs); i++) {
+		g->msrs[i].index = xcomp_cet_msrs[i];
+		g->msrs[i].vector = xcomp_has_msr(x, xcomp_cet_msrs[i]) ?
+				    0 : GP_VECTOR;
+		g->msrs[i].value[0] = xstate_msr_value(x, xcomp_cet_msrs[i],
+						       nr);
+		g->msrs[i].value[1] = xstate_msr_value(x, xcomp_cet_msrs[i],
+						       nr + 5);
+	}
+	g->cr4_cet = x->shstk_on || x->ibt_on ? XSTATE_CR4_CET : 0;
+	xstate_tile_config(g->config);
+	for (i = 0; i < sizeof(g->tiles); i++)
+		g->tiles[i] = i * 7 + i / 256 + nr + 1;
+	vcpu_args_set(vcpu, 1, nr);
+	return g;
+}
+
+/* The guest of a host that reads, and at last writes, between the exits */
+static inline void guest_exits_code(int nr)
+{
+	struct guest *g = &guests[nr];
+
+	guest_read(g, 0, "on the way in");
+	guest_write(g, 1);
+	GUEST_SYNC(0);
+	guest_read(g, 1, "over an exit");
+	guest_write(g, 0);
+	GUEST_SYNC(1);
+	guest_read(g, 1, "by KVM_SET_MSRS");
+	GUEST_DONE();
+}
+
+/* Have the kernel use the FPU on this CPU: it hashes what it is given. */
+static inline void use_kernel_fpu(void)
+{
+	static const char text[256];
+	int fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
+
+	if (fd >= 0) {
+		TEST_ASSERT_EQ(write(fd, text, sizeof(text)), sizeof(text));
+		close(fd);
+	}
+}
+
+#endif /* SELFTEST_KVM_XSTATE_CET_GUEST_H */

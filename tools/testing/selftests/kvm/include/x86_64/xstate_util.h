@@ -1,0 +1,591 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * vCPUs of libkvm with a chosen set of AMX and CET, the state that a test gives
+ * them, and what is left of that state later on.
+ *
+ * A combination is named as in xcomp_perm.h, e.g. guest_amx_shstk. All values
+ * depend on a seed, so that no two vCPUs hold the same, and none of them does
+ * harm should it end up in the host's registers.
+ */
+#ifndef SELFTEST_KVM_XSTATE_UTIL_H
+#define SELFTEST_KVM_XSTATE_UTIL_H
+
+#include "kvm_compat.h"
+#include "kvm_test_harness.h"
+#include "../../x86/xcomp_tidy.h"
+#include "../../x86/xcomp_vcpu.h"
+
+/* Offsets in the legacy area of an XSAVE image */
+#define XSTATE_FCW		0
+#define XSTATE_FTW		4
+#define XSTATE_MXCSR		24
+#define XSTATE_ST		32
+#define XSTATE_XMM		160
+#define XSTATE_XMM_SIZE		256
+
+/* An x87 register has ten bytes, each in a slot of sixteen. */
+#define XSTATE_ST_BYTES		10
+#define XSTATE_ST_SLOT		16
+
+#define XSTATE_FCW_INIT		0x37f
+#define XSTATE_MXCSR_INIT	0x1f80
+
+#define XSTATE_CR4_CET		XF_BIT(23)
+
+/* The components of which xstate_fill() gives a vCPU contents */
+#define XSTATE_FILLED	(XF_FPSSE | XF_BIT(XF_YMM) | XF_AVX512 | \
+			 XF_BIT(XF_PKRU))
+
+/* What AMX has room for: eight tiles of 16 rows of 64 bytes */
+#define XSTATE_TILES		8
+#define XSTATE_TILE_ROWS	16
+#define XSTATE_TILE_ROW		64
+#define XSTATE_TILE_SIZE	(XSTATE_TILE_ROWS * XSTATE_TILE_ROW)
+#define XSTATE_TILES_SIZE	(XSTATE_TILES * XSTATE_TILE_SIZE)
+
+/* What LDTILECFG and STTILECFG move */
+#define XSTATE_TILECFG_SIZE	64
+
+/* Fill @config: palette 1 with all tiles at their full size. */
+static __always_inline void xstate_tile_config(uint8_t *config)
+{
+	int i;
+
+	for (i = 0; i < XSTATE_TILECFG_SIZE; i++)
+		config[i] = 0;
+	config[0] = 1;
+	for (i = 0; i < XSTATE_TILES; i++) {
+		config[16 + 2 * i] = XSTATE_TILE_ROW;
+		config[48 + i] = XSTATE_TILE_ROWS;
+	}
+}
+
+/* ldtilecfg (%rax) */
+static inline void xstate_ldtilecfg(const uint8_t *config)
+{
+	asm volatile(".byte 0xc4, 0xe2, 0x78, 0x49, 0x00"
+		     : : "a" (config) : "memory");
+}
+
+/* sttilecfg (%rax) */
+static inline void xstate_sttilecfg(uint8_t *config)
+{
+	asm volatile(".byte 0xc4, 0xe2, 0x79, 0x49, 0x00"
+		     : : "a" (config) : "memory");
+}
+
+static inline void xstate_tilerelease(void)
+{
+	asm volatile(".byte 0xc4, 0xe2, 0x78, 0x49, 0xc0" : : : "memory");
+}
+
+/*
+ * Load all tiles from XSTATE_TILES_SIZE bytes, one tile after the other:
+ * tileloadd (%rax,%rcx), %tmmN, where N is a field of the byte that counts.
+ */
+static inline void xstate_load_tiles(const uint8_t *tiles)
+{
+	asm volatile(".set xstate_modrm, 4\n\t"
+		     ".rept 8\n\t"
+		     ".byte 0xc4, 0xe2, 0x7b, 0x4b, xstate_modrm, 8\n\t"
+		     "add %[size], %%rax\n\t"
+		     ".set xstate_modrm, xstate_modrm + 8\n\t"
+		     ".endr"
+		     : "+a" (tiles)
+		     : "c" ((long)XSTATE_TILE_ROW), [size] "i" (XSTATE_TILE_SIZE)
+		     : "memory", "cc");
+}
+
+/* The reverse: tilestored %tmmN, (%rax,%rcx) */
+static inline void xstate_store_tiles(uint8_t *tiles)
+{
+	asm volatile(".set xstate_modrm, 4\n\t"
+		     ".rept 8\n\t"
+		     ".byte 0xc4, 0xe2, 0x7a, 0x4b, xstate_modrm, 8\n\t"
+		     "add %[size], %%rax\n\t"
+		     ".set xstate_modrm, xstate_modrm + 8\n\t"
+		     ".endr"
+		     : "+a" (tiles)
+		     : "c" ((long)XSTATE_TILE_ROW), [size] "i" (XSTATE_TILE_SIZE)
+		     : "memory", "cc");
+}
+
+/* A variant of a fixture, and the name of its combination */
+#define XSTATE_VARIANT(fixture, combo)					\
+static_assert(sizeof(#combo) <= XCOMP_NAME_SIZE, "name too long");	\
+FIXTURE_VARIANT_ADD(fixture, combo) { .name = #combo }
+
+/* Run all tests of the program, if there is what libkvm needs. */
+static inline int xstate_main(int argc, char **argv)
+{
+	int kvm;
+
+	xcomp_init();
+	if (!xcomp_unpermitted)
+		ksft_exit_skip("%s\n", xcomp_no_kvm);
+	if (!xkvm_cpuid_entry(xcomp_unpermitted, 0xd, 0))
+		ksft_exit_skip("KVM offers no XSAVE\n");
+	kvm = xkvm_open();
+	if (xkvm_cap(kvm, KVM_CAP_USER_MEMORY2) <= 0)
+		ksft_exit_skip("libkvm needs KVM_SET_USER_MEMORY_REGION2\n");
+	close(kvm);
+
+	xcomp_tidy();
+	return xcomp_listed(test_harness_run(argc, argv));
+}
+
+/*
+ * Begin the combination @name: ask for its permissions, which must come before
+ * the process makes a vCPU or has libkvm cache what KVM supports.
+ */
+static inline bool xstate_begin(struct xcomp *x, const char *name)
+{
+	bool host, guest;
+
+	if (!xcomp_parse(x, name) || !xcomp_open_kvm(x))
+		return false;
+	host = x->perm == XCOMP_HOST || x->perm == XCOMP_BOTH;
+	guest = x->perm == XCOMP_GUEST || x->perm == XCOMP_BOTH;
+	if ((host && !xcomp_ask(x, false)) || (guest && !xcomp_ask(x, true)))
+		return false;
+
+	x->amx_on = x->amx && x->guest_granted;
+	x->shstk_on = x->shstk && xcomp_offers_shstk();
+	x->ibt_on = x->ibt && xcomp_offers_ibt();
+	return true;
+}
+
+/* Whether KVM refuses MSRs that the guest has not; ignore_msrs hides that. */
+static inline bool xstate_refuses_msrs(void)
+{
+	return xf_param("kvm", "ignore_msrs") == 'N';
+}
+
+/* Whether the kernel has warned since @before was read from xf_taint() */
+static inline bool xstate_warned(uint64_t before)
+{
+	return ~before & xf_taint() & XF_TAINT_WARN;
+}
+
+/* End a test that shows a promise broken in the one way that is known. */
+static inline void xstate_xfail(struct __test_metadata *_metadata,
+				const char *reason)
+{
+	snprintf(_metadata->results->reason, sizeof(_metadata->results->reason),
+		 "%s", reason);
+	_metadata->exit_code = KSFT_XFAIL;
+}
+
+/*
+ * Add a vCPU for ioctls alone to a VM without memory, with the CPUID of the
+ * combination, and point @x to it.
+ */
+static inline struct kvm_vcpu *xstate_add_vcpu(struct xcomp *x,
+					       struct kvm_vm *vm, int id)
+{
+	struct kvm_vcpu *vcpu = __vm_vcpu_add(vm, id);
+	int error;
+
+	x->vm = vm->fd;
+	x->vcpu = vcpu->fd;
+	error = xcomp_set_cpuid(x, vcpu->fd, x->amx_on);
+	TEST_ASSERT(!error, "KVM_SET_CPUID2: wanted success got %s",
+		    strerror(error));
+	return vcpu;
+}
+
+/*
+ * Make CPUID of the combination what libkvm gives to all vCPUs that it sets up
+ * for guest code. Its copy of what KVM supports is the only way to tell it.
+ */
+static inline void xstate_libkvm_cpuid(struct xcomp *x)
+{
+	xcomp_shape_cpuid(x, (struct kvm_cpuid2 *)kvm_get_supported_cpuid(),
+			  x->amx_on);
+}
+
+/* Have the guest start with XSAVE on, and all its components in XCR0. */
+static inline void xstate_enable(struct xcomp *x, struct kvm_vcpu *vcpu)
+{
+	struct kvm_sregs sregs;
+
+	x->vm = vcpu->vm->fd;
+	x->vcpu = vcpu->fd;
+	vcpu_sregs_get(vcpu, &sregs);
+	sregs.cr4 |= X86_CR4_OSXSAVE;
+	vcpu_sregs_set(vcpu, &sregs);
+	TEST_ASSERT(xkvm_set_xcr0(vcpu->fd, xcomp_guest_xcr0(x)),
+		    "KVM_SET_XCRS: %#lx not taken", xcomp_guest_xcr0(x));
+}
+
+/* A VM with one vCPU of the combination that runs @code */
+static inline struct kvm_vcpu *xstate_guest(struct xcomp *x, void *code)
+{
+	struct kvm_vcpu *vcpu;
+
+	xstate_libkvm_cpuid(x);
+	vm_create_with_one_vcpu(&vcpu, code);
+	xstate_enable(x, vcpu);
+	return vcpu;
+}
+
+/* Run the guest up to its next GUEST_SYNC() or GUEST_DONE(). */
+static inline void xstate_run(struct kvm_vcpu *vcpu, uint64_t wanted)
+{
+	struct ucall uc;
+	uint64_t cmd;
+
+	vcpu_run(vcpu);
+	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);
+	cmd = get_ucall(vcpu, &uc);
+	if (cmd == UCALL_ABORT)
+		REPORT_GUEST_ASSERT(uc);
+	TEST_ASSERT_EQ(cmd, wanted);
+}
+
+/* The component that carries @msr; -1 if none does */
+static inline int xstate_msr_component(uint32_t msr)
+{
+	switch (msr) {
+	case XF_MSR_U_CET:
+	case XF_MSR_PL3_SSP:
+		return XF_CET_USER;
+	case XF_MSR_PL0_SSP:
+	case XF_MSR_PL1_SSP:
+	case XF_MSR_PL2_SSP:
+		return XF_CET_KERNEL;
+	}
+	return -1;
+}
+
+/*
+ * The value of a CET MSR. With shadow stacks alone U_CET and S_CET have only
+ * one harmless bit, with branch tracking the address of the legacy bitmap,
+ * which nothing uses as long as the bit for it is clear.
+ */
+static inline uint64_t xstate_msr_value(const struct xcomp *x, uint32_t msr,
+					unsigned int seed)
+{
+	uint64_t n = msr - XF_MSR_U_CET, value = 0;
+
+	if (msr != XF_MSR_U_CET && msr != XF_MSR_S_CET)
+		return 0x100000000000 + n * 0x10001000 + seed * 0x1008;
+
+	if (x->shstk_on && !(seed & 1))
+		value |= XCOMP_CET_WRSS_EN;
+	if (x->ibt_on)
+		value |= XCOMP_CET_NO_TRACK_EN | (0x200000000000 +
+			 n * 0x10000000 + seed * 0x4000);
+	return value;
+}
+
+/* Below 4 GiB: a higher one is invalid outside of long mode. */
+static inline uint64_t xstate_ssp_value(unsigned int seed)
+{
+	return XCOMP_GUEST_SSP + seed * 8;
+}
+
+/* Never deny access by key 0, which all memory has. */
+static inline uint32_t xstate_pkru_value(unsigned int seed)
+{
+	return 0x10101010 * (seed % 14 + 1);
+}
+
+/* The components that the vCPU has and xstate_fill() fills */
+static inline uint64_t xstate_filled(struct xcomp *x)
+{
+	return xcomp_guest_xcr0(x) & XSTATE_FILLED;
+}
+
+/*
+ * An XSAVE image, in the standard format, with contents in the components of
+ * @mask. It lives as long as the process.
+ */
+static inline uint8_t *xstate_image(struct xcomp *x, uint64_t mask,
+				    unsigned int seed)
+{
+	uint8_t *buf = xf_guarded(xcomp_xsave_size(x), 0);
+	uint32_t pkru = xstate_pkru_value(seed);
+	/* Exception flags that are already set raise no exception. */
+	uint32_t mxcsr = XSTATE_MXCSR_INIT | (seed % 63 + 1);
+	uint16_t fcw = XSTATE_FCW_INIT ^ 0x300;
+	struct xf_regs r;
+	unsigned int i;
+
+	memcpy(buf + XF_HEADER_OFFSET, &mask, sizeof(mask));
+	memcpy(buf + XSTATE_FCW, &fcw, sizeof(fcw));
+	buf[XSTATE_FTW] = 0xff;
+	memcpy(buf + XSTATE_MXCSR, &mxcsr, sizeof(mxcsr));
+	for (i = 0; i < 8; i++)
+		memset(buf + XSTATE_ST + i * XSTATE_ST_SLOT,
+		       0x10 + 8 * seed + i, XSTATE_ST_BYTES);
+	for (i = 0; i < XSTATE_XMM_SIZE; i++)
+		buf[XSTATE_XMM + i] = 0x21 + seed + i;
+
+	for (i = XF_YMM; i < 63; i++) {
+		if (!(mask & XF_BIT(i)))
+			continue;
+		r = xf_cpuid(0xd, i);
+		if (i == XF_PKRU)
+			memcpy(buf + r.ebx, &pkru, sizeof(pkru));
+		else
+			memset(buf + r.ebx, 0x40 + 0x10 * i + seed, r.eax);
+	}
+	return buf;
+}
+
+/* What KVM_GET_XSAVE2 returns. It lives as long as the process. */
+static inline uint8_t *xstate_read_image(struct xcomp *x)
+{
+	uint8_t *buf = xf_guarded(xcomp_xsave_size(x), 0xa5);
+	int r = ioctl(x->vcpu, KVM_GET_XSAVE2, buf);
+
+	TEST_ASSERT(!r, "KVM_GET_XSAVE2: wanted success got %s",
+		    strerror(errno));
+	return buf;
+}
+
+static inline uint64_t xstate_bv(const uint8_t *image)
+{
+	uint64_t bv;
+
+	memcpy(&bv, image + XF_HEADER_OFFSET, sizeof(bv));
+	return bv;
+}
+
+/* Whether two images hold the same in component @nr */
+static inline bool xstate_same_component(const uint8_t *a, const uint8_t *b,
+					 int nr)
+{
+	struct xf_regs r;
+	int i;
+
+	switch (nr) {
+	case XF_FP:
+		for (i = XSTATE_ST; i < XSTATE_XMM; i += XSTATE_ST_SLOT)
+			if (memcmp(a + i, b + i, XSTATE_ST_BYTES))
+				return false;
+		return !memcmp(a + XSTATE_FCW, b + XSTATE_FCW, 5);
+	case XF_SSE:
+		return !memcmp(a + XSTATE_MXCSR, b + XSTATE_MXCSR, 4) &&
+		       !memcmp(a + XSTATE_XMM, b + XSTATE_XMM, XSTATE_XMM_SIZE);
+	case XF_PKRU:
+		r = xf_cpuid(0xd, nr);
+		return !memcmp(a + r.ebx, b + r.ebx, sizeof(uint32_t));
+	}
+	r = xf_cpuid(0xd, nr);
+	return !memcmp(a + r.ebx, b + r.ebx, r.eax);
+}
+
+/* An image of a vCPU right after reset: init values and nothing else */
+static inline uint8_t *xstate_init_image(struct xcomp *x)
+{
+	uint8_t *buf = xf_guarded(xcomp_xsave_size(x), 0);
+	const uint32_t mxcsr = XSTATE_MXCSR_INIT;
+	const uint16_t fcw = XSTATE_FCW_INIT;
+
+	memcpy(buf + XSTATE_FCW, &fcw, sizeof(fcw));
+	memcpy(buf + XSTATE_MXCSR, &mxcsr, sizeof(mxcsr));
+	return buf;
+}
+
+/*
+ * Read the vCPU's XSAVE state, PKRU included: KVM keeps it elsewhere and shows
+ * it only once the guest's fpstate was loaded.
+ */
+static inline uint8_t *xstate_read_all(struct xcomp *x)
+{
+	uint8_t *buf = xstate_read_image(x);
+
+	if (xcomp_guest_xcr0(x) & ~xstate_bv(buf) & XF_BIT(XF_PKRU)) {
+		TEST_ASSERT(xkvm_run_immediate_exit(x->kvm, x->vcpu),
+			    "KVM_RUN with immediate_exit: wanted EINTR");
+		buf = xstate_read_image(x);
+	}
+	return buf;
+}
+
+/* Give the vCPU XCR0, XSAVE state and all CET that it has, by many ioctls. */
+static inline bool xstate_fill(struct xcomp *x, unsigned int seed)
+{
+	uint64_t ssp = xstate_ssp_value(seed);
+	unsigned int i;
+	bool ok = true;
+	uint8_t *image;
+	uint32_t msr;
+
+	image = xstate_image(x, xstate_filled(x), seed);
+	ok &= xcomp_same(x, "XCR0 taken", true,
+			 xkvm_set_xcr0(x->vcpu, xcomp_guest_xcr0(x)));
+	ok &= xcomp_same_errno(x, "KVM_SET_XSAVE", 0,
+			       ioctl(x->vcpu, KVM_SET_XSAVE, image) ? errno : 0);
+	for (i = 0; i < ARRAY_SIZE(xcomp_cet_msrs); i++) {
+		msr = xcomp_cet_msrs[i];
+		if (xcomp_has_msr(x, msr))
+			ok &= xcomp_same(x, xf_msr_name(msr), true,
+					 xkvm_set_msr(x->vcpu, msr,
+						      xstate_msr_value(x, msr,
+								       seed)));
+	}
+	if (xcomp_guest_xss(x))
+		ok &= xcomp_same(x, "IA32_XSS taken", true,
+				 xkvm_set_msr(x->vcpu, XF_MSR_XSS,
+					      xcomp_guest_xss(x)));
+	if (x->shstk_on)
+		ok &= xcomp_same_errno(x, "KVM_SET_ONE_REG of SSP", 0,
+				       xkvm_one_reg(x->vcpu, KVM_SET_ONE_REG,
+						    XKVM_REG_GUEST_SSP, &ssp));
+	return ok;
+}
+
+/* What the vCPU has now in @msr, by an ioctl of its own */
+static inline uint64_t xstate_msr(struct xcomp *x, uint32_t msr)
+{
+	uint64_t value;
+
+	TEST_ASSERT(xkvm_get_msr(x->vcpu, msr, &value),
+		    "KVM_GET_MSRS of %s: wanted success", xf_msr_name(msr));
+	return value;
+}
+
+/* Compare the CET MSRs that are carried by components, or by none, and XSS. */
+static inline bool xstate_msrs_kept(struct xcomp *x, unsigned int seed,
+				    const char *when, bool in_component)
+{
+	unsigned int i;
+	bool ok = true;
+	uint32_t msr;
+
+	for (i = 0; i < ARRAY_SIZE(xcomp_cet_msrs); i++) {
+		msr = xcomp_cet_msrs[i];
+		if (!xcomp_has_msr(x, msr) ||
+		    in_component != (xstate_msr_component(msr) >= 0))
+			continue;
+		ok &= xf_msr_kept(x->name, msr, when,
+				  xstate_msr_value(x, msr, seed),
+				  xstate_msr(x, msr));
+	}
+	if (!in_component && xcomp_guest_xss(x))
+		ok &= xf_msr_kept(x->name, XF_MSR_XSS, when,
+				  xcomp_guest_xss(x),
+				  xstate_msr(x, XF_MSR_XSS));
+	return ok;
+}
+
+/* Whether the vCPU holds in all its CET MSRs what xstate_fill() gave it */
+static inline bool xstate_cet_kept(struct xcomp *x, unsigned int seed,
+				   const char *when)
+{
+	bool ok = xstate_msrs_kept(x, seed, when, true);
+
+	return xstate_msrs_kept(x, seed, when, false) && ok;
+}
+
+/* Whether SSP, where the guest has it, holds what xstate_fill() gave it */
+static inline bool xstate_ssp_kept(struct xcomp *x, unsigned int seed,
+				   const char *when)
+{
+	uint64_t ssp = 0;
+	int error;
+
+	if (!x->shstk_on)
+		return true;
+	error = xkvm_one_reg(x->vcpu, KVM_GET_ONE_REG, XKVM_REG_GUEST_SSP,
+			     &ssp);
+	if (!error && ssp == xstate_ssp_value(seed))
+		return true;
+	ksft_print_msg("%s: SSP lost after %s: wanted %#lx got %#lx\n", x->name,
+		       when, xstate_ssp_value(seed), ssp);
+	return false;
+}
+
+/* Whether the registers that no component carries hold what they were given */
+static inline bool xstate_kept_elsewhere(struct xcomp *x, unsigned int seed,
+					 const char *when)
+{
+	struct kvm_xcrs xcrs = { .nr_xcrs = 1 };
+	bool ok = xstate_msrs_kept(x, seed, when, false);
+
+	ok &= xstate_ssp_kept(x, seed, when);
+	ok &= !ioctl(x->vcpu, KVM_GET_XCRS, &xcrs);
+	return ok & xcomp_same(x, "XCR0", xcomp_guest_xcr0(x),
+			       xcrs.xcrs[0].value);
+}
+
+/*
+ * Sort the vCPU's components into those that hold what they were given and
+ * those in their initial state. Garbage, or half of each, is in neither mask.
+ */
+static inline void xstate_sort(struct xcomp *x, unsigned int seed,
+			       uint64_t *kept, uint64_t *initial)
+{
+	uint8_t *want = xstate_image(x, xstate_filled(x), seed);
+	uint8_t *init = xstate_init_image(x), *got = xstate_read_all(x);
+	uint64_t value;
+	unsigned int i;
+	int nr;
+
+	*kept = 0;
+	for (i = 0; i < 63; i++)
+		if ((xstate_filled(x) & XF_BIT(i)) &&
+		    xstate_same_component(want, got, i))
+			*kept |= XF_BIT(i) & xstate_bv(got);
+	*initial = 0;
+	for (i = 0; i < 63; i++)
+		if ((xstate_filled(x) & XF_BIT(i)) &&
+		    xstate_same_component(init, got, i))
+			*initial |= XF_BIT(i);
+
+	/* A component counts if all registers in it that the vCPU has agree. */
+	if (x->shstk_on || x->ibt_on) {
+		*kept |= XF_BIT(XF_CET_USER);
+		*initial |= XF_BIT(XF_CET_USER);
+	}
+	if (x->shstk_on) {
+		*kept |= XF_BIT(XF_CET_KERNEL);
+		*initial |= XF_BIT(XF_CET_KERNEL);
+	}
+	for (i = 0; i < ARRAY_SIZE(xcomp_cet_msrs); i++) {
+		nr = xstate_msr_component(xcomp_cet_msrs[i]);
+		if (nr < 0 || !xcomp_has_msr(x, xcomp_cet_msrs[i]))
+			continue;
+		value = xstate_msr(x, xcomp_cet_msrs[i]);
+		if (value != xstate_msr_value(x, xcomp_cet_msrs[i], seed))
+			*kept &= ~XF_BIT(nr);
+		if (value)
+			*initial &= ~XF_BIT(nr);
+	}
+}
+
+/* All components that xstate_sort() sorts */
+static inline uint64_t xstate_sorted(struct xcomp *x)
+{
+	uint64_t mask = xstate_filled(x);
+
+	if (x->shstk_on || x->ibt_on)
+		mask |= XF_BIT(XF_CET_USER);
+	if (x->shstk_on)
+		mask |= XF_BIT(XF_CET_KERNEL);
+	return mask;
+}
+
+/* Whether the vCPU holds all of what xstate_fill() gave it */
+static inline bool xstate_kept(struct xcomp *x, unsigned int seed,
+			       const char *when)
+{
+	bool ok = xstate_msrs_kept(x, seed, when, true);
+	uint64_t kept, initial;
+	char names[128];
+
+	ok &= xstate_kept_elsewhere(x, seed, when);
+	xstate_sort(x, seed, &kept, &initial);
+	if (kept == xstate_sorted(x))
+		return ok;
+	ksft_print_msg("%s: lost after %s: wanted components %#lx got %#lx, lost:%s\n",
+		       x->name, when, xstate_sorted(x), kept,
+		       xf_names(xstate_sorted(x) & ~kept, names,
+				sizeof(names)));
+	return false;
+}
+
+#endif /* SELFTEST_KVM_XSTATE_UTIL_H */
