@@ -1,0 +1,527 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * IA32_XFD and IA32_XFD_ERR of a guest: what they take, the #NM that they are
+ * there for, and that neither switching AMX off and on nor another vCPU costs
+ * a guest any other state, CET included.
+ */
+#include "xstate_guest.h"
+#include "xstate_util.h"
+
+#define XFD_TILE	XF_BIT(XF_XTILE_DATA)
+#define CPUID_D_1_EAX_XFD	BIT(4)
+
+static const u32 xfd_msrs[] = { MSR_IA32_XFD, MSR_IA32_XFD_ERR };
+
+static const char *msr_name(u32 msr)
+{
+	return msr == MSR_IA32_XFD ? "IA32_XFD" : "IA32_XFD_ERR";
+}
+
+/* AMX instructions, those that IA32_XFD must not disarm at first */
+enum amx { LDTILECFG, STTILECFG, TILEZERO, TILELOADD, TILESTORED, TDPBF16PS,
+	   XRSTOR, TILERELEASE, NR_AMX };
+
+static const char * const amx_names[] = {
+	"LDTILECFG", "STTILECFG", "TILEZERO", "TILELOADD", "TILESTORED",
+	"TDPBF16PS", "XRSTOR of component 18", "TILERELEASE",
+};
+
+static bool amx_disarmed(enum amx amx)
+{
+	return amx >= TILEZERO && amx <= XRSTOR;
+}
+
+/* What one guest is told and what it finds, one for each vCPU */
+struct guest {
+	u64 xcr0, xss;
+	u64 msr_values[2];
+	u8 msr_vectors[2][2];
+	u8 bit_vectors[2][2][64];
+	struct {
+		u64 vector, xfd_err, kept_err, cr0;
+	} amx[NR_AMX];
+	u64 nm_count, nm_xfd_err;
+	struct xregs regs;
+	u8 area[XAREA_SIZE] __aligned(64);
+};
+
+static struct guest guests[2];
+
+/* Try each of 64 bits, with bit 18 set and writes passed through or without. */
+static void guest_bits_code(void)
+{
+	struct guest *g = guests;
+	u32 m, i, set;
+
+	guest_enable(g->xcr0);
+	for (m = 0; m < ARRAY_SIZE(xfd_msrs); m++) {
+		g->msr_vectors[m][0] = rdmsr_safe(xfd_msrs[m],
+						  &g->msr_values[m]);
+		g->msr_vectors[m][1] = wrmsr_safe(xfd_msrs[m], 0);
+	}
+	for (set = 0; set < 2; set++) {
+		for (m = 0; m < ARRAY_SIZE(xfd_msrs); m++)
+			for (i = 0; i < 64; i++)
+				g->bit_vectors[set][m][i] =
+					wrmsr_safe(xfd_msrs[m], BIT_ULL(i));
+		wrmsr_safe(MSR_IA32_XFD, g->xcr0 & XFD_TILE);
+	}
+	wrmsr_safe(MSR_IA32_XFD_ERR, 0);
+	GUEST_DONE();
+}
+
+static u8 guest_amx(struct guest *g, enum amx amx)
+{
+	switch (amx) {
+	case LDTILECFG:
+		return kvm_asm_safe("ldtilecfg (%[p])", [p] "r" (g->regs.tilecfg));
+	case STTILECFG:
+		return kvm_asm_safe("sttilecfg (%[p])", [p] "r" (g->area));
+	case TILEZERO:
+		return kvm_asm_safe("tilezero %%tmm0");
+	case TILELOADD:
+		return kvm_asm_safe("tileloadd (%[p],%[s],1), %%tmm0",
+				    [p] "r" (g->regs.tile), [s] "r" (64ul));
+	case TILESTORED:
+		return kvm_asm_safe("tilestored %%tmm0, (%[p],%[s],1)",
+				    [p] "r" (g->area), [s] "r" (64ul));
+	case TDPBF16PS:
+		return kvm_asm_safe("tdpbf16ps %%tmm2, %%tmm1, %%tmm0");
+	case XRSTOR:
+		return kvm_asm_safe("xrstor64 (%[p])", [p] "r" (g->area),
+				    "a" ((u32)XFD_TILE), "d" (0));
+	default:
+		return kvm_asm_safe("tilerelease");
+	}
+}
+
+static void guest_nm_code(void)
+{
+	struct guest *g = guests;
+	u32 i;
+
+	guest_enable(g->xcr0);
+	guest_amx(g, LDTILECFG);
+	for (i = 0; i < NR_AMX; i++) {
+		wrmsr(MSR_IA32_XFD, XFD_TILE);
+		guest_leave();
+		g->amx[i].vector = guest_amx(g, i);
+		g->amx[i].xfd_err = rdmsr(MSR_IA32_XFD_ERR);
+		g->amx[i].cr0 = get_cr0();
+		guest_leave();
+		g->amx[i].kept_err = rdmsr(MSR_IA32_XFD_ERR);
+		wrmsr(MSR_IA32_XFD_ERR, 0);
+		wrmsr(MSR_IA32_XFD, 0);
+	}
+	GUEST_DONE();
+}
+
+static void guest_nm_handler(struct ex_regs *regs)
+{
+	struct guest *g = guests;
+
+	GUEST_ASSERT(g->nm_count++ < 3);
+	g->nm_xfd_err = rdmsr(MSR_IA32_XFD_ERR);
+	wrmsr(MSR_IA32_XFD_ERR, 0);
+	wrmsr(MSR_IA32_XFD, 0);
+	(void)regs;
+}
+
+/* As an operating system does it: the handler gives AMX, the program goes on. */
+static void guest_lazy_code(void)
+{
+	struct guest *g = guests;
+
+	guest_enable(g->xcr0);
+	wrmsr(MSR_IA32_XFD, XFD_TILE);
+	asm volatile("ldtilecfg %0" : : "m" (g->regs.tilecfg));
+	asm volatile("tileloadd (%0,%1,1), %%tmm0\n\t"
+		     "tilestored %%tmm0, (%2,%1,1)"
+		     : : "r" (g->regs.tile), "r" (64ul), "r" (g->area)
+		     : "memory");
+	GUEST_DONE();
+}
+
+static GUEST_INTEGER_ONLY void guest_live(struct guest *g, bool toggle,
+					  u64 xfd)
+{
+	guest_load_xregs(&g->regs, g->xcr0 | g->xss);
+	for (;; xfd ^= toggle ? XFD_TILE : 0) {
+		wrmsr(MSR_IA32_XFD, xfd);
+		guest_leave();
+		asm volatile("xsaves64 %0"
+			     : "+m" (g->area) : "a" (-1), "d" (-1));
+		guest_leave();
+	}
+}
+
+/* All registers live: IA32_XFD toggles, or differs between two vCPUs. */
+static void guest_live_code(u64 id, u64 toggle, u64 xfd)
+{
+	struct guest *g = guests + id;
+
+	guest_enable(g->xcr0);
+	if (g->xss)
+		wrmsr(XF_MSR_XSS, g->xss);
+	guest_live(g, toggle, xfd);
+}
+
+static void guest_read_code(void)
+{
+	struct guest *g = guests;
+	u32 m;
+
+	for (m = 0; m < ARRAY_SIZE(xfd_msrs); m++)
+		g->msr_values[m] = rdmsr(xfd_msrs[m]);
+	guest_leave();
+	guest_enable(g->xcr0);
+	wrmsr(MSR_IA32_XFD, 0);
+	guest_leave();
+	GUEST_DONE();
+}
+
+FIXTURE(xfd) {
+	struct xcomp x;
+	struct kvm_vm *vm;
+	struct guest *guests;
+	u64 wanted;	/* bits that both MSRs take */
+	u64 taint;
+};
+
+FIXTURE_VARIANT(xfd) {
+	const char *name;
+};
+
+FIXTURE_VARIANT_ADD(xfd, noamx) { .name = "none_noamx_cet" };
+FIXTURE_VARIANT_ADD(xfd, amx) { .name = "guest_amx_nocet" };
+FIXTURE_VARIANT_ADD(xfd, amx_cet) { .name = "guest_amx_cet" };
+
+FIXTURE_SETUP(xfd)
+{
+	struct xcomp *x = &self->x;
+
+	ASSERT_TRUE(xstate_begin(x, variant->name));
+	if (x->amx && !x->amx_on)
+		SKIP(return, "no AMX on this machine");
+	if (x->amx && x->shstk && !x->shstk_on)
+		SKIP(return, "KVM offers no guest CET");
+	self->taint = xf_taint();
+	self->wanted = x->amx_on ? XFD_TILE : 0;
+}
+
+FIXTURE_TEARDOWN(xfd)
+{
+	EXPECT_FALSE(xstate_warned(self->taint));
+	if (self->vm)
+		kvm_vm_free(self->vm);
+}
+
+/* Set up the memory that host and guest share. */
+static void share(struct xcomp *x, struct kvm_vm *vm, struct guest **shared)
+{
+	struct guest *g = addr_gva2hva(vm, (gva_t)&guests);
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(guests); i++) {
+		g[i].xcr0 = xregs_mask(xcomp_guest_xcr0(x));
+		g[i].xss = xregs_mask(xcomp_guest_xss(x));
+		xregs_fill(&g[i].regs, i + 1);
+	}
+	*shared = g;
+}
+
+static bool msr_is(struct kvm_vcpu *vcpu, u32 msr, const char *when, u64 wanted)
+{
+	return xarea_same(msr_name(msr), when, wanted, vcpu_get_msr(vcpu, msr));
+}
+
+/*
+ * Verify that both MSRs are 0 after reset, that the host may set bit 18 if the
+ * guest has AMX and no other bit ever, and that a refused write changes nothing.
+ */
+TEST_F(xfd, host_bits)
+{
+	struct kvm_vcpu *vcpu;
+	u64 wanted, old;
+	u32 m, i;
+
+	self->vm = vm_create_barebones();
+	vcpu = xstate_add_vcpu(&self->x, self->vm, 0);
+	for (m = 0; m < ARRAY_SIZE(xfd_msrs); m++)
+		EXPECT_TRUE(msr_is(vcpu, xfd_msrs[m], "after reset", 0));
+
+	for (m = 0; m < ARRAY_SIZE(xfd_msrs); m++) {
+		for (i = 0; i < 64; i++) {
+			old = i & 1 ? self->wanted : 0;
+			wanted = self->wanted & BIT_ULL(i);
+			EXPECT_EQ(1, _vcpu_set_msr(vcpu, xfd_msrs[m], old));
+			EXPECT_TRUE(xarea_same(msr_name(xfd_msrs[m]),
+					       "writes of one bit taken", !!wanted,
+					       _vcpu_set_msr(vcpu, xfd_msrs[m],
+							     BIT_ULL(i))));
+			EXPECT_TRUE(msr_is(vcpu, xfd_msrs[m],
+					   "after a write of one bit",
+					   wanted ?: old));
+		}
+		EXPECT_EQ(1, _vcpu_set_msr(vcpu, xfd_msrs[m], 0));
+	}
+}
+
+/*
+ * Verify the same for the guest: other bits raise #GP, both before and after
+ * the first use of IA32_XFD, when KVM stops to intercept the writes.
+ */
+TEST_F(xfd, guest_bits)
+{
+	u32 m, i, set, wanted;
+	struct guest *g;
+
+	if (!(xkvm_cpuid(xkvm_supported_cpuid(self->x.kvm), 0xd, 1).eax &
+	      CPUID_D_1_EAX_XFD))
+		SKIP(return, "XFD is not in guest CPUID");
+	self->vm = xstate_guest(&self->x, guest_bits_code)->vm;
+	share(&self->x, self->vm, &g);
+	xstate_run(list_first_entry(&self->vm->vcpus, struct kvm_vcpu, list),
+		   UCALL_DONE);
+
+	for (m = 0; m < ARRAY_SIZE(xfd_msrs); m++) {
+		EXPECT_EQ(0, g->msr_vectors[m][0]);
+		EXPECT_EQ(0, g->msr_vectors[m][1]);
+		EXPECT_EQ(0, g->msr_values[m]);
+		for (i = 0; i < 128; i++) {
+			set = i / 64;
+			wanted = self->wanted & BIT_ULL(i % 64) ? 0 : GP_VECTOR;
+			EXPECT_TRUE(xarea_same(msr_name(xfd_msrs[m]),
+					       "vector of a write of one bit",
+					       wanted,
+					       g->bit_vectors[set][m][i % 64]));
+		}
+	}
+}
+
+/* Verify that a guest whose CPUID hides XFD has neither MSR. */
+TEST_F(xfd, hidden)
+{
+	struct kvm_cpuid2 *c = (struct kvm_cpuid2 *)kvm_get_supported_cpuid();
+	struct kvm_cpuid_entry2 *e = xkvm_cpuid_entry(c, 0xd, 1);
+	struct guest *g;
+	u32 m, i;
+
+	TEST_ASSERT(e, "KVM_GET_SUPPORTED_CPUID: no leaf 0xD.1");
+	if (xf_param("kvm", "ignore_msrs") != 'N')
+		SKIP(return, "ignore_msrs hides what is refused");
+	e->eax &= ~CPUID_D_1_EAX_XFD;
+	self->vm = xstate_guest(&self->x, guest_bits_code)->vm;
+	share(&self->x, self->vm, &g);
+	xstate_run(list_first_entry(&self->vm->vcpus, struct kvm_vcpu, list),
+		   UCALL_DONE);
+
+	for (m = 0; m < ARRAY_SIZE(xfd_msrs); m++) {
+		EXPECT_TRUE(xarea_same(msr_name(xfd_msrs[m]), "vector of RDMSR",
+				       GP_VECTOR, g->msr_vectors[m][0]));
+		EXPECT_TRUE(xarea_same(msr_name(xfd_msrs[m]), "vector of WRMSR",
+				       GP_VECTOR, g->msr_vectors[m][1]));
+		for (i = 0; i < 128; i++)
+			EXPECT_EQ(GP_VECTOR, g->bit_vectors[i / 64][m][i % 64]);
+	}
+}
+
+/* Run one AMX instruction of guest_nm_code(), and look at the MSRs meanwhile. */
+static bool nm_ok(struct kvm_vcpu *vcpu, struct guest *g, enum amx amx)
+{
+	const char *name = amx_names[amx];
+	u64 err = amx_disarmed(amx) ? XFD_TILE : 0;
+	bool ok;
+
+	xregs_run(vcpu);
+	memset(g->area, 0, XF_BASE_SIZE);
+	xarea_set_header(g->area, 0, XFD_TILE);
+	ok = msr_is(vcpu, MSR_IA32_XFD, name, XFD_TILE);
+	ok &= msr_is(vcpu, MSR_IA32_XFD_ERR, "before the instruction", 0);
+	xregs_run(vcpu);
+
+	ok &= xarea_same(name, "vector", err ? NM_VECTOR : 0,
+			 g->amx[amx].vector);
+	ok &= xarea_same(name, "IA32_XFD_ERR as the guest reads it", err,
+			 g->amx[amx].xfd_err);
+	ok &= xarea_same(name, "CR0.TS", 0, g->amx[amx].cr0 & X86_CR0_TS);
+	return ok & xarea_same(name, "IA32_XFD_ERR as the host reads it", err,
+			       vcpu_get_msr(vcpu, MSR_IA32_XFD_ERR));
+}
+
+/*
+ * Verify, for each AMX instruction, whether it raises #NM while bit 18 of XFD
+ * is set, with the right IA32_XFD_ERR, which an exit does not change.
+ */
+TEST_F(xfd, nm)
+{
+	struct kvm_vcpu *vcpu;
+	struct guest *g;
+	u32 i;
+
+	if (!self->wanted)
+		SKIP(return, "the combination has no AMX");
+	vcpu = xstate_guest(&self->x, guest_nm_code);
+	self->vm = vcpu->vm;
+	share(&self->x, self->vm, &g);
+	for (i = 0; i < NR_AMX; i++)
+		EXPECT_TRUE(nm_ok(vcpu, g, i));
+	xstate_run(vcpu, UCALL_DONE);
+	for (i = 0; i < NR_AMX; i++)
+		EXPECT_TRUE(xarea_same(amx_names[i], "IA32_XFD_ERR after an exit",
+				       amx_disarmed(i) ? XFD_TILE : 0,
+				       g->amx[i].kept_err));
+}
+
+/*
+ * Verify that a guest which clears IA32_XFD in its handler gets #NM exactly
+ * once, and that the instruction then does what it should.
+ */
+TEST_F(xfd, nm_once)
+{
+	struct kvm_vcpu *vcpu;
+	struct guest *g;
+
+	if (!self->wanted)
+		SKIP(return, "the combination has no AMX");
+	vcpu = xstate_guest(&self->x, guest_lazy_code);
+	self->vm = vcpu->vm;
+	share(&self->x, self->vm, &g);
+	vm_install_exception_handler(self->vm, NM_VECTOR, guest_nm_handler);
+	xstate_run(vcpu, UCALL_DONE);
+	EXPECT_TRUE(xarea_same("TILELOADD", "times #NM was raised", 1,
+			       g->nm_count));
+	EXPECT_TRUE(xarea_same("TILELOADD", "IA32_XFD_ERR", XFD_TILE,
+			       g->nm_xfd_err));
+	EXPECT_EQ(XREGS_TILE_SIZE, xarea_differ(g->area, g->regs.tile[0],
+						XREGS_TILE_SIZE));
+	EXPECT_TRUE(msr_is(vcpu, MSR_IA32_XFD, "after the handler", 0));
+	EXPECT_TRUE(msr_is(vcpu, MSR_IA32_XFD_ERR, "after the handler", 0));
+}
+
+/*
+ * One round of guest_live_code(): all components but the disarmed one hold
+ * what was loaded. Tile data that was disarmed once may be gone or be there.
+ */
+static bool live_ok(struct kvm_vcpu *vcpu, struct guest *g, const char *what,
+		    u64 xfd, bool may_lose)
+{
+	u64 all = g->xcr0 | g->xss, bv, kept;
+	bool ok;
+
+	xregs_run(vcpu);
+	ok = msr_is(vcpu, MSR_IA32_XFD, what, xfd);
+	if (g->xss)
+		ok &= xf_msr_kept(what, XF_MSR_U_CET, "a write of IA32_XFD",
+				  g->regs.cet_user[0],
+				  vcpu_get_msr(vcpu, XF_MSR_U_CET));
+	xregs_run(vcpu);
+
+	bv = xarea_header(g->area, 0);
+	kept = xfd ? all & ~XFD_TILE : all;
+	if (!xfd && may_lose && !(bv & XFD_TILE))
+		kept &= ~XFD_TILE;
+	ok &= xarea_same(what, "XSTATE_BV of XSAVES", kept, bv);
+	return ok && xarea_has(what, g->area, &g->regs, kept,
+			       all | XF_COMPACTED);
+}
+
+/*
+ * Verify that a guest which switches AMX off and on, with CET, AVX-512 and
+ * tiles in use, loses nothing but tile data, in exits to user space as well.
+ */
+TEST_F(xfd, toggle)
+{
+	struct kvm_vcpu *vcpu;
+	struct guest *g;
+	u32 i;
+
+	if (!self->wanted)
+		SKIP(return, "the combination has no AMX");
+	if (!kvm_cpu_has(X86_FEATURE_XSAVES))
+		SKIP(return, "XSAVES is not in guest CPUID");
+	vcpu = xstate_guest(&self->x, guest_live_code);
+	self->vm = vcpu->vm;
+	share(&self->x, self->vm, &g);
+	vcpu_args_set(vcpu, 3, 0ul, 1ul, 0ul);
+	for (i = 0; i < 8; i++)
+		ASSERT_TRUE(live_ok(vcpu, g, "toggled IA32_XFD",
+				    i & 1 ? XFD_TILE : 0, i));
+}
+
+/*
+ * Verify that two vCPUs on one thread, one with bit 18 of XFD set and one with
+ * live tiles, each keep their own IA32_XFD and their own state.
+ */
+TEST_F(xfd, two_vcpus)
+{
+	struct kvm_vcpu *vcpus[2];
+	struct guest *g;
+	u32 i;
+
+	if (!self->wanted)
+		SKIP(return, "the combination has no AMX");
+	if (!kvm_cpu_has(X86_FEATURE_XSAVES))
+		SKIP(return, "XSAVES is not in guest CPUID");
+	xstate_libkvm_cpuid(&self->x);
+	self->vm = vm_create_with_vcpus(2, guest_live_code, vcpus);
+	share(&self->x, self->vm, &g);
+	for (i = 0; i < 2; i++) {
+		xstate_enable(&self->x, vcpus[i]);
+		vcpu_args_set(vcpus[i], 3, (u64)i, 0ul, i ? 0 : XFD_TILE);
+	}
+	for (i = 0; i < 8; i++)
+		ASSERT_TRUE(live_ok(vcpus[i & 1], g + (i & 1),
+				    i & 1 ? "vCPU with tiles" :
+				    "vCPU with XFD", i & 1 ? 0 : XFD_TILE,
+				    false));
+}
+
+/*
+ * Verify that both MSRs move to another vCPU and reach its guest, and that tile
+ * data restored while bit 18 is set is dropped without an error, never loaded.
+ */
+TEST_F(xfd, restore)
+{
+	u32 size = xcomp_xsave_size(&self->x), m;
+	struct kvm_vcpu *vcpu;
+	struct guest *g;
+	u8 *image;
+
+	if (!self->wanted)
+		SKIP(return, "the combination has no AMX");
+	vcpu = xstate_guest(&self->x, guest_read_code);
+	self->vm = vcpu->vm;
+	share(&self->x, self->vm, &g);
+	image = calloc(1, XAREA_SIZE);
+	TEST_ASSERT(image, "calloc() failed");
+
+	/* IA32_XFD goes first: never after an image with tile data. */
+	for (m = 0; m < ARRAY_SIZE(xfd_msrs); m++)
+		EXPECT_EQ(1, _vcpu_set_msr(vcpu, xfd_msrs[m], XFD_TILE));
+	xarea_put(image, &g->regs, g->xcr0, 0);
+	EXPECT_EQ(0, ioctl(vcpu->fd, KVM_SET_XSAVE, image));
+	xarea_fill(image, XAREA_POISON, size);
+	vcpu_xsave2_get(vcpu, (struct kvm_xsave *)image);
+	EXPECT_TRUE(xarea_same("KVM_GET_XSAVE2 with IA32_XFD set", "XSTATE_BV[18]",
+			       0, xarea_header(image, 0) & XFD_TILE));
+
+	xregs_run(vcpu);
+	for (m = 0; m < ARRAY_SIZE(xfd_msrs); m++)
+		EXPECT_TRUE(xarea_same(msr_name(xfd_msrs[m]),
+				       "as the guest reads it", XFD_TILE,
+				       g->msr_values[m]));
+	xregs_run(vcpu);
+	vcpu_xsave2_get(vcpu, (struct kvm_xsave *)image);
+	EXPECT_TRUE(xarea_same("tile data dropped by KVM_SET_XSAVE",
+			       "XSTATE_BV[18] once IA32_XFD is 0", 0,
+			       xarea_header(image, 0) & XFD_TILE));
+	EXPECT_TRUE(xarea_has("the rest of that image", image, &g->regs,
+			      g->xcr0 & XF_BIT(XF_XTILE_CFG), 0));
+	free(image);
+}
+
+int main(int argc, char **argv)
+{
+	return xstate_main(argc, argv);
+}
