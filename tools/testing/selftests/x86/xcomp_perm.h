@@ -89,8 +89,8 @@ static inline bool xcomp_same(const struct xcomp *x, const char *what,
 	if (wanted == got)
 		return true;
 
-	ksft_print_msg("%s: %s: wanted %#lx got %#lx\n", x->name, what, wanted,
-		       got);
+	ksft_print_msg("%s: %s: wanted %#llx got %#llx\n", x->name, what,
+		       (unsigned long long)wanted, (unsigned long long)got);
 	return false;
 }
 

@@ -343,8 +343,9 @@ static inline bool xf_msr_kept(const char *combo, uint32_t msr,
 	if (wanted == got)
 		return true;
 
-	ksft_print_msg("%s: %s lost after %s: wanted %#lx got %#lx\n", combo,
-		       xf_msr_name(msr), when, wanted, got);
+	ksft_print_msg("%s: %s lost after %s: wanted %#llx got %#llx\n", combo,
+		       xf_msr_name(msr), when, (unsigned long long)wanted,
+		       (unsigned long long)got);
 	return false;
 }
 

@@ -38,6 +38,9 @@ struct xf_traced_run {
 static char xf_trace_dir[128];
 static const char *xf_trace_reason = "tracefs was not looked for";
 
+/* For programs that look at fpstates of tasks only, and need no KVM */
+static bool xf_trace_tasks_only;
+
 static inline int xf_trace_write(const char *file, const char *text)
 {
 	size_t len = strlen(text);
@@ -104,6 +107,9 @@ static inline bool xf_trace_enable(void)
 			   nobody) ||
 	    xf_trace_write("events/x86_fpu/x86_fpu_regs_activated/enable", "1"))
 		return false;
+
+	if (xf_trace_tasks_only)
+		return true;
 
 	xf_trace_reason = "no tracepoint kvm_fpu";
 	if (xf_trace_write("events/kvm/kvm_fpu/filter", nobody) ||
@@ -196,6 +202,43 @@ static inline int xf_trace_runs(struct xf_traced_run *runs, int max)
 	}
 	fclose(f);
 	return nr;
+}
+
+/* Forget what was recorded and record the calling thread's fpstates, or none. */
+static inline int xf_trace_record_task(bool on)
+{
+	char filter[64];
+
+	snprintf(filter, sizeof(filter), "common_pid == %ld",
+		 on ? syscall(SYS_gettid) : 0);
+	if (xf_trace_write("events/x86_fpu/x86_fpu_regs_activated/filter",
+			   filter))
+		return -1;
+	return on ? xf_trace_write("trace", "") : 0;
+}
+
+/* The fpstate that was activated last. Return -1 if none was. */
+static inline int xf_trace_last(struct xf_traced *last)
+{
+	unsigned long bv, comp;
+	char line[512], *p;
+	int result = -1;
+	FILE *f;
+
+	snprintf(line, sizeof(line), "%s/trace", xf_trace_dir);
+	f = fopen(line, "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		p = strstr(line, "xfeatures: ");
+		if (p && sscanf(p, "xfeatures: %lx xcomp_bv: %lx", &bv,
+				&comp) == 2) {
+			last->xstate_bv = bv;
+			last->xcomp_bv = comp;
+			result = 0;
+		}
+	}
+	if (f)
+		fclose(f);
+	return result;
 }
 
 #endif /* SELFTESTS_X86_XFEATURE_TRACE_H */
