@@ -1,0 +1,91 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Documentation/coverage.md has every property once, and each test that it
+# names is there.  The programs themselves say what tests they have.
+
+set -u
+# shellcheck source=tests/tap.sh
+. "$(dirname "$0")/tap.sh"
+
+doc=Documentation/coverage.md
+
+# What a complete suite would assert, by the sections of the document
+ids="
+A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12
+B1 B2 B3 B4 B5 B6
+C1 C2 C3 C4 C5 C6 C7
+D1 D2 D3 D4 D5 D6 D7 D8 D9
+E1 E2 E3 E4 E5 E6 E7 E8 E9 E10 E11 E12 E13
+F1 F2 F3 F4 F5 F6 F8 F9 F10 F11
+G1 G2 G3 G4 G5 G6
+H1 H2 H3 H4 H5 H6 H7 H8 H9 H10 H11 H12 H13
+I1 I2 I3 I4 I5 I6
+J1 J2 J3
+K1 K2 K3 K4
+L1 L2 L3 L4 L5
+M M2
+N
+O O2 O3
+Q
+INV1 INV2 INV3 INV4 INV5 INV6 INV7 INV8 INV9
+W1 W2 W3 W4 W5 W6
+"
+
+plan 17
+scratch
+tree=$(lab/fetch source 7.3) || tree=/nowhere
+dir=$(lab/build-selftests "$tree" 2>"$tmp/err") || dir=/nowhere
+tap_diag "$tmp/err"
+
+# check FILE
+check()
+{
+	# shellcheck disable=SC2086 # a list
+	tests/coverage-check "$dir" "$1" $ids
+}
+
+ok "every property has a row, every test in it is there" check "$doc"
+
+# fault NAME SED MESSAGE: a document changed like that is not taken
+fault()
+{
+	sed "$2" "$doc" >"$tmp/bad.md"
+	rc=0
+	check "$tmp/bad.md" >"$tmp/faults" 2>&1 || rc=$?
+	if [ "$rc" = 1 ] && cmp -s "$doc" "$tmp/bad.md"; then
+		rc="1, with a document that was not changed"
+	fi
+	grep -qE -e "$3" "$tmp/faults" || rc="$rc, with no '$3' but $(head -n 3 "$tmp/faults" | tr '\n' ' ')"
+	is "$1" "$rc" 1
+}
+
+fault "a test that no harness has" 's/xstate_perm_proc\.masks/xstate_perm_proc.mask/' \
+	'xstate_perm_test:xstate_perm_proc\.mask: .* has no such test'
+fault "a test of another fixture" 's/xstate_perm_proc\.masks/xstate_perm.masks/' \
+	'xstate_perm_test:xstate_perm\.masks: .* has no such test'
+fault "a variant that no fixture has" 's/xstate_perm_proc\.masks/xstate_perm_proc.nobody.masks/' \
+	'xstate_perm_proc\.nobody\.masks: .* has no such test'
+fault "a check that no table has" 's/xcomp_perm:lock_fork/xcomp_perm:lock_forks/' \
+	'xcomp_perm:lock_forks: .* has no such test'
+fault "a check of a program that cannot list them" 's/xcomp_guest_perm:masks/xcomp_guest_perm:mask/' \
+	'xcomp_guest_perm:mask: .* has no such test'
+fault "a program that is not there" 's|x86/xcomp_perm:lock_fork|x86/xcomp_forks:lock_fork|' \
+	'xcomp_forks:lock_fork: no such program'
+fault "a program of upstream's that is not there" 's|upstream/kvm/cpuid_test|upstream/kvm/cpu_test|' \
+	'cpu_test: upstream has no such program'
+fault "a script that is not there" 's|tests/report\.t|tests/reports.t|' 'tests/reports.t: no such file'
+fault "a program without a test" 's/xcomp_guest_perm:masks/xcomp_guest_perm/' \
+	'x86/xcomp_guest_perm: names no test'
+# shellcheck disable=SC2016 # Markdown
+fault "a program that no row names" '/^|/s|`x86/xcomp_guest_perm:[a-z_0-9]*`|`tests/report.t`|g' \
+	'x86/xcomp_guest_perm: no row names'
+fault "a property without a row" '/^| B1 /d' '^B1: no row'
+fault "a property with two rows" 's/^| B2 /| B1 /' 'B1 was in line [0-9]+ already'
+fault "an unknown property" 's/^| B2 /| B77 /' 'B77: no such property'
+fault "a row without tests" 's/^\(| B1 |[^|]*|\)[^|]*|/\1 |/' "B1: neither tests nor 'not asserted'"
+fault "no test and no reason" 's/^\(| B1 |[^|]*|\)[^|]*|/\1 not asserted |/' 'B1: not asserted, and no reason'
+
+rc=0
+tests/coverage-check "$tmp" "$doc" A1 >"$tmp/out" 2>"$tmp/err" || rc=$?
+is "programs that were not built: one line" "$rc $(wc -c <"$tmp/out") $(wc -l <"$tmp/err")" "2 0 1"
