@@ -6,7 +6,7 @@
 #ifndef SELFTESTS_X86_XCOMP_CHECKS_H
 #define SELFTESTS_X86_XCOMP_CHECKS_H
 
-#include "xcomp_perm.h"
+#include "xcomp_combo.h"
 
 /* User components that every KVM offers if the host has switched them on */
 #define XCOMP_KVM_USER	(XF_FPSSE | XF_BIT(XF_YMM) | XF_AVX512 | \

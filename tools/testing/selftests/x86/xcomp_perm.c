@@ -6,9 +6,7 @@
  *
  * It runs on every x86 CPU, as root or not: without AMX requests are refused,
  * which is as much a promise as that they are granted. The checks are here and
- * in xcomp_perm_tasks.h, xcomp_perm_lock.h and xcomp_perm_altstack.h. The
- * header xcomp_perm.h is something else: it runs checks, these and others, in
- * each combination of permissions.
+ * in xcomp_perm_tasks.h, xcomp_perm_lock.h and xcomp_perm_altstack.h.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE

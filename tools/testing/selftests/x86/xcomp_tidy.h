@@ -8,7 +8,7 @@
 
 #include <pthread.h>
 
-#include "xcomp_perm.h"
+#include "xcomp_combo.h"
 
 static pid_t xcomp_main_pid;
 

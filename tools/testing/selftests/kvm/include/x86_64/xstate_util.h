@@ -3,7 +3,7 @@
  * vCPUs of libkvm with a chosen set of AMX and CET, the state that a test gives
  * them, and what is left of that state later on.
  *
- * A combination is named as in xcomp_perm.h, e.g. guest_amx_shstk. All values
+ * A combination is named as in xcomp_combo.h, e.g. guest_amx_shstk. All values
  * depend on a seed, so that no two vCPUs hold the same, and none of them does
  * harm should it end up in the host's registers.
  */

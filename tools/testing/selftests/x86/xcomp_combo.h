@@ -7,8 +7,8 @@
  * permission, so that every check needs a process of its own, and its parent
  * must never have asked for a permission or made a vCPU.
  */
-#ifndef SELFTESTS_X86_XCOMP_PERM_H
-#define SELFTESTS_X86_XCOMP_PERM_H
+#ifndef SELFTESTS_X86_XCOMP_COMBO_H
+#define SELFTESTS_X86_XCOMP_COMBO_H
 
 #include <poll.h>
 #include <sys/prctl.h>
@@ -395,4 +395,4 @@ static inline void xcomp_init(void)
 	close(kvm);
 }
 
-#endif /* SELFTESTS_X86_XCOMP_PERM_H */
+#endif /* SELFTESTS_X86_XCOMP_COMBO_H */
