@@ -173,8 +173,7 @@ static inline const char *xcomp_guest_missing(void)
 {
 	if (xf_param("kvm", "ignore_msrs") != 'N')
 		return "ignore_msrs hides what is refused";
-	if (access("/sys/module/kvm_intel", F_OK) &&
-	    access("/sys/module/kvm_amd", F_OK))
+	if (!xkvm_runs_guests())
 		return "guests run without VMX or SVM";
 	if (xf_param("kvm_intel", "unrestricted_guest") == 'N')
 		return "no unrestricted guest";

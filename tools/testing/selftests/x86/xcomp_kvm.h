@@ -221,4 +221,14 @@ static inline bool xkvm_run_immediate_exit(int kvm, int vcpu)
 	return done;
 }
 
+/*
+ * Whether KVM has VMX or SVM to run guests with. Without them some guests end
+ * in emulation errors, and a test cannot tell why.
+ */
+static inline bool xkvm_runs_guests(void)
+{
+	return !access("/sys/module/kvm_intel", F_OK) ||
+	       !access("/sys/module/kvm_amd", F_OK);
+}
+
 #endif /* SELFTESTS_X86_XCOMP_KVM_H */

@@ -125,6 +125,8 @@ static inline int xstate_main(int argc, char **argv)
 		ksft_exit_skip("%s\n", xcomp_no_kvm);
 	if (!xkvm_cpuid_entry(xcomp_unpermitted, 0xd, 0))
 		ksft_exit_skip("KVM offers no XSAVE\n");
+	if (!xkvm_runs_guests())
+		ksft_exit_skip("guests run without VMX or SVM\n");
 	kvm = xkvm_open();
 	if (xkvm_cap(kvm, KVM_CAP_USER_MEMORY2) <= 0)
 		ksft_exit_skip("libkvm needs KVM_SET_USER_MEMORY_REGION2\n");
