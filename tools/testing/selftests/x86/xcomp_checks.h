@@ -150,7 +150,8 @@ static inline int xcomp_check_request(struct xcomp *x)
 
 /*
  * Verify that KVM_X86_XCOMP_GUEST_SUPP is what the host has switched on and
- * KVM knows, and that it does not depend on the permission.
+ * KVM knows, that it does not depend on the permission, and that there is no
+ * such thing in another group or by another number.
  */
 static inline int xcomp_check_guest_supp(struct xcomp *x)
 {
@@ -169,6 +170,10 @@ static inline int xcomp_check_guest_supp(struct xcomp *x)
 	ok &= xcomp_same(x, "components that KVM must know",
 			 xcr0 & XCOMP_KVM_USER, supp & XCOMP_KVM_USER);
 	ok &= xcomp_same(x, "supervisor components", 0, supp & XF_NEVER);
+	ok &= xcomp_same_errno(x, "attribute in no known group", ENXIO,
+			       xkvm_attr(x->kvm, 0xffff, 0, &supp) ? errno : 0);
+	ok &= xcomp_same_errno(x, "attribute of no known number", ENXIO,
+			       xkvm_attr(x->kvm, 0, 0xffff, &supp) ? errno : 0);
 	return xcomp_verdict(ok);
 }
 

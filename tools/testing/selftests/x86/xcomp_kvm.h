@@ -50,15 +50,23 @@ static inline int xkvm_cap(int fd, unsigned long cap)
 	return ioctl(fd, KVM_CHECK_EXTENSION, cap);
 }
 
-/* KVM_X86_XCOMP_GUEST_SUPP of /dev/kvm */
-static inline int xkvm_guest_supp(int kvm, uint64_t *mask)
+/* Attribute @nr in @group of /dev/kvm */
+static inline int xkvm_attr(int kvm, uint32_t group, uint64_t nr,
+			    uint64_t *value)
 {
 	struct kvm_device_attr attr = {
-		.attr = KVM_X86_XCOMP_GUEST_SUPP,
-		.addr = (unsigned long)mask,
+		.group = group,
+		.attr = nr,
+		.addr = (unsigned long)value,
 	};
 
 	return ioctl(kvm, KVM_GET_DEVICE_ATTR, &attr);
+}
+
+/* KVM_X86_XCOMP_GUEST_SUPP of /dev/kvm */
+static inline int xkvm_guest_supp(int kvm, uint64_t *mask)
+{
+	return xkvm_attr(kvm, 0, KVM_X86_XCOMP_GUEST_SUPP, mask);
 }
 
 static inline struct kvm_cpuid2 *xkvm_alloc_cpuid(void)
