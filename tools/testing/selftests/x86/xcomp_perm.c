@@ -289,6 +289,7 @@ static const struct xcomp_check checks[] = {
 	{ "altstack_disabled", xcomp_check_altstack_disabled },
 	{ "altstack_thread", xcomp_check_altstack_thread },
 	{ "altstack_after", xcomp_check_altstack_after },
+	{ "altstack_same_limit", xcomp_check_altstack_same_limit },
 	{ "altstack_guest", xcomp_check_altstack_guest },
 	{ "vcpu_masks", xcomp_check_vcpu_masks },
 	{ "lock", xcomp_check_lock },

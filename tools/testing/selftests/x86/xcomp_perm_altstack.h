@@ -225,6 +225,29 @@ static inline int xcomp_check_altstack_after(struct xcomp *x)
 }
 
 /*
+ * Verify that sigaltstack() takes no stack under the permission on which the
+ * permission would have been refused.
+ */
+static inline int xcomp_check_altstack_same_limit(struct xcomp *x)
+{
+	int result = xcomp_altstack_missing(x);
+	size_t min = xcomp_minsigstksz(), size;
+
+	if (result)
+		return result;
+	if (!xcomp_request(x, false))
+		return KSFT_FAIL;
+	for (size = xf_standard_size(xf_xcr0()); size < min; size++) {
+		if (!xcomp_altstack(size))
+			break;
+	}
+	if (xcomp_same(x, "least sigaltstack() under the permission", min, size))
+		return KSFT_PASS;
+	x->reason = "sigaltstack() takes less than the request for the permission";
+	return KSFT_XFAIL;
+}
+
+/*
  * Verify that a guest request is granted on any signal stack, and that any
  * signal stack can be set up after it that could be before.
  */
