@@ -93,8 +93,7 @@ static inline int xcomp_supported(struct xcomp *x, struct kvm_cpuid2 **c)
  */
 static inline int xcomp_check_masks(struct xcomp *x)
 {
-	uint64_t supp, perm, guest, all = xf_xcr0() | XF_FPSSE;
-	uint64_t tile = all & XF_BIT(XF_XTILE_DATA);
+	uint64_t supp, perm, guest;
 	bool ok = true;
 
 	if (xf_get_mask(ARCH_GET_XCOMP_SUPP, &supp))
@@ -104,11 +103,11 @@ static inline int xcomp_check_masks(struct xcomp *x)
 	if (xf_get_mask(ARCH_GET_XCOMP_GUEST_PERM, &guest))
 		return xcomp_error(x, "ARCH_GET_XCOMP_GUEST_PERM");
 
-	ok &= xcomp_same(x, "ARCH_GET_XCOMP_SUPP", all, supp);
+	ok &= xcomp_same(x, "ARCH_GET_XCOMP_SUPP", xf_xcr0() | XF_FPSSE, supp);
 	ok &= xcomp_same(x, "ARCH_GET_XCOMP_PERM",
-			 x->host_granted ? all : all & ~tile, perm);
+			 xf_permitted(x->host_granted), perm);
 	ok &= xcomp_same(x, "ARCH_GET_XCOMP_GUEST_PERM",
-			 x->guest_granted ? all : all & ~tile, guest);
+			 xf_permitted(x->guest_granted), guest);
 	ok &= xcomp_same(x, "supervisor components or flags in a mask", 0,
 			 (supp | perm | guest) & XF_NEVER);
 	return xcomp_verdict(ok);

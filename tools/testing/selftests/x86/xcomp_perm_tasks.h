@@ -191,14 +191,6 @@ static inline bool xcomp_clone(struct xcomp *x, int flags, bool asks,
 	return true;
 }
 
-/* The mask that a process must have, with and without permission */
-static inline uint64_t xcomp_mask(bool granted)
-{
-	uint64_t all = xf_xcr0() | XF_FPSSE;
-
-	return granted ? all : all & ~XF_BIT(XF_XTILE_DATA);
-}
-
 /*
  * Verify that the child has its parent's permissions, each of them, and that
  * what the child asks for does not become the parent's.
@@ -223,18 +215,18 @@ static inline bool xcomp_inherits(struct xcomp *x, int flags)
 		if (!xcomp_clone(x, flags, asks, f))
 			return false;
 		ok &= xcomp_same(x, "host permission that the child starts with",
-				 xcomp_mask(x->host_granted), f->host[0]);
+				 xf_permitted(x->host_granted), f->host[0]);
 		ok &= xcomp_same(x, "guest permission that the child starts with",
-				 xcomp_mask(x->guest_granted), f->guest[0]);
+				 xf_permitted(x->guest_granted), f->guest[0]);
 		if (asks) {
 			ok &= xcomp_same_errno(x, "host request of the child",
 					       wanted, f->error[0]);
 			ok &= xcomp_same_errno(x, "guest request of the child",
 					       wanted, f->error[1]);
 			ok &= xcomp_same(x, "host permission of the child",
-					 xcomp_mask(x->have_amx), f->host[1]);
+					 xf_permitted(x->have_amx), f->host[1]);
 			ok &= xcomp_same(x, "guest permission of the child",
-					 xcomp_mask(x->have_amx),
+					 xf_permitted(x->have_amx),
 					 f->guest[1]);
 		}
 		ok &= xcomp_check_masks(x) == KSFT_PASS;

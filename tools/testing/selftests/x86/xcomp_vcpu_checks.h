@@ -151,7 +151,7 @@ static inline bool xcomp_hides_xtile_cfg(struct xcomp *x, uint8_t *buf)
 static inline int xcomp_check_xsave2(struct xcomp *x)
 {
 	uint32_t size, promised;
-	uint64_t header[8];
+	uint64_t header[8], bv;
 	int result = xcomp_vcpu(x);
 	uint8_t *buf, *old;
 	bool ok;
@@ -181,9 +181,8 @@ static inline int xcomp_check_xsave2(struct xcomp *x)
 	memcpy(header, buf + XF_HEADER_OFFSET, sizeof(header));
 	ok &= xcomp_same(x, "XSTATE_BV beyond the guest's components", 0,
 			 header[0] & ~(xcomp_guest_xcr0(x) | XF_FPSSE));
-	ok &= xcomp_same(x, "XSTATE_BV, what was set", xcomp_guest_xcr0(x) &
-			 (XF_BIT(XF_SSE) | XF_BIT(XF_YMM)), header[0] &
-			 (XF_BIT(XF_SSE) | XF_BIT(XF_YMM)));
+	bv = xcomp_guest_xcr0(x) & (XF_BIT(XF_SSE) | XF_BIT(XF_YMM));
+	ok &= xcomp_same(x, "XSTATE_BV, what was set", bv, header[0] & bv);
 	ok &= xcomp_same(x, "XCOMP_BV in the standard format", 0, header[1]);
 	ok &= xcomp_hides_xtile_cfg(x, buf);
 	return xcomp_verdict(ok);

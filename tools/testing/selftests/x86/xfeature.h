@@ -117,6 +117,18 @@ static inline uint64_t xf_xcr0(void)
 	return (uint64_t)hi << 32 | lo;
 }
 
+/*
+ * The mask of ARCH_GET_XCOMP_PERM and ARCH_GET_XCOMP_GUEST_PERM, with and
+ * without permission for XTILE_DATA. A kernel that does without XSAVE has no
+ * components to permit, not even the two of FXSAVE.
+ */
+static inline uint64_t xf_permitted(bool granted)
+{
+	uint64_t xcr0 = xf_xcr0();
+
+	return granted ? xcr0 : xcr0 & ~XF_BIT(XF_XTILE_DATA);
+}
+
 /* User components that the CPU has, enabled or not */
 static inline uint64_t xf_cpu_user_mask(void)
 {
