@@ -20,6 +20,9 @@ install:
 soak:
 	@lab/soak
 
+mutants:
+	@lab/mutate
+
 update:
 	@lab/fetch update
 
@@ -32,4 +35,4 @@ distclean:
 help:
 	@cat lab/help
 
-.PHONY: all kselftest check install soak update clean distclean help
+.PHONY: all kselftest check install soak mutants update clean distclean help
