@@ -23,6 +23,9 @@ soak:
 mutants:
 	@lab/mutate
 
+detection:
+	@lab/mutate detection
+
 update:
 	@lab/fetch update
 
@@ -35,4 +38,4 @@ distclean:
 help:
 	@cat lab/help
 
-.PHONY: all kselftest check install soak mutants update clean distclean help
+.PHONY: all kselftest check install soak mutants detection update clean distclean help
