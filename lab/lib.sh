@@ -18,7 +18,8 @@ lab_tmp=
 lab_out=
 lab_log=/dev/null
 
-# What a script has to undo itself, run once on the way out.
+# What a script has to undo itself, run once on the way out; $_rc is the exit
+# status to be.
 AT_EXIT=:
 
 say()
