@@ -17,6 +17,9 @@ check:
 install:
 	@lab/kselftest install "$(DESTDIR)"
 
+bisect:
+	@lab/bisect
+
 soak:
 	@lab/soak
 
@@ -38,4 +41,4 @@ distclean:
 help:
 	@cat lab/help
 
-.PHONY: all kselftest check install soak mutants detection update clean distclean help
+.PHONY: all kselftest check install bisect soak mutants detection update clean distclean help
