@@ -207,10 +207,11 @@ run killed
 printf '1..2\nok 1 x.a\n' | program kvm/perm_test ''
 kernel 'Kernel panic - not syncing: Fatal exception'
 echo 'the kernel panicked' >"$dir/status"
-verdict "a panic is a crash" "crash   $unexpected: crash: the kernel panicked"
+verdict "a panic is a crash" \
+	"crash   $unexpected: crash: kvm/perm_test: Kernel panic - not syncing: Fatal exception"
 kernel 'WARNING: arch/x86/kernel/fpu/xstate.c:10 at foo'
 verdict "a warning beside it counts" \
-	"killed   killed: warning: kvm/perm_test: WARNING: arch/x86/kernel/fpu/xstate.c:10 at foo; crash: the kernel panicked"
+	"killed   killed: warning: kvm/perm_test: WARNING: arch/x86/kernel/fpu/xstate.c:10 at foo; crash: kvm/perm_test: Kernel panic - not syncing: Fatal exception"
 run killed
 printf '1..2\nnot ok 1 x.a\n' | program kvm/perm_test ''
 echo 'the host hung: no end after 50 s of CPU time' >"$dir/status"
