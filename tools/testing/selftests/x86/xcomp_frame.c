@@ -180,6 +180,36 @@ static int check_frame_host(struct xcomp *x)
 	return xcomp_verdict(ok);
 }
 
+struct frame_thread {
+	struct xcomp *x;
+	bool ok;
+};
+
+static void *frame_of_thread(void *arg)
+{
+	struct frame_thread *t = arg;
+
+	t->ok = frame_is(t->x, "a thread starts with small frames", false);
+	xf_use_amx();
+	t->ok &= frame_is(t->x, "frames of a thread grow once it uses AMX",
+			  true);
+	return NULL;
+}
+
+/* Verify that a thread's frames grow by its own use of AMX, and no other's. */
+static int check_frame_thread(struct xcomp *x)
+{
+	struct frame_thread t = { .x = x };
+	bool ok;
+
+	if (!x->have_amx)
+		return xcomp_skip(x, XCOMP_NO_AMX);
+	ok = xcomp_request(x, false);
+	ok &= xcomp_thread(x, frame_of_thread, &t) && t.ok;
+	ok &= frame_is(x, "the use of AMX by a thread is that thread's", false);
+	return xcomp_verdict(ok);
+}
+
 static int frame_of_child(struct xcomp *x)
 {
 	return xcomp_verdict(frame_is(x, "a child starts with small frames",
@@ -402,6 +432,7 @@ static const struct xcomp_check checks[] = {
 	{ "frame_guest", check_frame_guest },
 	{ "frame_vcpu", check_frame_vcpu },
 	{ "frame_host", check_frame_host },
+	{ "frame_thread", check_frame_thread },
 	{ "frame_fork", check_frame_fork },
 	{ "frame_tile", check_frame_tile },
 	{ "ptrace", check_ptrace },
@@ -411,6 +442,7 @@ static const struct xcomp_check checks[] = {
 	{ "first_use", xcomp_check_first_use },
 	{ "first_use_vcpu", xcomp_check_first_use_vcpu },
 	{ "first_use_shstk", xcomp_check_first_use_shstk },
+	{ "clone_shstk", xcomp_check_clone_shstk },
 	{ "tile_not_inherited", xcomp_check_tile_not_inherited },
 };
 

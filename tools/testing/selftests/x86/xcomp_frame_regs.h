@@ -6,7 +6,7 @@
 #ifndef SELFTESTS_X86_XCOMP_FRAME_REGS_H
 #define SELFTESTS_X86_XCOMP_FRAME_REGS_H
 
-#include "xcomp_host.h"
+#include "xcomp_regs.h"
 
 #ifndef ARCH_SHSTK_ENABLE
 #define ARCH_SHSTK_ENABLE	0x5001
@@ -17,11 +17,6 @@
 #define XCOMP_TILE_ROWS		16
 #define XCOMP_TILE_ROW		64
 #define XCOMP_TILE_SIZE		(XCOMP_TILE_ROWS * XCOMP_TILE_ROW)
-
-#define XCOMP_MXCSR_OFFSET	24
-#define XCOMP_ST_OFFSET		32
-#define XCOMP_XMM_OFFSET	160
-#define XCOMP_XMM_SIZE		(16 * 16)
 
 /* What the instructions of AMX take and give */
 struct xcomp_tile {
@@ -63,19 +58,6 @@ static inline void xcomp_tile_release(void)
 	asm volatile(XCOMP_TILERELEASE);
 }
 
-static inline void xcomp_xsave(uint8_t *area, uint64_t mask)
-{
-	asm volatile("xsave64 (%0)"
-		     : : "r" (area), "a" ((uint32_t)mask),
-			 "d" ((uint32_t)(mask >> 32)) : "memory");
-}
-
-/* An empty XSAVE area in the standard format, aligned as it must be */
-static inline uint8_t *xcomp_area(void)
-{
-	return xf_guarded((xf_standard_size(xf_xcr0()) + 63) & ~63u, 0);
-}
-
 /* Whether this task has something in its tiles, as the CPU sees it */
 static inline bool xcomp_tile_in_use(void)
 {
@@ -87,89 +69,13 @@ static inline bool xcomp_tile_in_use(void)
 	return bv & XF_BIT(XF_XTILE_DATA);
 }
 
-/* Components that a pattern can be put into */
-static inline uint64_t xcomp_pattern_mask(void)
+static inline bool xcomp_tile_saved(struct xcomp *x, const uint8_t *area)
 {
-	return xf_xcr0() & (XF_FPSSE | XF_BIT(XF_YMM) | XF_AVX512 |
-			    XF_BIT(XF_PKRU));
-}
+	uint64_t bv;
 
-/* State in which each register has a value of its own */
-static inline uint8_t *xcomp_pattern(void)
-{
-	const uint32_t pkru = 0xaaaaaaa8, mxcsr = 0x3f80;
-	uint64_t mask = xcomp_pattern_mask();
-	uint8_t *area = xcomp_area();
-	const uint16_t fcw = 0x77f;
-	struct xf_regs r;
-	uint32_t i, j;
-
-	memcpy(area, &fcw, sizeof(fcw));
-	area[4] = 0xff;			/* no x87 register is empty */
-	memcpy(area + XCOMP_MXCSR_OFFSET, &mxcsr, sizeof(mxcsr));
-	for (i = 0; i < 8; i++)
-		memset(area + XCOMP_ST_OFFSET + 16 * i, 0x31 + i, 10);
-	for (i = 0; i < XCOMP_XMM_SIZE; i++)
-		area[XCOMP_XMM_OFFSET + i] = 0x80 + i * 5;
-	for (i = XF_YMM; i < 63; i++) {
-		if (!(mask & XF_BIT(i)))
-			continue;
-		r = xf_cpuid(0xd, i);
-		if (i == XF_PKRU)
-			memcpy(area + r.ebx, &pkru, sizeof(pkru));
-		else
-			for (j = 0; j < r.eax; j++)
-				area[r.ebx + j] = i * 17 + j * 3 + 1;
-	}
-	memcpy(area + XF_HEADER_OFFSET, &mask, sizeof(mask));
-	return area;
-}
-
-static inline bool xcomp_same_bytes(struct xcomp *x, const char *what,
-				    const char *when, const uint8_t *wanted,
-				    const uint8_t *got, size_t size)
-{
-	size_t i;
-
-	for (i = 0; i < size && wanted[i] == got[i]; i++)
-		;
-	if (i == size)
-		return true;
-	ksft_print_msg("%s: %s %s: byte %zu: wanted %#x got %#x\n", x->name,
-		       what, when, i, wanted[i], got[i]);
-	return false;
-}
-
-static inline bool xcomp_same_state(struct xcomp *x, const char *when,
-				    const uint8_t *wanted, const uint8_t *got)
-{
-	uint64_t mask = xcomp_pattern_mask(), bv;
-	struct xf_regs r;
-	char what[32];
-	bool ok;
-	int i;
-
-	ok = xcomp_same_bytes(x, "FCW", when, wanted, got, 2);
-	ok &= xcomp_same_bytes(x, "FTW", when, wanted + 4, got + 4, 1);
-	ok &= xcomp_same_bytes(x, "MXCSR", when, wanted + XCOMP_MXCSR_OFFSET,
-			       got + XCOMP_MXCSR_OFFSET, 4);
-	for (i = 0; i < 8; i++)
-		ok &= xcomp_same_bytes(x, "x87 register", when,
-				       wanted + XCOMP_ST_OFFSET + 16 * i,
-				       got + XCOMP_ST_OFFSET + 16 * i, 10);
-	ok &= xcomp_same_bytes(x, "XMM", when, wanted + XCOMP_XMM_OFFSET,
-			       got + XCOMP_XMM_OFFSET, XCOMP_XMM_SIZE);
-	for (i = XF_YMM; i < 63; i++) {
-		if (!(mask & XF_BIT(i)))
-			continue;
-		r = xf_cpuid(0xd, i);
-		snprintf(what, sizeof(what), "component %d", i);
-		ok &= xcomp_same_bytes(x, what, when, wanted + r.ebx,
-				       got + r.ebx, r.eax);
-	}
-	memcpy(&bv, got + XF_HEADER_OFFSET, sizeof(bv));
-	return ok & xcomp_same(x, "XTILE_DATA in use", XF_BIT(XF_XTILE_DATA),
-			       bv & XF_BIT(XF_XTILE_DATA));
+	memcpy(&bv, area + XF_HEADER_OFFSET, sizeof(bv));
+	return xcomp_same(x, "XTILE_DATA in use", XF_BIT(XF_XTILE_DATA),
+			  bv & XF_BIT(XF_XTILE_DATA));
 }
 
 /*
@@ -251,8 +157,10 @@ static inline int xcomp_check_first_use(struct xcomp *x)
 	xcomp_kill_hog(hog);
 
 	ok = xcomp_same_state(x, "right after it", pattern, saved[0]);
+	ok &= xcomp_tile_saved(x, saved[0]);
 	ok &= xcomp_same_state(x, "once another task has run", pattern,
 			       saved[1]);
+	ok &= xcomp_tile_saved(x, saved[1]);
 	ok &= xcomp_same_bytes(x, "tile", "once another task has run",
 			       wanted.data, t.data, sizeof(t.data));
 	return xcomp_verdict(xcomp_rule(x, ok,
@@ -309,19 +217,24 @@ xcomp_use_on_shadow_stack(struct xcomp *x)
 	_exit(xcomp_verdict(ok));
 }
 
-static inline int xcomp_enable_shadow_stack(struct xcomp *x)
+/* Not a function of its own: what returns must have been called before. */
+static __always_inline bool xcomp_enable_shadow_stack(void)
 {
 	long error;
 
-	if (!xcomp_request(x, false) || xcomp_pin() < 0)
-		return KSFT_FAIL;
-	/* A function that enables shadow stacks cannot return, not in libc. */
 	asm volatile("syscall"
 		     : "=a" (error)
 		     : "0" ((long)SYS_arch_prctl), "D" (ARCH_SHSTK_ENABLE),
 		       "S" ((long)XCOMP_SHSTK)
 		     : "rcx", "r11", "memory");
-	if (error)
+	return !error;
+}
+
+static inline int xcomp_first_use_with_shadow_stack(struct xcomp *x)
+{
+	if (!xcomp_request(x, false) || xcomp_pin() < 0)
+		return KSFT_FAIL;
+	if (!xcomp_enable_shadow_stack())
 		return xcomp_skip(x, "no user shadow stacks");
 	xcomp_use_on_shadow_stack(x);
 }
@@ -329,10 +242,64 @@ static inline int xcomp_enable_shadow_stack(struct xcomp *x)
 /* Verify that CET_USER of a task is kept over its first use of AMX. */
 static inline int xcomp_check_first_use_shstk(struct xcomp *x)
 {
-	const struct xcomp_check check = { x->name, xcomp_enable_shadow_stack };
+	const struct xcomp_check check = {
+		x->name, xcomp_first_use_with_shadow_stack
+	};
 
 	if (!x->have_amx)
 		return xcomp_skip(x, XCOMP_NO_AMX);
+	return xcomp_fork(x, &check, xcomp_body);
+}
+
+/* Tell the parent, whose memory this is, where the shadow stack is. */
+static inline int xcomp_tell_ssp(void *arg)
+{
+	*(uint64_t *)arg = xcomp_ssp();
+	return 0;
+}
+
+/* Does not return, as its caller has no shadow stack. */
+static inline __noreturn void xcomp_clone_on_shadow_stack(struct xcomp *x)
+{
+	static uint8_t stack[64 * 1024];
+	uint64_t ssp = xcomp_ssp(), theirs = 0;
+	pid_t pid;
+	bool ok;
+
+	if (x->have_amx)
+		xf_use_amx();
+	pid = clone(xcomp_tell_ssp, stack + sizeof(stack), CLONE_VM | SIGCHLD,
+		    &theirs);
+	ok = xcomp_same(x, "child", pid, waitpid(pid, NULL, 0));
+	ok &= xcomp_same(x, "the child has a shadow stack", true, !!theirs);
+	ok &= xcomp_same(x, "it is away from that of its parent", true,
+			 theirs - ssp + sizeof(stack) > 2 * sizeof(stack));
+	xcomp_rule(x, ok,
+		   "a child on its parent's memory gets a shadow stack of its own");
+	fflush(stdout);
+	_exit(xcomp_verdict(ok));
+}
+
+static inline int xcomp_clone_with_shadow_stack(struct xcomp *x)
+{
+	if (x->have_amx && !xcomp_request(x, false))
+		return KSFT_FAIL;
+	if (!xcomp_enable_shadow_stack())
+		return xcomp_skip(x, "no user shadow stacks");
+	xcomp_clone_on_shadow_stack(x);
+}
+
+/*
+ * Verify that a child that shares its parent's memory does not share its shadow
+ * stack, whose pointer the kernel sets in the child's fpstate. That one is
+ * smaller than its parent's if the parent has used AMX.
+ */
+static inline int xcomp_check_clone_shstk(struct xcomp *x)
+{
+	const struct xcomp_check check = {
+		x->name, xcomp_clone_with_shadow_stack
+	};
+
 	return xcomp_fork(x, &check, xcomp_body);
 }
 
