@@ -19,6 +19,7 @@
 #include <sys/uio.h>
 
 #include "xstate_pasid_kvm.h"
+#include "xstate_pasid_signal.h"
 
 #define NT_XSTATE	0x202
 
@@ -275,6 +276,7 @@ static const struct xcomp_check checks[] = {
 	{ "xss", check_xss },
 	{ "scheduled", check_scheduled },
 	{ "signal", check_signal },
+	{ "sigreturn_waits", pasid_check_sigreturn_waits },
 	{ "ptrace", check_ptrace },
 	{ "host_request", check_host_request },
 	{ "host_amx", check_host_amx },
