@@ -106,6 +106,11 @@ static void guest_cr4_code(int nr)
 	vector = set_cr4_safe(cr4 | XSTATE_CR4_CET);
 	__GUEST_ASSERT(vector == GP_VECTOR,
 		       "CR4.CET without CR0.WP: wanted #GP got %u", vector);
+	/* KVM intercepts a change of CR4.OSXSAVE, or of CR0.AM below. */
+	vector = set_cr4_safe((cr4 | XSTATE_CR4_CET) ^ X86_CR4_OSXSAVE);
+	__GUEST_ASSERT(vector == GP_VECTOR,
+		       "CR4.CET and CR4.OSXSAVE without CR0.WP: wanted #GP got %u",
+		       vector);
 	GUEST_ASSERT(!set_cr0_safe(cr0 | X86_CR0_WP));
 	vector = set_cr4_safe(cr4 | XSTATE_CR4_CET);
 	__GUEST_ASSERT(vector == wanted, "CR4.CET: wanted vector %u got %u",
@@ -113,6 +118,10 @@ static void guest_cr4_code(int nr)
 	vector = set_cr0_safe(cr0 & ~X86_CR0_WP);
 	__GUEST_ASSERT(vector == (cet ? GP_VECTOR : 0),
 		       "CR0.WP off with CR4.CET: wanted vector %u got %u",
+		       cet ? GP_VECTOR : 0, vector);
+	vector = set_cr0_safe((cr0 & ~X86_CR0_WP) ^ X86_CR0_AM);
+	__GUEST_ASSERT(vector == (cet ? GP_VECTOR : 0),
+		       "CR0.WP and CR0.AM with CR4.CET: wanted vector %u got %u",
 		       cet ? GP_VECTOR : 0, vector);
 	GUEST_SYNC(0);
 	__GUEST_ASSERT((get_cr4() & XSTATE_CR4_CET) == cet,
