@@ -8,7 +8,7 @@ set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/tap.sh"
 
-plan 53
+plan 54
 scratch
 out=$tmp/out
 mkdir -p "$out" "$tmp/patches"
@@ -163,7 +163,13 @@ is "limits are three times the time and ten seconds" "$(lab/mutate-report limits
 	"kvm/perm_test 14
 kvm/more_test 14"
 
-# mutant FIRST: a run in which only the first program may differ
+printf '{"mutants": [{"kills": {"assertion": ["perm_test (exit code 1)", "more_test:y.a"]}},
+	{"kills": {"assertion": ["more_test:y.a", "more_test:y.b"]}}]}\n' >"$tmp/table.json"
+is "with FAST=1 the one that kills most goes first" \
+	"$(lab/mutate-report fastest "$dir" "$tmp/table.json" | tr '\n' ' ')" \
+	"kvm/more_test 14 kvm/perm_test 14 "
+
+# mutant EXITCODE: a run in which only the first program may differ, from stdin
 mutant()
 {
 	run killed
