@@ -1,19 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * vCPUs of libkvm with a chosen set of AMX and CET, the state that a test gives
- * them, and what is left of that state later on.
+ * The state that a test gives a vCPU by ioctls, and what is left of that state
+ * later on.
  *
- * A combination is named as in xcomp_combo.h, e.g. guest_amx_shstk. All values
- * depend on a seed, so that no two vCPUs hold the same, and none of them does
- * harm should it end up in the host's registers.
+ * All values depend on a seed, so that no two vCPUs hold the same, and none of
+ * them does harm should it end up in the host's registers.
  */
 #ifndef SELFTEST_KVM_XSTATE_UTIL_H
 #define SELFTEST_KVM_XSTATE_UTIL_H
 
-#include "kvm_compat.h"
-#include "kvm_test_harness.h"
-#include "../../x86/xcomp_tidy.h"
-#include "../../x86/xcomp_vcpu.h"
+#include "xstate_tile.h"
+#include "xstate_vcpu.h"
 
 /* Offsets in the legacy area of an XSAVE image */
 #define XSTATE_FCW		0
@@ -30,220 +27,9 @@
 #define XSTATE_FCW_INIT		0x37f
 #define XSTATE_MXCSR_INIT	0x1f80
 
-#define XSTATE_CR4_CET		XF_BIT(23)
-
 /* The components of which xstate_fill() gives a vCPU contents */
 #define XSTATE_FILLED	(XF_FPSSE | XF_BIT(XF_YMM) | XF_AVX512 | \
 			 XF_BIT(XF_PKRU))
-
-/* What AMX has room for: eight tiles of 16 rows of 64 bytes */
-#define XSTATE_TILES		8
-#define XSTATE_TILE_ROWS	16
-#define XSTATE_TILE_ROW		64
-#define XSTATE_TILE_SIZE	(XSTATE_TILE_ROWS * XSTATE_TILE_ROW)
-#define XSTATE_TILES_SIZE	(XSTATE_TILES * XSTATE_TILE_SIZE)
-
-/* What LDTILECFG and STTILECFG move */
-#define XSTATE_TILECFG_SIZE	64
-
-/* Fill @config: palette 1 with all tiles at their full size. */
-static __always_inline void xstate_tile_config(uint8_t *config)
-{
-	int i;
-
-	for (i = 0; i < XSTATE_TILECFG_SIZE; i++)
-		config[i] = 0;
-	config[0] = 1;
-	for (i = 0; i < XSTATE_TILES; i++) {
-		config[16 + 2 * i] = XSTATE_TILE_ROW;
-		config[48 + i] = XSTATE_TILE_ROWS;
-	}
-}
-
-/* ldtilecfg (%rax) */
-static inline void xstate_ldtilecfg(const uint8_t *config)
-{
-	asm volatile(".byte 0xc4, 0xe2, 0x78, 0x49, 0x00"
-		     : : "a" (config) : "memory");
-}
-
-/* sttilecfg (%rax) */
-static inline void xstate_sttilecfg(uint8_t *config)
-{
-	asm volatile(".byte 0xc4, 0xe2, 0x79, 0x49, 0x00"
-		     : : "a" (config) : "memory");
-}
-
-static inline void xstate_tilerelease(void)
-{
-	asm volatile(".byte 0xc4, 0xe2, 0x78, 0x49, 0xc0" : : : "memory");
-}
-
-/*
- * Load all tiles from XSTATE_TILES_SIZE bytes, one tile after the other:
- * tileloadd (%rax,%rcx), %tmmN, where N is a field of the byte that counts.
- */
-static inline void xstate_load_tiles(const uint8_t *tiles)
-{
-	asm volatile(".set xstate_modrm, 4\n\t"
-		     ".rept 8\n\t"
-		     ".byte 0xc4, 0xe2, 0x7b, 0x4b, xstate_modrm, 8\n\t"
-		     "add %[size], %%rax\n\t"
-		     ".set xstate_modrm, xstate_modrm + 8\n\t"
-		     ".endr"
-		     : "+a" (tiles)
-		     : "c" ((long)XSTATE_TILE_ROW), [size] "i" (XSTATE_TILE_SIZE)
-		     : "memory", "cc");
-}
-
-/* The reverse: tilestored %tmmN, (%rax,%rcx) */
-static inline void xstate_store_tiles(uint8_t *tiles)
-{
-	asm volatile(".set xstate_modrm, 4\n\t"
-		     ".rept 8\n\t"
-		     ".byte 0xc4, 0xe2, 0x7a, 0x4b, xstate_modrm, 8\n\t"
-		     "add %[size], %%rax\n\t"
-		     ".set xstate_modrm, xstate_modrm + 8\n\t"
-		     ".endr"
-		     : "+a" (tiles)
-		     : "c" ((long)XSTATE_TILE_ROW), [size] "i" (XSTATE_TILE_SIZE)
-		     : "memory", "cc");
-}
-
-/* A variant of a fixture, and the name of its combination */
-#define XSTATE_VARIANT(fixture, combo)					\
-static_assert(sizeof(#combo) <= XCOMP_NAME_SIZE, "name too long");	\
-FIXTURE_VARIANT_ADD(fixture, combo) { .name = #combo }
-
-/* Run all tests of the program, if there is what libkvm needs. */
-static inline int xstate_main(int argc, char **argv)
-{
-	int kvm;
-
-	xcomp_init();
-	if (!xcomp_unpermitted)
-		ksft_exit_skip("%s\n", xcomp_no_kvm);
-	if (!xkvm_cpuid_entry(xcomp_unpermitted, 0xd, 0))
-		ksft_exit_skip("KVM offers no XSAVE\n");
-	if (!xkvm_runs_guests())
-		ksft_exit_skip("guests run without VMX or SVM\n");
-	kvm = xkvm_open();
-	if (xkvm_cap(kvm, KVM_CAP_USER_MEMORY2) <= 0)
-		ksft_exit_skip("libkvm needs KVM_SET_USER_MEMORY_REGION2\n");
-	close(kvm);
-
-	xcomp_tidy();
-	return xcomp_listed(test_harness_run(argc, argv));
-}
-
-/*
- * Begin the combination @name: ask for its permissions, which must come before
- * the process makes a vCPU or has libkvm cache what KVM supports.
- */
-static inline bool xstate_begin(struct xcomp *x, const char *name)
-{
-	bool host, guest;
-
-	if (!xcomp_parse(x, name) || !xcomp_open_kvm(x))
-		return false;
-	host = x->perm == XCOMP_HOST || x->perm == XCOMP_BOTH;
-	guest = x->perm == XCOMP_GUEST || x->perm == XCOMP_BOTH;
-	if ((host && !xcomp_ask(x, false)) || (guest && !xcomp_ask(x, true)))
-		return false;
-
-	x->amx_on = x->amx && x->guest_granted;
-	x->shstk_on = x->shstk && xcomp_offers_shstk();
-	x->ibt_on = x->ibt && xcomp_offers_ibt();
-	return true;
-}
-
-/* Whether KVM refuses MSRs that the guest has not; ignore_msrs hides that. */
-static inline bool xstate_refuses_msrs(void)
-{
-	return xf_param("kvm", "ignore_msrs") == 'N';
-}
-
-/* Whether the kernel has warned since @before was read from xf_taint() */
-static inline bool xstate_warned(uint64_t before)
-{
-	return ~before & xf_taint() & XF_TAINT_WARN;
-}
-
-/* End a test that shows a promise broken in the one way that is known. */
-static inline void xstate_xfail(struct __test_metadata *_metadata,
-				const char *reason)
-{
-	snprintf(_metadata->results->reason, sizeof(_metadata->results->reason),
-		 "%s", reason);
-	_metadata->exit_code = KSFT_XFAIL;
-}
-
-/*
- * Add a vCPU for ioctls alone to a VM without memory, with the CPUID of the
- * combination, and point @x to it.
- */
-static inline struct kvm_vcpu *xstate_add_vcpu(struct xcomp *x,
-					       struct kvm_vm *vm, int id)
-{
-	struct kvm_vcpu *vcpu = __vm_vcpu_add(vm, id);
-	int error;
-
-	x->vm = vm->fd;
-	x->vcpu = vcpu->fd;
-	error = xcomp_set_cpuid(x, vcpu->fd, x->amx_on);
-	TEST_ASSERT(!error, "KVM_SET_CPUID2: wanted success got %s",
-		    strerror(error));
-	return vcpu;
-}
-
-/*
- * Make CPUID of the combination what libkvm gives to all vCPUs that it sets up
- * for guest code. Its copy of what KVM supports is the only way to tell it.
- */
-static inline void xstate_libkvm_cpuid(struct xcomp *x)
-{
-	xcomp_shape_cpuid(x, (struct kvm_cpuid2 *)kvm_get_supported_cpuid(),
-			  x->amx_on);
-}
-
-/* Have the guest start with XSAVE on, and all its components in XCR0. */
-static inline void xstate_enable(struct xcomp *x, struct kvm_vcpu *vcpu)
-{
-	struct kvm_sregs sregs;
-
-	x->vm = vcpu->vm->fd;
-	x->vcpu = vcpu->fd;
-	vcpu_sregs_get(vcpu, &sregs);
-	sregs.cr4 |= X86_CR4_OSXSAVE;
-	vcpu_sregs_set(vcpu, &sregs);
-	TEST_ASSERT(xkvm_set_xcr0(vcpu->fd, xcomp_guest_xcr0(x)),
-		    "KVM_SET_XCRS: %#lx not taken", xcomp_guest_xcr0(x));
-}
-
-/* A VM with one vCPU of the combination that runs @code */
-static inline struct kvm_vcpu *xstate_guest(struct xcomp *x, void *code)
-{
-	struct kvm_vcpu *vcpu;
-
-	xstate_libkvm_cpuid(x);
-	vm_create_with_one_vcpu(&vcpu, code);
-	xstate_enable(x, vcpu);
-	return vcpu;
-}
-
-/* Run the guest up to its next GUEST_SYNC() or GUEST_DONE(). */
-static inline void xstate_run(struct kvm_vcpu *vcpu, uint64_t wanted)
-{
-	struct ucall uc;
-	uint64_t cmd;
-
-	vcpu_run(vcpu);
-	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);
-	cmd = get_ucall(vcpu, &uc);
-	if (cmd == UCALL_ABORT)
-		REPORT_GUEST_ASSERT(uc);
-	TEST_ASSERT_EQ(cmd, wanted);
-}
 
 /* The component that carries @msr; -1 if none does */
 static inline int xstate_msr_component(uint32_t msr)
