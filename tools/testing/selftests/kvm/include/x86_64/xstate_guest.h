@@ -71,28 +71,64 @@ static const struct xregs_piece xregs_pieces[] = {
 
 /* ---- host ---- */
 
-/* libkvm replaces memset() and memcpy() by loops over bytes, for guests. */
+/*
+ * libkvm replaces memset() and memcpy() by loops over bytes, for guests. An
+ * area is large, and there are many of them: eight bytes at a time.
+ */
 static inline void xarea_fill(void *to, u8 value, size_t size)
 {
-	asm volatile("rep stosb"
-		     : "+D" (to), "+c" (size) : "a" (value) : "memory");
+	size_t words = size / 8;
+
+	asm volatile("rep stosq\n\t"
+		     "mov %[rest], %%rcx\n\t"
+		     "rep stosb"
+		     : "+D" (to), "+c" (words)
+		     : "a" (value * 0x0101010101010101ull), [rest] "r" (size % 8)
+		     : "memory");
 }
 
 static inline void xarea_copy(void *to, const void *from, size_t size)
 {
-	asm volatile("rep movsb"
-		     : "+D" (to), "+S" (from), "+c" (size) : : "memory");
+	size_t words = size / 8;
+
+	asm volatile("rep movsq\n\t"
+		     "mov %[rest], %%rcx\n\t"
+		     "rep movsb"
+		     : "+D" (to), "+S" (from), "+c" (words)
+		     : [rest] "r" (size % 8) : "memory");
 }
 
 /* The first byte in which @a and @b differ; @size if they are the same */
 static inline size_t xarea_differ(const u8 *a, const u8 *b, size_t size)
 {
-	size_t i;
+	const u8 *p = a, *q = b;
+	size_t words = size / 8, i = 0;
 
-	for (i = 0; i + 8 <= size; i += 8)
-		if (*(const u64 *)(a + i) != *(const u64 *)(b + i))
-			break;
+	if (words) {
+		asm volatile("repe cmpsq"
+			     : "+S" (p), "+D" (q), "+c" (words)
+			     : : "memory", "cc");
+		i = p - a - 8;
+	}
 	while (i < size && a[i] == b[i])
+		i++;
+	return i;
+}
+
+/* The first byte in @area that is not poison; @size if there is none */
+static inline size_t xarea_unpoisoned(const u8 *area, size_t size)
+{
+	const u8 *p = area;
+	size_t words = size / 8, i = 0;
+
+	if (words) {
+		asm volatile("repe scasq"
+			     : "+D" (p), "+c" (words)
+			     : "a" (XAREA_POISON * 0x0101010101010101ull)
+			     : "memory", "cc");
+		i = p - area - 8;
+	}
+	while (i < size && area[i] == XAREA_POISON)
 		i++;
 	return i;
 }
@@ -218,6 +254,41 @@ static inline bool xarea_has(const char *what, const u8 *area,
 					     i * p->regs_stride, p, i);
 	}
 	return ok;
+}
+
+/* Give back the poison to what an instruction that saves @bv may write. */
+static inline void forgive(u8 *area, u64 bv, u64 format)
+{
+	u32 i;
+
+	if (bv & XF_BIT(XF_FP)) {
+		xarea_fill(area, XAREA_POISON, 24);
+		xarea_fill(area + 32, XAREA_POISON, 128);
+	}
+	/* The standard format keeps MXCSR with AVX as well as with SSE. */
+	if (bv & (XF_BIT(XF_SSE) | (format ? 0 : XF_BIT(XF_YMM))))
+		xarea_fill(area + 24, XAREA_POISON, 8);
+	if (bv & XF_BIT(XF_SSE))
+		xarea_fill(area + 160, XAREA_POISON, 256);
+	xarea_fill(area + XF_HEADER_OFFSET, XAREA_POISON, format ? 16 : 8);
+	for (i = 2; i < 63; i++)
+		if (bv & XF_BIT(i))
+			xarea_fill(area + xarea_offset(format, i), XAREA_POISON,
+				   xf_cpuid(0xd, i).eax);
+}
+
+/* Whether nothing was written but what belongs to @bv; that is lost now. */
+static inline bool rest_kept(const char *what, u8 *area, u64 bv, u64 format)
+{
+	size_t n;
+
+	forgive(area, bv, format);
+	n = xarea_unpoisoned(area, XAREA_SIZE);
+	if (n == XAREA_SIZE)
+		return true;
+	ksft_print_msg("%s: byte %zu belongs to no saved component: wanted it kept, got %#x\n",
+		       what, n, area[n]);
+	return false;
 }
 
 /* Run the guest up to guest_leave(). */
