@@ -157,7 +157,7 @@ static inline bool xcomp_guest_xss_bits(struct xcomp *x, struct xcomp_guest *g)
 
 	if (!(xkvm_cpuid(x->cpuid, 0xd, 1).eax & XCOMP_CPUID_D_1_EAX_XSAVES))
 		return true;
-	for (i = XF_PASID; i <= XF_CET_KERNEL; i++)
+	for (i = 0; i < 64; i++)
 		ok &= xcomp_same(x, "IA32_XSS, one bit written by the guest",
 				 wanted & XF_BIT(i) ? XCOMP_GUEST_DONE :
 						      XCOMP_GUEST_GP,

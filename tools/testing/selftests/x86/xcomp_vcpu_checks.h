@@ -123,6 +123,33 @@ static inline bool xcomp_xsave_moves(struct xcomp *x, uint32_t size,
 }
 
 /*
+ * No supervisor component, nor any other bit that user space never sees, comes
+ * in by an image, and none of it is taken then.
+ */
+static inline bool xcomp_refuses_supervisor(struct xcomp *x, const uint8_t *old,
+					    uint32_t size)
+{
+	uint8_t *image = xf_guarded(size, 0), *now = xf_guarded(size, 0);
+	uint64_t bv, wrong;
+	bool ok = true;
+	int i;
+
+	for (i = 0; i < 64; i++) {
+		if (!(XF_NEVER & XF_BIT(i)))
+			continue;
+		memcpy(&bv, old + XF_HEADER_OFFSET, sizeof(bv));
+		wrong = bv | XF_BIT(i);
+		memcpy(image + XF_HEADER_OFFSET, &wrong, sizeof(wrong));
+		ok &= xcomp_same_errno(x, "KVM_SET_XSAVE with a supervisor component",
+				EINVAL,
+				ioctl(x->vcpu, KVM_SET_XSAVE, image) ? errno : 0);
+	}
+	ok &= !ioctl(x->vcpu, KVM_GET_XSAVE2, now);
+	return ok & xcomp_same(x, "XSAVE state differs after that", 0,
+			       !!memcmp(now, old, size));
+}
+
+/*
  * KVM_SET_XSAVE takes what the host has even if guest CPUID has it not, such
  * as an XTILE_CFG of all zeros; KVM_GET_XSAVE2 must not show it.
  */
@@ -184,6 +211,7 @@ static inline int xcomp_check_xsave2(struct xcomp *x)
 	bv = xcomp_guest_xcr0(x) & (XF_BIT(XF_SSE) | XF_BIT(XF_YMM));
 	ok &= xcomp_same(x, "XSTATE_BV, what was set", bv, header[0] & bv);
 	ok &= xcomp_same(x, "XCOMP_BV in the standard format", 0, header[1]);
+	ok &= xcomp_refuses_supervisor(x, buf, size);
 	ok &= xcomp_hides_xtile_cfg(x, buf);
 	return xcomp_verdict(ok);
 }

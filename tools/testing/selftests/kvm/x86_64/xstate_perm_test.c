@@ -7,11 +7,9 @@
  * in guest CPUID or not. What a check wants is computed from the CPU's own
  * CPUID and from the permission, see the headers.
  */
-#include "kvm_compat.h"
-#include "kvm_test_harness.h"
 #include "../../x86/xcomp_guest.h"
-#include "../../x86/xcomp_tidy.h"
 #include "../../x86/xcomp_vcpu_checks.h"
+#include "xstate_page_guest.h"
 
 /* A CET MSR as the guest finds it, writes it, and finds it after an exit */
 struct guest_msr {
@@ -38,18 +36,13 @@ static void guest_msr_code(void)
 	GUEST_DONE();
 }
 
-/*
- * Have libkvm make its vCPU with the CPUID of the combination. Its copy of what
- * KVM supports is the only way to tell it, and the vCPU must never have another
- * CPUID: once it has AMX it keeps the larger fpstate.
- */
+/* A guest of libkvm with the CPUID of the combination from the beginning */
 static struct kvm_vcpu *make_guest(struct xcomp *x)
 {
-	struct kvm_cpuid2 *c = (struct kvm_cpuid2 *)kvm_get_supported_cpuid();
 	struct kvm_vcpu *vcpu;
 	unsigned int i;
 
-	xcomp_shape_cpuid(x, c, x->amx_on);
+	xstate_libkvm_cpuid(x);
 	vm_create_with_one_vcpu(&vcpu, guest_msr_code);
 	x->vcpu = vcpu->fd;
 
@@ -59,19 +52,6 @@ static struct kvm_vcpu *make_guest(struct xcomp *x)
 	}
 	sync_global_to_guest(vcpu->vm, guest_msrs);
 	return vcpu;
-}
-
-static void run_guest(struct kvm_vcpu *vcpu, u64 wanted)
-{
-	struct ucall uc;
-	u64 cmd;
-
-	vcpu_run(vcpu);
-	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);
-	cmd = get_ucall(vcpu, &uc);
-	if (cmd == UCALL_ABORT)
-		REPORT_GUEST_ASSERT(uc);
-	TEST_ASSERT_EQ(cmd, wanted);
 }
 
 /* Judge what the guest saw of one MSR, and what is left of what it wrote. */
@@ -122,12 +102,60 @@ static int check_long_mode_guest(struct xcomp *x)
 
 	vcpu = make_guest(x);
 	ok &= xcomp_write_msrs(x);
-	run_guest(vcpu, UCALL_SYNC);
-	run_guest(vcpu, UCALL_DONE);
+	xstate_run(vcpu, UCALL_SYNC);
+	xstate_run(vcpu, UCALL_DONE);
 	sync_global_from_guest(vcpu->vm, guest_msrs);
 
 	for (i = 0; i < ARRAY_SIZE(guest_msrs); i++)
 		ok &= judge_guest_msr(x, &guest_msrs[i]);
+	return xcomp_verdict(ok);
+}
+
+/*
+ * Restore what a vCPU has into another one, which has the same CPUID, and
+ * leave that one as the vCPU of the combination.
+ */
+static bool move_state(struct xcomp *x, const struct xregs *r)
+{
+	u8 *image = xf_guarded(XAREA_SIZE, 0);
+	bool ok;
+
+	ok = !ioctl(x->vcpu, KVM_GET_XSAVE2, image);
+	x->vcpu = ioctl(x->vm, KVM_CREATE_VCPU, 1);
+	if (!ok || x->vcpu < 0)
+		return !xcomp_error(x, "KVM_GET_XSAVE2 or KVM_CREATE_VCPU");
+	ok = xcomp_same_errno(x, "KVM_SET_CPUID2 of another vCPU", 0,
+			      ioctl(x->vcpu, KVM_SET_CPUID2, x->cpuid) ?
+			      errno : 0);
+	ok &= page_guest_load(x, r, image);
+	return ok & page_guest_kept(x, r, "a restore into another vCPU");
+}
+
+/*
+ * Verify what xcomp_check_guest_msrs() does; and that the guest has all state
+ * that the host gave its vCPU, tiles and CET included: XSAVES writes each
+ * component where CPUID says, and not one byte more. Then the host must find
+ * all of it, and another vCPU must take it.
+ */
+static int check_guest(struct xcomp *x)
+{
+	int result = xcomp_check_guest_msrs(x);
+	struct page_guest g;
+	struct xregs regs;
+	bool ok;
+
+	if (result)
+		return result;
+	if (!(xkvm_cpuid(x->cpuid, 0xd, 1).eax & XCOMP_CPUID_D_1_EAX_XSAVES))
+		return KSFT_PASS;
+	if (!page_guest_start(x, &g))
+		return xcomp_error(x, "setting up a guest");
+
+	page_guest_values(x, &regs, 1);
+	ok = page_guest_load(x, &regs, page_guest_image(x, &regs)) &&
+	     page_guest_saves(x, &g, &regs) &&
+	     page_guest_kept(x, &regs, "XSAVES in the guest") &&
+	     move_state(x, &regs);
 	return xcomp_verdict(ok);
 }
 
@@ -144,13 +172,10 @@ static void run_check(struct __test_metadata *_metadata, const char *combo,
 	result = xcomp_grant(&x, check, -1);
 	if (result == KSFT_SKIP)
 		SKIP(return, "%s", x.reason);
-	if (result == KSFT_XFAIL) {
-		snprintf(_metadata->results->reason,
-			 sizeof(_metadata->results->reason), "%s", x.reason);
-		_metadata->exit_code = KSFT_XFAIL;
-		return;
-	}
-	EXPECT_EQ(KSFT_PASS, result);
+	if (result == KSFT_XFAIL)
+		xstate_xfail(_metadata, x.reason);
+	else
+		EXPECT_EQ(KSFT_PASS, result);
 }
 
 #define XSTATE_PERM_TEST(fixture, test, function)			\
@@ -268,7 +293,7 @@ XSTATE_PERM_TEST(xstate_perm, xsave2, xcomp_check_xsave2)
 XSTATE_PERM_TEST(xstate_perm, runtime_size, xcomp_check_runtime_size)
 XSTATE_PERM_TEST(xstate_perm, xss, xcomp_check_xss)
 XSTATE_PERM_TEST(xstate_perm, cet_msrs, xcomp_check_cet_msrs)
-XSTATE_PERM_TEST(xstate_perm, guest_msrs, xcomp_check_guest_msrs)
+XSTATE_PERM_TEST(xstate_perm, guest, check_guest)
 XSTATE_PERM_TEST(xstate_perm, xcomp_bv, xcomp_check_xcomp_bv)
 
 int main(int argc, char **argv)
