@@ -286,22 +286,6 @@ FIXTURE_TEARDOWN(cet_amx_guest)
 XSTATE_VARIANT(cet_amx_guest, guest_amx_nocet);
 XSTATE_VARIANT(cet_amx_guest, guest_amx_cet);
 
-static void guest_check_tiles(struct guest *g, const char *when)
-{
-	unsigned int i;
-
-	xstate_sttilecfg(g->config_back);
-	for (i = 0; i < sizeof(g->config); i++)
-		__GUEST_ASSERT(g->config[i] == g->config_back[i],
-			       "XTILE_CFG lost %s: byte %u wanted %u got %u",
-			       when, i, g->config[i], g->config_back[i]);
-	xstate_store_tiles(g->tiles_back);
-	for (i = 0; i < sizeof(g->tiles); i++)
-		__GUEST_ASSERT(g->tiles[i] == g->tiles_back[i],
-			       "XTILE_DATA lost %s: byte %u wanted %u got %u",
-			       when, i, g->tiles[i], g->tiles_back[i]);
-}
-
 static void guest_tiles_code(int nr)
 {
 	struct guest *g = &guests[nr];

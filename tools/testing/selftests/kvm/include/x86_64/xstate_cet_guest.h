@@ -63,6 +63,22 @@ static inline void guest_write(const struct guest *g, int set)
 	}
 }
 
+static inline void guest_check_tiles(struct guest *g, const char *when)
+{
+	unsigned int i;
+
+	xstate_sttilecfg(g->config_back);
+	for (i = 0; i < sizeof(g->config); i++)
+		__GUEST_ASSERT(g->config[i] == g->config_back[i],
+			       "XTILE_CFG lost %s: byte %u wanted %u got %u",
+			       when, i, g->config[i], g->config_back[i]);
+	xstate_store_tiles(g->tiles_back);
+	for (i = 0; i < sizeof(g->tiles); i++)
+		__GUEST_ASSERT(g->tiles[i] == g->tiles_back[i],
+			       "XTILE_DATA lost %s: byte %u wanted %u got %u",
+			       when, i, g->tiles[i], g->tiles_back[i]);
+}
+
 /* Tell guest @nr what its MSRs hold, and return where the host finds it. */
 static inline struct guest *guest_begin(struct xcomp *x,
 					struct kvm_vcpu *vcpu, int nr)
