@@ -16,6 +16,7 @@
 #define vm_alloc	vm_vaddr_alloc
 #define vm_alloc_page	vm_vaddr_alloc_page
 #define vm_alloc_pages	vm_vaddr_alloc_pages
+#define vm_get_pte	vm_get_page_table_entry
 #endif
 
 #endif /* SELFTEST_KVM_COMPAT_H */
