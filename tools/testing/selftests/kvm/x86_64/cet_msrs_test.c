@@ -101,15 +101,16 @@ TEST_F(cet_msrs, bits)
  * A list of the MSRs that the guest has, and how many: those in the fpstate
  * between others, the latter first, or all the other way round.
  */
-static unsigned int fill_list(struct xcomp *x, struct kvm_msr_entry *list,
-			      unsigned int seed, bool reverse)
+static int fill_list(struct xcomp *x, struct kvm_msr_entry *list,
+		     unsigned int seed, bool reverse)
 {
 	static const uint32_t mixed[] = {
 		XF_MSR_S_CET, XF_MSR_U_CET, XF_MSR_INT_SSP_TAB, XF_MSR_PL0_SSP,
 		XF_MSR_PL3_SSP, XF_MSR_PL1_SSP, XF_MSR_PL2_SSP,
 	};
-	unsigned int i, nr = 0;
+	unsigned int i;
 	uint32_t msr;
+	int nr = 0;
 
 	for (i = 0; i < ARRAY_SIZE(mixed); i++) {
 		msr = mixed[reverse ? ARRAY_SIZE(mixed) - 1 - i : i];
@@ -126,7 +127,7 @@ TEST_F(cet_msrs, order)
 {
 	struct kvm_msr_entry list[ARRAY_SIZE(xcomp_cet_msrs)] = { 0 };
 	struct xcomp *x = &self->x;
-	unsigned int i, j, nr;
+	int i, j, nr;
 
 	for (i = 1; i < 5; i++) {
 		nr = fill_list(x, list, i, i & 1);
@@ -147,8 +148,9 @@ TEST_F(cet_msrs, order)
 TEST_F(cet_msrs, refused_within)
 {
 	struct kvm_msr_entry list[ARRAY_SIZE(xcomp_cet_msrs)] = { 0 };
-	unsigned int i, j, nr, seed;
 	struct xcomp *x = &self->x;
+	unsigned int seed;
+	int i, j, nr;
 
 	nr = fill_list(x, list, 0, false);
 	for (i = 0; i < nr; i++) {
