@@ -20,6 +20,7 @@
 struct xcomp_guest {
 	int vcpu;
 	struct kvm_run *run;
+	uint8_t *memory;
 };
 
 /*
@@ -54,6 +55,7 @@ static inline bool xcomp_guest_start(struct xcomp *x, struct xcomp_guest *g)
 		return false;
 
 	g->vcpu = x->vcpu;
+	g->memory = memory;
 	xcomp_guest_code(memory);
 	region.userspace_addr = (unsigned long)memory;
 	if (ioctl(x->vm, KVM_SET_USER_MEMORY_REGION, &region) ||
@@ -62,6 +64,25 @@ static inline bool xcomp_guest_start(struct xcomp *x, struct xcomp_guest *g)
 	sregs.cs.base = 0;
 	sregs.cs.selector = 0;
 	return !ioctl(g->vcpu, KVM_SET_SREGS, &sregs);
+}
+
+/* State with one tile of AMX that is not empty, which is at @tile */
+static inline uint8_t *xcomp_tile_state(struct xcomp *x, uint8_t **tile)
+{
+	const uint64_t bv = XF_FPSSE | XF_XTILE;
+	const uint32_t mxcsr = 0x1f80;
+	uint8_t *buf = xf_guarded(xcomp_xsave_size(x), 0);
+	uint8_t *config = buf + xf_cpuid(0xd, XF_XTILE_CFG).ebx;
+
+	memcpy(buf + 24, &mxcsr, sizeof(mxcsr));
+	memcpy(buf + XF_HEADER_OFFSET, &bv, sizeof(bv));
+	/* Palette 1, tile 0 has 16 rows of 64 bytes. */
+	config[0] = 1;
+	config[16] = 64;
+	config[48] = 16;
+	*tile = buf + xf_cpuid(0xd, XF_XTILE_DATA).ebx;
+	memset(*tile, 0x5c, 16 * 64);
+	return buf;
 }
 
 /* What became of one instruction */

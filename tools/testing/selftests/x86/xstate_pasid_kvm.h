@@ -88,29 +88,10 @@ static inline int pasid_check_run(struct xcomp *x)
 			   "KVM_RUN puts the host's PASID back");
 }
 
-/* Give the guest one tile of AMX that is not empty; get it back in @tile. */
-static inline uint8_t *pasid_tile_state(struct xcomp *x, uint8_t **tile)
-{
-	const uint64_t bv = XF_FPSSE | XF_XTILE;
-	const uint32_t mxcsr = 0x1f80;
-	uint8_t *buf = xf_guarded(xcomp_xsave_size(x), 0);
-	uint8_t *config = buf + xf_cpuid(0xd, XF_XTILE_CFG).ebx;
-
-	memcpy(buf + 24, &mxcsr, sizeof(mxcsr));
-	memcpy(buf + XF_HEADER_OFFSET, &bv, sizeof(bv));
-	/* Palette 1, tile 0 has 16 rows of 64 bytes. */
-	config[0] = 1;
-	config[16] = 64;
-	config[48] = 16;
-	*tile = buf + xf_cpuid(0xd, XF_XTILE_DATA).ebx;
-	memset(*tile, 0x5c, 16 * 64);
-	return buf;
-}
-
 /* The guest runs, cannot read IA32_PASID, and keeps its tile. */
 static inline int pasid_run_with_tile(struct xcomp *x)
 {
-	uint8_t *tile, *buf = pasid_tile_state(x, &tile);
+	uint8_t *tile, *buf = xcomp_tile_state(x, &tile);
 	uint64_t value = 0;
 	struct xcomp_guest g;
 	bool ok = true;

@@ -7,40 +7,15 @@
 #ifndef SELFTESTS_X86_XSTATE_PASID_SIGNAL_H
 #define SELFTESTS_X86_XSTATE_PASID_SIGNAL_H
 
-#include <linux/userfaultfd.h>
-#include <sys/ioctl.h>
 #include <ucontext.h>
 
+#include "xcomp_uffd.h"
 #include "xstate_pasid.h"
 
-#define PASID_PAGE	4096
+#define PASID_STACK_PAGES	16
 
-/* The page with the XSAVE area of the frame, and what was in it */
-static struct {
-	int uffd;
-	uint8_t *page;
-	uint8_t content[PASID_PAGE];
-	bool taken;
-	bool given_back;
-} pasid_frame;
-
-/* Give the page back when the kernel asks for it. */
-static inline void *pasid_give_back(void *arg)
-{
-	struct uffdio_copy copy = {
-		.dst = (unsigned long)pasid_frame.page,
-		.src = (unsigned long)pasid_frame.content,
-		.len = PASID_PAGE,
-	};
-	struct uffd_msg msg;
-
-	(void)arg;
-	if (read(pasid_frame.uffd, &msg, sizeof(msg)) == sizeof(msg) &&
-	    msg.event == UFFD_EVENT_PAGEFAULT)
-		pasid_frame.given_back =
-			!ioctl(pasid_frame.uffd, UFFDIO_COPY, &copy);
-	return NULL;
-}
+/* The page with the XSAVE area of the frame */
+static struct xcomp_away pasid_frame;
 
 /* Take the page away from below the frame. */
 static inline void pasid_take_away(int sig, siginfo_t *info, void *context)
@@ -51,23 +26,8 @@ static inline void pasid_take_away(int sig, siginfo_t *info, void *context)
 	(void)info;
 	if ((uint8_t *)uc->uc_mcontext.fpregs != pasid_frame.page)
 		return;
-	memcpy(pasid_frame.content, pasid_frame.page, PASID_PAGE);
-	pasid_frame.taken = !madvise(pasid_frame.page, PASID_PAGE,
-				     MADV_DONTNEED);
-}
-
-static inline bool pasid_watch_page(void)
-{
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register reg = {
-		.range = { (unsigned long)pasid_frame.page, PASID_PAGE },
-		.mode = UFFDIO_REGISTER_MODE_MISSING,
-	};
-
-	pasid_frame.uffd = syscall(SYS_userfaultfd, O_CLOEXEC);
-	return pasid_frame.uffd >= 0 &&
-	       !ioctl(pasid_frame.uffd, UFFDIO_API, &api) &&
-	       !ioctl(pasid_frame.uffd, UFFDIO_REGISTER, &reg);
+	memcpy(pasid_frame.content, pasid_frame.page, XCOMP_PAGE);
+	madvise(pasid_frame.page, XCOMP_PAGE, MADV_DONTNEED);
 }
 
 /*
@@ -81,35 +41,30 @@ static inline int pasid_wait_in_sigreturn(struct xcomp *x)
 		.sa_sigaction = pasid_take_away,
 		.sa_flags = SA_SIGINFO | SA_ONSTACK,
 	};
-	pthread_t thread;
-	stack_t ss;
+	stack_t ss = {
+		.ss_sp = pasid_frame.page - PASID_STACK_PAGES * XCOMP_PAGE,
+		/* The area has four bytes behind it. */
+		.ss_size = PASID_STACK_PAGES * XCOMP_PAGE + size + 4,
+	};
 
-	ss = (stack_t){ .ss_size = 16 * PASID_PAGE + size + 4 };
-	ss.ss_sp = pasid_frame.page - 16 * PASID_PAGE;
-	errno = pthread_create(&thread, NULL, pasid_give_back, NULL);
-	if (errno || sigaltstack(&ss, NULL) ||
+	if (!xcomp_wait_for_fault(&pasid_frame) || sigaltstack(&ss, NULL) ||
 	    sigaction(SIGUSR1, &action, NULL) || raise(SIGUSR1))
 		return xcomp_error(x, "taking a signal");
-	if (!xcomp_same(x, "the frame was taken away", true,
-			pasid_frame.taken)) {
-		pthread_cancel(thread);
-		return KSFT_FAIL;
-	}
-	pthread_join(thread, NULL);
-	return xcomp_verdict(xcomp_same(x, "and given back", true,
-					pasid_frame.given_back));
+	return xcomp_verdict(xcomp_same(x, "sigreturn() waited for its frame",
+					true,
+					xcomp_was_waited_for(&pasid_frame)));
 }
 
 static inline int pasid_prepare_frame(struct xcomp *x)
 {
-	uint8_t *p = mmap(NULL, 18 * PASID_PAGE, PROT_READ | PROT_WRITE,
+	size_t size = (PASID_STACK_PAGES + 2) * XCOMP_PAGE;
+	uint8_t *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (p == MAP_FAILED)
 		return xcomp_error(x, "mmap");
-	pasid_frame.page = p + 16 * PASID_PAGE;
-	memset(p, 0, 18 * PASID_PAGE);
-	if (!pasid_watch_page())
+	memset(p, 0, size);
+	if (!xcomp_watch(&pasid_frame, p + PASID_STACK_PAGES * XCOMP_PAGE))
 		return xcomp_skip(x, "no userfaultfd");
 	return KSFT_PASS;
 }

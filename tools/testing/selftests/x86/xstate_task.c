@@ -13,6 +13,7 @@
 #include <ucontext.h>
 
 #include "xstate_task.h"
+#include "xstate_task_guest.h"
 
 #define INITIAL_FCW	0x37f
 #define INITIAL_MXCSR	0x1f80
@@ -278,41 +279,6 @@ static int check_xfd_err(struct xcomp *x)
 	return xcomp_verdict(xcomp_rule(x, ok, "#NM leaves IA32_XFD_ERR clear"));
 }
 
-/*
- * Verify that nothing of a guest's CET_KERNEL is left in the CPU once its vCPU
- * is: no host task has that component, and none may find it there.
- */
-static int check_guest_ssp(struct xcomp *x)
-{
-	uint64_t value;
-	char path[32];
-	int cpu, fd, i, result;
-	bool ok;
-
-	if (!xcomp_open_kvm(x))
-		return KSFT_SKIP;
-	if (!xcomp_offers_shstk())
-		return xcomp_skip(x, "no guest shadow stacks");
-	cpu = xcomp_pin();
-	snprintf(path, sizeof(path), "/dev/cpu/%d/msr", cpu);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return xcomp_skip(x, "no /dev/cpu/N/msr");
-	x->shstk = true;
-	result = xcomp_vcpu(x);
-	if (result)
-		return result;
-	ok = xcomp_write_msrs(x);
-	ok &= xkvm_run_immediate_exit(x->kvm, x->vcpu);
-	for (i = XF_MSR_PL0_SSP; i <= XF_MSR_PL2_SSP; i++) {
-		if (pread(fd, &value, 8, i) != 8)
-			return xcomp_error(x, "reading a CET MSR");
-		ok &= xcomp_same(x, xf_msr_name(i), 0, value);
-	}
-	return xcomp_verdict(xcomp_rule(x, ok,
-		"the host runs without its guests' CET_KERNEL"));
-}
-
 static const struct xcomp_check checks[] = {
 	{ "fork", check_fork },
 	{ "fork_busy", check_fork_busy },
@@ -322,7 +288,8 @@ static const struct xcomp_check checks[] = {
 	{ "ptrace_pkru", task_check_ptrace_pkru },
 	{ "ptrace_mxcsr", task_check_ptrace_mxcsr },
 	{ "xfd_err", check_xfd_err },
-	{ "guest_ssp", check_guest_ssp },
+	{ "guest_ssp", task_check_guest_ssp },
+	{ "xfd_asleep", task_check_xfd_asleep },
 	{ "freed", task_check_freed },
 };
 
