@@ -8,7 +8,7 @@ set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/tap.sh"
 
-plan 54
+plan 56
 scratch
 out=$tmp/out
 mkdir -p "$out" "$tmp/patches"
@@ -223,6 +223,12 @@ printf '1..2\nnot ok 1 x.a\n' | program kvm/perm_test ''
 echo 'the host hung: no end after 50 s of CPU time' >"$dir/status"
 verdict "what came before a hang counts" "killed   killed: assertion: perm_test:x.a; hang: the host hung: no end after 50 s of CPU time"
 
+printf '100 108 125\n0m0.5s 0m0.1s\n1m2.25s 0m3.5s\n' >"$out/killed/times"
+lab/mutate-report verdict "$out" "$tmp/patches/killed.patch" >"$tmp/row"
+ok "the row has the time" like "$tmp/row" ' \[25 s\]$'
+ok "and the table that of the CPU" sh -c \
+	"lab/mutate-report table '$out' '$tmp/patches/killed.patch' | grep '| 25 | 66 |$'"
+rm "$out/killed/times"
 verdict "what is no verdict" "error   $unexpected: applying killed.patch: failed" \
 	"applying killed.patch: failed"
 
