@@ -13,6 +13,10 @@
 #define XSTATE_MXCSR_MASK	28
 #define XSTATE_SW_BYTES		464
 
+/* In the header: XCOMP_BV, and all that follows it, must be 0. */
+#define XSTATE_XCOMP_BV		(XF_HEADER_OFFSET + 8)
+#define XSTATE_RESERVED_BYTES	56
+
 FIXTURE(xsave2_size) {
 	struct xcomp x;
 	struct kvm_vm *vm;
@@ -157,17 +161,13 @@ TEST_F(xsave2_size, get_xsave)
 	uint32_t size = xcomp_xsave_size(&self->x);
 	uint8_t *same = xstate_read_image(&self->x);
 	uint8_t *p = map_guarded(_metadata, 0x5a);
-	size_t rest = GUARDED_PAGES * getpagesize();
+	int wanted = size > XKVM_XSAVE_SIZE ? EINVAL : 0;
 
-	if (size > XKVM_XSAVE_SIZE) {
-		EXPECT_EQ(EINVAL, xsave_errno(&self->x, KVM_GET_XSAVE, p));
-	} else {
-		EXPECT_EQ(0, xsave_errno(&self->x, KVM_GET_XSAVE, p));
-		EXPECT_EQ(0, memcmp(p, same, size));
-		p += size;
-		rest -= size;
-	}
-	EXPECT_TRUE(is_poison(p, 0x5a, rest));
+	EXPECT_EQ(wanted, xsave_errno(&self->x, KVM_GET_XSAVE, p));
+	size = wanted ? 0 : size;
+	EXPECT_EQ(0, memcmp(p, same, size));
+	EXPECT_TRUE(is_poison(p + size, 0x5a,
+			      GUARDED_PAGES * getpagesize() - size));
 }
 
 /*
@@ -265,55 +265,73 @@ TEST_F(xsave2_size, header_bits)
 	}
 }
 
-/* What a header may not hold, by offset in the image */
-static const struct {
-	const char *name;
-	unsigned int offset, size;
-} reserved[] = {
-	{ "XCOMP_BV",			520, 8 },
-	{ "reserved bytes of the header", 528, 48 },
-	{ "MXCSR",			XSTATE_MXCSR + 2, 2 },
-};
+/* What FXSAVE tells about this CPU's MXCSR; 0 stands for a fixed mask. */
+static uint32_t mxcsr_mask(void)
+{
+	static uint8_t fx[512] __aligned(16);
+	uint32_t mask;
+
+	asm volatile("fxsave64 %0" : "=m" (fx));
+	memcpy(&mask, fx + XSTATE_MXCSR_MASK, sizeof(mask));
+	return mask ?: 0xffbf;
+}
 
 /*
- * Verify that any bit in XCOMP_BV, in the reserved bytes or in what MXCSR has
- * not is refused and changes nothing. MXCSR does not matter where XSTATE_BV has
- * none of x87, SSE and AVX.
+ * Verify that each bit of XCOMP_BV and of the reserved bytes of the header is
+ * refused alone, and changes nothing.
  */
 TEST_F(xsave2_size, reserved_bytes)
 {
 	struct xcomp *x = &self->x;
-	uint8_t *image;
-	unsigned int i, j, bit;
+	uint8_t *image = xstate_image(x, xstate_filled(x), 1);
+	unsigned int bit, byte;
 
-	for (i = 0; i < ARRAY_SIZE(reserved); i++)
-		for (j = 0; j < reserved[i].size; j++) {
-			/* Bit 17 of MXCSR exists on some CPUs. */
-			bit = i == 2 && !j ? 7 : j % 8;
-			image = xstate_image(x, xstate_filled(x), 1);
-			image[reserved[i].offset + j] ^= 1 << bit;
-			EXPECT_EQ(EINVAL, xsave_errno(x, KVM_SET_XSAVE,
-						      image)) {
-				ksft_print_msg("%s: %s, byte %u\n", x->name,
-					       reserved[i].name, j);
-			}
+	for (bit = 0; bit < 8 * XSTATE_RESERVED_BYTES; bit++) {
+		byte = XSTATE_XCOMP_BV + bit / 8;
+		image[byte] ^= 1 << bit % 8;
+		EXPECT_EQ(EINVAL, xsave_errno(x, KVM_SET_XSAVE, image)) {
+			ksft_print_msg("%s: bit %u of byte %u\n", x->name,
+				       bit % 8, byte);
 		}
+		image[byte] ^= 1 << bit % 8;
+	}
 	EXPECT_TRUE(xstate_kept(x, 0, "refused XSAVE headers"));
+	EXPECT_EQ(0, xsave_errno(x, KVM_SET_XSAVE, image));
+}
+
+/*
+ * Verify that each bit of MXCSR is taken, and comes back, if this CPU has it,
+ * and else is refused and changes nothing. MXCSR does not matter where
+ * XSTATE_BV has none of x87, SSE and AVX.
+ */
+TEST_F(xsave2_size, mxcsr)
+{
+	struct xcomp *x = &self->x;
+	uint8_t *image = xstate_image(x, xstate_filled(x), 1);
+	uint32_t value, got, i;
+	bool taken;
+
+	for (i = 0; i < 32; i++) {
+		ASSERT_TRUE(xstate_fill(x, 0));
+		value = XSTATE_MXCSR_INIT ^ XF_BIT(i);
+		taken = mxcsr_mask() & XF_BIT(i);
+		memcpy(image + XSTATE_MXCSR, &value, sizeof(value));
+		EXPECT_EQ(taken ? 0 : EINVAL,
+			  xsave_errno(x, KVM_SET_XSAVE, image)) {
+			ksft_print_msg("%s: MXCSR bit %u\n", x->name, i);
+		}
+		if (!taken) {
+			EXPECT_TRUE(xstate_kept(x, 0, "a refused MXCSR"));
+			continue;
+		}
+		EXPECT_TRUE(xkvm_run_immediate_exit(x->kvm, x->vcpu));
+		memcpy(&got, xstate_read_image(x) + XSTATE_MXCSR, sizeof(got));
+		EXPECT_EQ(value, got);
+	}
 
 	image = xstate_image(x, xstate_filled(x) & XF_BIT(XF_PKRU), 1);
 	memset(image + XSTATE_MXCSR, 0xff, 4);
 	EXPECT_EQ(0, xsave_errno(x, KVM_SET_XSAVE, image));
-}
-
-/* Fill in what KVM tells about the host: MXCSR_MASK, and its components. */
-static void set_host_bytes(uint8_t *image)
-{
-	static uint8_t fx[512] __aligned(16);
-	uint64_t features = xf_xcr0();
-
-	asm volatile("fxsave64 %0" : "=m" (fx));
-	memcpy(image + XSTATE_MXCSR_MASK, fx + XSTATE_MXCSR_MASK, 4);
-	memcpy(image + XSTATE_SW_BYTES, &features, sizeof(features));
 }
 
 /*
@@ -330,7 +348,9 @@ TEST_F(xsave2_size, init_values)
 	ASSERT_EQ(0, xsave_errno(x, KVM_SET_XSAVE, init));
 	got = xstate_read_image(x);
 	EXPECT_EQ(0, xstate_bv(got));
-	set_host_bytes(init);
+	/* What KVM tells about the host */
+	memcpy(init + XSTATE_MXCSR_MASK, &(uint32_t){ mxcsr_mask() }, 4);
+	memcpy(init + XSTATE_SW_BYTES, &(uint64_t){ xf_xcr0() }, 8);
 	EXPECT_EQ(0, memcmp(init, got, size));
 
 	all = xstate_read_all(x);
@@ -394,6 +414,39 @@ TEST_F(xsave2_size, sticky_growth)
 				      xf_guarded(size - 1, 0)));
 	EXPECT_EQ((int)promised_size(x),
 		  xkvm_cap(self->vm->fd, KVM_CAP_XSAVE2));
+}
+
+/*
+ * Verify that 4 KiB, with nothing after them, do for a vCPU until the CPUID
+ * that brings AMX: KVM_GET_XSAVE then gives EINVAL, the others EFAULT, and
+ * nothing changes by that.
+ */
+TEST_F(xsave2_size, growth)
+{
+	static const unsigned long cmds[] = {
+		KVM_GET_XSAVE, KVM_GET_XSAVE2, KVM_SET_XSAVE,
+	};
+	uint8_t *p = map_guarded(_metadata, 0), *before;
+	struct xcomp x = self->x;
+	size_t i;
+
+	p += GUARDED_PAGES * getpagesize() - XKVM_XSAVE_SIZE;
+	x.amx_on = false;
+	xstate_add_vcpu(&x, self->vm, 1);
+	for (i = 0; i < ARRAY_SIZE(cmds); i++)
+		EXPECT_EQ(0, xsave_errno(&x, cmds[i], p));
+
+	x.amx_on = self->x.amx_on;
+	ASSERT_EQ(0, xcomp_set_cpuid(&x, x.vcpu, x.amx_on));
+	ASSERT_TRUE(xstate_fill(&x, 1));
+	before = xstate_read_image(&x);
+	memset(p, 0, XKVM_XSAVE_SIZE);
+	for (i = 0; i < ARRAY_SIZE(cmds); i++)
+		EXPECT_EQ(!x.amx_on ? 0 : i ? EFAULT : EINVAL,
+			  xsave_errno(&x, cmds[i], p));
+	EXPECT_EQ(0, memcmp(before, xstate_read_image(&x),
+			    xcomp_xsave_size(&x)));
+	EXPECT_TRUE(xstate_kept(&x, 1, "ioctls on 4 KiB"));
 }
 
 /* Tiles and their configuration, that is XTILE_DATA and XTILE_CFG */
