@@ -8,7 +8,7 @@
  * larger fpstate for AMX, use of another vCPU. INIT clears them and spares the
  * rest. There is no guest code here, cet_guest_test has that.
  */
-#include "xstate_util.h"
+#include "xstate_cet_guest.h"
 
 #define NR_VCPUS	3
 
@@ -236,25 +236,6 @@ TEST_F(cet_fpstate, ioctls)
 	}
 }
 
-/* Values that the MSRs refuse even where the guest has them */
-static const struct {
-	uint32_t msr;
-	uint64_t value;
-} bad_values[] = {
-	{ XF_MSR_U_CET, XF_BIT(6) },	{ XF_MSR_U_CET, XF_BIT(7) },
-	{ XF_MSR_U_CET, XF_BIT(8) },	{ XF_MSR_U_CET, XF_BIT(9) },
-	{ XF_MSR_S_CET, XF_BIT(6) },	{ XF_MSR_S_CET, XF_BIT(9) },
-	/* The tracker can not both wait and be suppressed. */
-	{ XF_MSR_U_CET, XF_BIT(10) | XF_BIT(11) },
-	{ XF_MSR_S_CET, XF_BIT(10) | XF_BIT(11) },
-	/* Unaligned, or not canonical */
-	{ XF_MSR_PL0_SSP, 0x1001 },	{ XF_MSR_PL1_SSP, 0x1002 },
-	{ XF_MSR_PL2_SSP, 0x1003 },	{ XF_MSR_PL3_SSP, 0x1001 },
-	{ XF_MSR_PL0_SSP, XF_BIT(63) },	{ XF_MSR_PL1_SSP, XF_BIT(63) },
-	{ XF_MSR_PL2_SSP, XF_BIT(63) },	{ XF_MSR_PL3_SSP, XF_BIT(63) },
-	{ XF_MSR_INT_SSP_TAB, XF_BIT(63) },
-};
-
 /*
  * Verify that bad values, the other half of CET, and MSRs that the guest has
  * not are refused, and that nothing changes by the attempt.
@@ -269,10 +250,10 @@ TEST_F(cet_fpstate, refused)
 	xstate_add_vcpu(x, self->vm, 0);
 	ASSERT_TRUE(xstate_fill(x, 0));
 
-	for (i = 0; i < ARRAY_SIZE(bad_values); i++)
-		EXPECT_TRUE(xcomp_same(x, xf_msr_name(bad_values[i].msr), false,
-				       xkvm_set_msr(x->vcpu, bad_values[i].msr,
-						    bad_values[i].value)));
+	for (i = 0; i < ARRAY_SIZE(cet_bad_values); i++)
+		EXPECT_TRUE(xcomp_same(x, xf_msr_name(cet_bad_values[i].msr), false,
+				       xkvm_set_msr(x->vcpu, cet_bad_values[i].msr,
+						    cet_bad_values[i].value)));
 	for (i = 0; i < ARRAY_SIZE(xcomp_cet_msrs); i++)
 		if (!xcomp_has_msr(x, xcomp_cet_msrs[i]))
 			EXPECT_FALSE(xkvm_set_msr(x->vcpu, xcomp_cet_msrs[i],
@@ -400,17 +381,6 @@ TEST_F(cet_fpstate, first_amx_cpuid)
 			     "first KVM_SET_CPUID2 with AMX drops the fpstate");
 }
 
-/* Have the vCPU find an INIT when it is next asked for its state or runs. */
-static void send_init(struct kvm_vcpu *vcpu)
-{
-	struct kvm_vcpu_events events;
-
-	vcpu_events_get(vcpu, &events);
-	events.flags = KVM_VCPUEVENT_VALID_SMM;
-	events.smi.latched_init = 1;
-	vcpu_events_set(vcpu, &events);
-}
-
 static void check_init(struct __test_metadata *_metadata, struct xcomp *x,
 		       unsigned int seed)
 {
@@ -447,13 +417,13 @@ TEST_F(cet_fpstate, init)
 	ASSERT_TRUE(xstate_fill(x, 0));
 	ASSERT_TRUE(xstate_fill(&other, 2));
 
-	send_init(vcpu);
+	xstate_send_init(vcpu);
 	vcpu_mp_state_get(vcpu, &mp_state);
 	check_init(_metadata, x, 0);
 
 	/* There is no memory: the first instruction ends KVM_RUN. */
 	ASSERT_TRUE(xstate_fill(x, 1));
-	send_init(vcpu);
+	xstate_send_init(vcpu);
 	__vcpu_run(vcpu);
 	EXPECT_NE(KVM_EXIT_INTR, vcpu->run->exit_reason);
 	check_init(_metadata, x, 1);

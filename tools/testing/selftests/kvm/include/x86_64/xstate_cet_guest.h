@@ -11,6 +11,28 @@
 
 #include "xstate_util.h"
 
+/* Values that the MSRs refuse even where the guest has them */
+static const struct {
+	uint32_t msr;
+	uint64_t value;
+} cet_bad_values[] = {
+	{ XF_MSR_U_CET, XF_BIT(6) },	{ XF_MSR_U_CET, XF_BIT(7) },
+	{ XF_MSR_U_CET, XF_BIT(8) },	{ XF_MSR_U_CET, XF_BIT(9) },
+	{ XF_MSR_S_CET, XF_BIT(6) },	{ XF_MSR_S_CET, XF_BIT(7) },
+	{ XF_MSR_S_CET, XF_BIT(8) },	{ XF_MSR_S_CET, XF_BIT(9) },
+	/* The tracker can not both wait and be suppressed. */
+	{ XF_MSR_U_CET, XF_BIT(10) | XF_BIT(11) },
+	{ XF_MSR_S_CET, XF_BIT(10) | XF_BIT(11) },
+	/* Not aligned, or not canonical */
+	{ XF_MSR_PL0_SSP, 0x1001 },	{ XF_MSR_PL0_SSP, 0x1002 },
+	{ XF_MSR_PL1_SSP, 0x1001 },	{ XF_MSR_PL1_SSP, 0x1002 },
+	{ XF_MSR_PL2_SSP, 0x1003 },	{ XF_MSR_PL2_SSP, 0x1002 },
+	{ XF_MSR_PL3_SSP, 0x1001 },	{ XF_MSR_PL3_SSP, 0x1002 },
+	{ XF_MSR_PL0_SSP, XF_BIT(63) },	{ XF_MSR_PL1_SSP, XF_BIT(63) },
+	{ XF_MSR_PL2_SSP, XF_BIT(63) },	{ XF_MSR_PL3_SSP, XF_BIT(63) },
+	{ XF_MSR_INT_SSP_TAB, XF_BIT(63) },
+};
+
 /* A CET MSR of a guest, with the vector that access to it raises, or 0 */
 struct guest_msr {
 	u32 index;
@@ -79,6 +101,34 @@ static inline void guest_check_tiles(struct guest *g, const char *when)
 			       when, i, g->tiles[i], g->tiles_back[i]);
 }
 
+/*
+ * Write what is bad whatever CPUID says. The address of the legacy bitmap must
+ * be canonical as well, which is the CPU's to say: it lets the guest write.
+ */
+static inline void guest_write_bad(const struct guest *g)
+{
+	unsigned int i;
+	u8 vector;
+
+	for (i = 0; i < ARRAY_SIZE(cet_bad_values); i++) {
+		vector = wrmsr_safe(cet_bad_values[i].msr,
+				    cet_bad_values[i].value);
+		__GUEST_ASSERT(vector == GP_VECTOR,
+			       "WRMSR of %lx to %x: wanted #GP got %u",
+			       cet_bad_values[i].value, cet_bad_values[i].msr,
+			       vector);
+	}
+	vector = wrmsr_safe(XF_MSR_U_CET, XF_BIT(63));
+	__GUEST_ASSERT(vector == GP_VECTOR,
+		       "WRMSR of a bad bitmap to IA32_U_CET: wanted #GP got %u",
+		       vector);
+	vector = wrmsr_safe(XF_MSR_S_CET, XF_BIT(63));
+	__GUEST_ASSERT(vector == GP_VECTOR,
+		       "WRMSR of a bad bitmap to IA32_S_CET: wanted #GP got %u",
+		       vector);
+	guest_read(g, 0, "by a WRMSR that raised #GP");
+}
+
 /* Tell guest @nr what its MSRs hold, and return where the host finds it. */
 static inline struct guest *guest_begin(struct xcomp *x,
 					struct kvm_vcpu *vcpu, int nr)
@@ -116,6 +166,37 @@ static inline void guest_exits_code(int nr)
 	GUEST_SYNC(1);
 	guest_read(g, 1, "by KVM_SET_MSRS");
 	GUEST_DONE();
+}
+
+/* A running guest of a combination; what a fixture of it consists of */
+struct cet_guest {
+	struct xcomp x;
+	struct kvm_vcpu *vcpu;
+	struct guest *guest;
+	uint64_t taint;
+};
+
+static inline void cet_guest_set_up(struct __test_metadata *_metadata,
+				    struct cet_guest *f, const char *name,
+				    void *code)
+{
+	f->taint = xf_taint();
+	ASSERT_TRUE(xstate_begin(&f->x, name));
+	if (f->x.amx && !f->x.have_amx)
+		SKIP(return, "no AMX on this machine");
+	if (!xstate_refuses_msrs())
+		SKIP(return, "ignore_msrs hides what is refused");
+	f->vcpu = xstate_guest(&f->x, code);
+	f->guest = guest_begin(&f->x, f->vcpu, 0);
+	ASSERT_TRUE(xstate_fill(&f->x, 0));
+}
+
+static inline void cet_guest_tear_down(struct __test_metadata *_metadata,
+				       struct cet_guest *f)
+{
+	if (f->vcpu)
+		kvm_vm_free(f->vcpu->vm);
+	EXPECT_FALSE(xstate_warned(f->taint));
 }
 
 /* Have the kernel use the FPU on this CPU: it hashes what it is given. */

@@ -164,4 +164,15 @@ static inline void xstate_run(struct kvm_vcpu *vcpu, uint64_t wanted)
 	TEST_ASSERT_EQ(cmd, wanted);
 }
 
+/* Have the vCPU find an INIT when it is next asked for its state or runs. */
+static inline void xstate_send_init(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_events events;
+
+	vcpu_events_get(vcpu, &events);
+	events.flags = KVM_VCPUEVENT_VALID_SMM;
+	events.smi.latched_init = 1;
+	vcpu_events_set(vcpu, &events);
+}
+
 #endif /* SELFTEST_KVM_XSTATE_VCPU_H */
