@@ -1,21 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * IA32_XFD and IA32_XFD_ERR of a guest: what they take, the #NM that they are
+ * IA32_XFD and IA32_XFD_ERR of a guest that uses AMX: the #NM that they are
  * there for, and that neither switching AMX off and on nor another vCPU costs
- * a guest any other state, CET included.
+ * a guest any other state, CET included. What the MSRs take is asserted by
+ * xfd_msrs_test.
  */
-#include "xstate_guest.h"
-#include "xstate_util.h"
-
-#define XFD_TILE	XF_BIT(XF_XTILE_DATA)
-#define CPUID_D_1_EAX_XFD	BIT(4)
-
-static const u32 xfd_msrs[] = { MSR_IA32_XFD, MSR_IA32_XFD_ERR };
-
-static const char *msr_name(u32 msr)
-{
-	return msr == MSR_IA32_XFD ? "IA32_XFD" : "IA32_XFD_ERR";
-}
+#include "xstate_xfd.h"
 
 /* AMX instructions, those that IA32_XFD must not disarm at first */
 enum amx { LDTILECFG, STTILECFG, TILEZERO, TILELOADD, TILESTORED, TDPBF16PS,
@@ -35,8 +25,6 @@ static bool amx_disarmed(enum amx amx)
 struct guest {
 	u64 xcr0, xss;
 	u64 msr_values[2];
-	u8 msr_vectors[2][2];
-	u8 bit_vectors[2][2][64];
 	struct {
 		u64 vector, xfd_err, kept_err, cr0;
 	} amx[NR_AMX];
@@ -46,29 +34,6 @@ struct guest {
 };
 
 static struct guest guests[2];
-
-/* Try each of 64 bits, with bit 18 set and writes passed through or without. */
-static void guest_bits_code(void)
-{
-	struct guest *g = guests;
-	u32 m, i, set;
-
-	guest_enable(g->xcr0);
-	for (m = 0; m < ARRAY_SIZE(xfd_msrs); m++) {
-		g->msr_vectors[m][0] = rdmsr_safe(xfd_msrs[m],
-						  &g->msr_values[m]);
-		g->msr_vectors[m][1] = wrmsr_safe(xfd_msrs[m], 0);
-	}
-	for (set = 0; set < 2; set++) {
-		for (m = 0; m < ARRAY_SIZE(xfd_msrs); m++)
-			for (i = 0; i < 64; i++)
-				g->bit_vectors[set][m][i] =
-					wrmsr_safe(xfd_msrs[m], BIT_ULL(i));
-		wrmsr_safe(MSR_IA32_XFD, g->xcr0 & XFD_TILE);
-	}
-	wrmsr_safe(MSR_IA32_XFD_ERR, 0);
-	GUEST_DONE();
-}
 
 static u8 guest_amx(struct guest *g, enum amx amx)
 {
@@ -183,8 +148,6 @@ static void guest_read_code(void)
 FIXTURE(xfd) {
 	struct xcomp x;
 	struct kvm_vm *vm;
-	struct guest *guests;
-	u64 wanted;	/* bits that both MSRs take */
 	u64 taint;
 };
 
@@ -192,7 +155,6 @@ FIXTURE_VARIANT(xfd) {
 	const char *name;
 };
 
-FIXTURE_VARIANT_ADD(xfd, noamx) { .name = "none_noamx_cet" };
 FIXTURE_VARIANT_ADD(xfd, amx) { .name = "guest_amx_nocet" };
 FIXTURE_VARIANT_ADD(xfd, amx_cet) { .name = "guest_amx_cet" };
 
@@ -201,12 +163,11 @@ FIXTURE_SETUP(xfd)
 	struct xcomp *x = &self->x;
 
 	ASSERT_TRUE(xstate_begin(x, variant->name));
-	if (x->amx && !x->amx_on)
+	if (!x->amx_on)
 		SKIP(return, "no AMX on this machine");
-	if (x->amx && x->shstk && !x->shstk_on)
+	if (x->shstk && !x->shstk_on)
 		SKIP(return, "KVM offers no guest CET");
 	self->taint = xf_taint();
-	self->wanted = x->amx_on ? XFD_TILE : 0;
 }
 
 FIXTURE_TEARDOWN(xfd)
@@ -230,102 +191,6 @@ static void share(struct xcomp *x, struct kvm_vm *vm, struct guest **shared)
 	*shared = g;
 }
 
-static bool msr_is(struct kvm_vcpu *vcpu, u32 msr, const char *when, u64 wanted)
-{
-	return xarea_same(msr_name(msr), when, wanted, vcpu_get_msr(vcpu, msr));
-}
-
-/*
- * Verify that both MSRs are 0 after reset, that the host may set bit 18 if the
- * guest has AMX and no other bit ever, and that a refused write changes nothing.
- */
-TEST_F(xfd, host_bits)
-{
-	struct kvm_vcpu *vcpu;
-	u64 wanted, old;
-	u32 m, i;
-
-	self->vm = vm_create_barebones();
-	vcpu = xstate_add_vcpu(&self->x, self->vm, 0);
-	for (m = 0; m < ARRAY_SIZE(xfd_msrs); m++)
-		EXPECT_TRUE(msr_is(vcpu, xfd_msrs[m], "after reset", 0));
-
-	for (m = 0; m < ARRAY_SIZE(xfd_msrs); m++) {
-		for (i = 0; i < 64; i++) {
-			old = i & 1 ? self->wanted : 0;
-			wanted = self->wanted & BIT_ULL(i);
-			EXPECT_EQ(1, _vcpu_set_msr(vcpu, xfd_msrs[m], old));
-			EXPECT_TRUE(xarea_same(msr_name(xfd_msrs[m]),
-					       "writes of one bit taken", !!wanted,
-					       _vcpu_set_msr(vcpu, xfd_msrs[m],
-							     BIT_ULL(i))));
-			EXPECT_TRUE(msr_is(vcpu, xfd_msrs[m],
-					   "after a write of one bit",
-					   wanted ?: old));
-		}
-		EXPECT_EQ(1, _vcpu_set_msr(vcpu, xfd_msrs[m], 0));
-	}
-}
-
-/*
- * Verify the same for the guest: other bits raise #GP, both before and after
- * the first use of IA32_XFD, when KVM stops to intercept the writes.
- */
-TEST_F(xfd, guest_bits)
-{
-	u32 m, i, set, wanted;
-	struct guest *g;
-
-	if (!(xkvm_cpuid(xkvm_supported_cpuid(self->x.kvm), 0xd, 1).eax &
-	      CPUID_D_1_EAX_XFD))
-		SKIP(return, "XFD is not in guest CPUID");
-	self->vm = xstate_guest(&self->x, guest_bits_code)->vm;
-	share(&self->x, self->vm, &g);
-	xstate_run(list_first_entry(&self->vm->vcpus, struct kvm_vcpu, list),
-		   UCALL_DONE);
-
-	for (m = 0; m < ARRAY_SIZE(xfd_msrs); m++) {
-		EXPECT_EQ(0, g->msr_vectors[m][0]);
-		EXPECT_EQ(0, g->msr_vectors[m][1]);
-		EXPECT_EQ(0, g->msr_values[m]);
-		for (i = 0; i < 128; i++) {
-			set = i / 64;
-			wanted = self->wanted & BIT_ULL(i % 64) ? 0 : GP_VECTOR;
-			EXPECT_TRUE(xarea_same(msr_name(xfd_msrs[m]),
-					       "vector of a write of one bit",
-					       wanted,
-					       g->bit_vectors[set][m][i % 64]));
-		}
-	}
-}
-
-/* Verify that a guest whose CPUID hides XFD has neither MSR. */
-TEST_F(xfd, hidden)
-{
-	struct kvm_cpuid2 *c = (struct kvm_cpuid2 *)kvm_get_supported_cpuid();
-	struct kvm_cpuid_entry2 *e = xkvm_cpuid_entry(c, 0xd, 1);
-	struct guest *g;
-	u32 m, i;
-
-	TEST_ASSERT(e, "KVM_GET_SUPPORTED_CPUID: no leaf 0xD.1");
-	if (xf_param("kvm", "ignore_msrs") != 'N')
-		SKIP(return, "ignore_msrs hides what is refused");
-	e->eax &= ~CPUID_D_1_EAX_XFD;
-	self->vm = xstate_guest(&self->x, guest_bits_code)->vm;
-	share(&self->x, self->vm, &g);
-	xstate_run(list_first_entry(&self->vm->vcpus, struct kvm_vcpu, list),
-		   UCALL_DONE);
-
-	for (m = 0; m < ARRAY_SIZE(xfd_msrs); m++) {
-		EXPECT_TRUE(xarea_same(msr_name(xfd_msrs[m]), "vector of RDMSR",
-				       GP_VECTOR, g->msr_vectors[m][0]));
-		EXPECT_TRUE(xarea_same(msr_name(xfd_msrs[m]), "vector of WRMSR",
-				       GP_VECTOR, g->msr_vectors[m][1]));
-		for (i = 0; i < 128; i++)
-			EXPECT_EQ(GP_VECTOR, g->bit_vectors[i / 64][m][i % 64]);
-	}
-}
-
 /* Run one AMX instruction of guest_nm_code(), and look at the MSRs meanwhile. */
 static bool nm_ok(struct kvm_vcpu *vcpu, struct guest *g, enum amx amx)
 {
@@ -336,8 +201,8 @@ static bool nm_ok(struct kvm_vcpu *vcpu, struct guest *g, enum amx amx)
 	xregs_run(vcpu);
 	memset(g->area, 0, XF_BASE_SIZE);
 	xarea_set_header(g->area, 0, XFD_TILE);
-	ok = msr_is(vcpu, MSR_IA32_XFD, name, XFD_TILE);
-	ok &= msr_is(vcpu, MSR_IA32_XFD_ERR, "before the instruction", 0);
+	ok = xfd_msr_is(vcpu, MSR_IA32_XFD, name, XFD_TILE);
+	ok &= xfd_msr_is(vcpu, MSR_IA32_XFD_ERR, "before the instruction", 0);
 	xregs_run(vcpu);
 
 	ok &= xarea_same(name, "vector", err ? NM_VECTOR : 0,
@@ -359,8 +224,6 @@ TEST_F(xfd, nm)
 	struct guest *g;
 	u32 i;
 
-	if (!self->wanted)
-		SKIP(return, "the combination has no AMX");
 	vcpu = xstate_guest(&self->x, guest_nm_code);
 	self->vm = vcpu->vm;
 	share(&self->x, self->vm, &g);
@@ -382,8 +245,6 @@ TEST_F(xfd, nm_once)
 	struct kvm_vcpu *vcpu;
 	struct guest *g;
 
-	if (!self->wanted)
-		SKIP(return, "the combination has no AMX");
 	vcpu = xstate_guest(&self->x, guest_lazy_code);
 	self->vm = vcpu->vm;
 	share(&self->x, self->vm, &g);
@@ -395,8 +256,8 @@ TEST_F(xfd, nm_once)
 			       g->nm_xfd_err));
 	EXPECT_EQ(XREGS_TILE_SIZE, xarea_differ(g->area, g->regs.tile[0],
 						XREGS_TILE_SIZE));
-	EXPECT_TRUE(msr_is(vcpu, MSR_IA32_XFD, "after the handler", 0));
-	EXPECT_TRUE(msr_is(vcpu, MSR_IA32_XFD_ERR, "after the handler", 0));
+	EXPECT_TRUE(xfd_msr_is(vcpu, MSR_IA32_XFD, "after the handler", 0));
+	EXPECT_TRUE(xfd_msr_is(vcpu, MSR_IA32_XFD_ERR, "after the handler", 0));
 }
 
 /*
@@ -410,7 +271,7 @@ static bool live_ok(struct kvm_vcpu *vcpu, struct guest *g, const char *what,
 	bool ok;
 
 	xregs_run(vcpu);
-	ok = msr_is(vcpu, MSR_IA32_XFD, what, xfd);
+	ok = xfd_msr_is(vcpu, MSR_IA32_XFD, what, xfd);
 	if (g->xss)
 		ok &= xf_msr_kept(what, XF_MSR_U_CET, "a write of IA32_XFD",
 				  g->regs.cet_user[0],
@@ -436,8 +297,6 @@ TEST_F(xfd, toggle)
 	struct guest *g;
 	u32 i;
 
-	if (!self->wanted)
-		SKIP(return, "the combination has no AMX");
 	if (!kvm_cpu_has(X86_FEATURE_XSAVES))
 		SKIP(return, "XSAVES is not in guest CPUID");
 	vcpu = xstate_guest(&self->x, guest_live_code);
@@ -459,8 +318,6 @@ TEST_F(xfd, two_vcpus)
 	struct guest *g;
 	u32 i;
 
-	if (!self->wanted)
-		SKIP(return, "the combination has no AMX");
 	if (!kvm_cpu_has(X86_FEATURE_XSAVES))
 		SKIP(return, "XSAVES is not in guest CPUID");
 	xstate_libkvm_cpuid(&self->x);
@@ -488,8 +345,6 @@ TEST_F(xfd, restore)
 	struct guest *g;
 	u8 *image;
 
-	if (!self->wanted)
-		SKIP(return, "the combination has no AMX");
 	vcpu = xstate_guest(&self->x, guest_read_code);
 	self->vm = vcpu->vm;
 	share(&self->x, self->vm, &g);
@@ -508,7 +363,7 @@ TEST_F(xfd, restore)
 
 	xregs_run(vcpu);
 	for (m = 0; m < ARRAY_SIZE(xfd_msrs); m++)
-		EXPECT_TRUE(xarea_same(msr_name(xfd_msrs[m]),
+		EXPECT_TRUE(xarea_same(xfd_msr_name(xfd_msrs[m]),
 				       "as the guest reads it", XFD_TILE,
 				       g->msr_values[m]));
 	xregs_run(vcpu);
