@@ -7,40 +7,15 @@
  * seed: XSTATE_RACE_SEED in the environment repeats a run.
  */
 #include <pthread.h>
-#include <sched.h>
-#include <signal.h>
 #include <sys/wait.h>
-#include <time.h>
 
 #include "xstate_guest.h"
-#include "xstate_util.h"
+#include "xstate_race.h"
 
 #define ITERATIONS	12
-#define NR_VCPUS	3
-
-static unsigned int race_seed;
 
 /* Grows by one for each thread, so that all have delays of their own. */
 static unsigned int race_count;
-
-static __thread u32 race_state;
-
-static u32 race_random(void)
-{
-	race_state = race_state * 1664525 + 1013904223;
-	return race_state >> 8;
-}
-
-/* Let the other thread in at a place that differs from time to time. */
-static void race_delay(void)
-{
-	u32 i, n = race_random();
-
-	if (n & 1)
-		sched_yield();
-	for (i = 0; i < (n >> 1) % 2000; i++)
-		cpu_relax();
-}
 
 struct racer {
 	void (*fn)(struct racer *r);
@@ -373,164 +348,7 @@ TEST_F(xstate_race, create_and_destroy)
 	ASSERT_EQ(KSFT_PASS, in_child(&self->x, two_creators));
 }
 
-/* ---- guests ---- */
-
-struct guest {
-	u64 xcr0, xss;
-	struct xregs regs;
-	u8 area[XAREA_SIZE] __aligned(64);
-};
-
-static struct guest guests[NR_VCPUS];
-
-/* Save the registers again and again; only the host ever looks at them. */
-static GUEST_INTEGER_ONLY void guest_live(struct guest *g)
-{
-	int i;
-
-	guest_load_xregs(&g->regs, g->xcr0 | g->xss);
-	for (;;) {
-		for (i = 0; i < 20; i++)
-			asm volatile("xsaves64 %0"
-				     : "+m" (g->area) : "a" (-1), "d" (-1));
-		guest_leave();
-	}
-}
-
-static void guest_code(u64 id)
-{
-	guest_enable(guests[id].xcr0);
-	if (guests[id].xss)
-		wrmsr(XF_MSR_XSS, guests[id].xss);
-	guest_live(&guests[id]);
-}
-
-struct runner {
-	pthread_t thread;
-	struct kvm_vcpu *vcpu;
-	struct guest *g;
-	u32 rounds;
-	bool bad;
-};
-
-static void on_signal(int sig)
-{
-	(void)sig;
-}
-
-static void *run_vcpu(void *arg)
-{
-	struct runner *r = arg;
-	u64 all = r->g->xcr0 | r->g->xss;
-	u32 i;
-
-	for (i = 0; i < r->rounds && !r->bad; i++) {
-		while (__vcpu_run(r->vcpu) && errno == EINTR)
-			;
-		r->bad |= !xarea_same("KVM_RUN", "exit reason", KVM_EXIT_IO,
-				      r->vcpu->run->exit_reason);
-		r->bad |= !xarea_same("a guest on the move", "XSTATE_BV", all,
-				      xarea_header(r->g->area, 0));
-		r->bad |= !xarea_has("a guest on the move", r->g->area,
-				     &r->g->regs, all, all | XF_COMPACTED);
-		if (r->g->xss)
-			r->bad |= !xf_msr_kept("a guest on the move",
-					       XF_MSR_PL0_SSP, "KVM_RUN",
-					       r->g->regs.cet_kernel[0],
-					       vcpu_get_msr(r->vcpu,
-							    XF_MSR_PL0_SSP));
-	}
-	return NULL;
-}
-
-/* Move a thread to one of the CPUs, or interrupt it. */
-static void disturb(struct runner *r, bool signals)
-{
-	cpu_set_t all, one;
-	int cpu;
-
-	race_delay();
-	if (signals) {
-		pthread_kill(r->thread, SIGUSR1);
-		return;
-	}
-	sched_getaffinity(0, sizeof(all), &all);
-	do {
-		cpu = race_random() % CPU_SETSIZE;
-	} while (!CPU_ISSET(cpu, &all));
-	CPU_ZERO(&one);
-	CPU_SET(cpu, &one);
-	pthread_setaffinity_np(r->thread, sizeof(one), &one);
-}
-
-/* Run several vCPUs, with different values in all registers, and disturb. */
-static void check_disturbed(struct __test_metadata *_metadata, struct xcomp *x,
-			    bool signals)
-{
-	struct runner runners[NR_VCPUS] = {};
-	struct kvm_vcpu *vcpus[NR_VCPUS];
-	struct kvm_vm *vm;
-	struct guest *g;
-	u32 i, n;
-
-	ASSERT_TRUE(xstate_begin(x, x->have_amx ? "guest_amx_cet" :
-						  "none_noamx_cet"));
-	xstate_libkvm_cpuid(x);
-	if (!kvm_cpu_has(X86_FEATURE_XSAVES))
-		SKIP(return, "XSAVES is not in guest CPUID");
-	signal(SIGUSR1, on_signal);
-	race_state = race_seed;
-	vm = vm_create_with_vcpus(NR_VCPUS, guest_code, vcpus);
-	g = addr_gva2hva(vm, (gva_t)&guests);
-	for (i = 0; i < NR_VCPUS; i++) {
-		xstate_enable(x, vcpus[i]);
-		vcpu_args_set(vcpus[i], 1, (u64)i);
-		g[i].xcr0 = xregs_mask(xcomp_guest_xcr0(x));
-		g[i].xss = x->shstk_on ? xregs_mask(xcomp_guest_xss(x)) : 0;
-		xregs_fill(&g[i].regs, i + 1);
-		runners[i].vcpu = vcpus[i];
-		runners[i].g = g + i;
-		runners[i].rounds = 4 * ITERATIONS;
-		ASSERT_EQ(0, pthread_create(&runners[i].thread, NULL, run_vcpu,
-					    &runners[i]));
-	}
-	for (n = 0; n < 8 * ITERATIONS; n++)
-		disturb(&runners[race_random() % NR_VCPUS], signals);
-	for (i = 0; i < NR_VCPUS; i++) {
-		pthread_join(runners[i].thread, NULL);
-		EXPECT_FALSE(runners[i].bad);
-	}
-	kvm_vm_free(vm);
-}
-
-/*
- * Verify that guests on threads that move from CPU to CPU keep their registers,
- * CET and tiles included, and never find those of another one.
- */
-TEST_F(xstate_race, moved_vcpus)
-{
-	check_disturbed(_metadata, &self->x, false);
-}
-
-/* Verify the same for threads that signals take out of KVM_RUN. */
-TEST_F(xstate_race, interrupted_vcpus)
-{
-	check_disturbed(_metadata, &self->x, true);
-}
-
 int main(int argc, char **argv)
 {
-	const char *seed = getenv("XSTATE_RACE_SEED");
-	char *end;
-
-	race_seed = time(NULL);
-	if (seed) {
-		race_seed = strtoul(seed, &end, 0);
-		if (!*seed || *end) {
-			fprintf(stderr, "XSTATE_RACE_SEED='%s' is no number\n",
-				seed);
-			return KSFT_FAIL;
-		}
-	}
-	return xstate_main(argc, argv);
+	return race_main(argc, argv);
 }
