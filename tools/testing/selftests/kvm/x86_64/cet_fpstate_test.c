@@ -8,6 +8,8 @@
  * larger fpstate for AMX, use of another vCPU. INIT clears them and spares the
  * rest. There is no guest code here, cet_guest_test has that.
  */
+#include <pthread.h>
+
 #include "xstate_cet_guest.h"
 
 #define NR_VCPUS	3
@@ -49,6 +51,7 @@ XSTATE_VARIANT(cet_fpstate, guest_amx_nocet);
 XSTATE_VARIANT(cet_fpstate, guest_amx_shstk);
 XSTATE_VARIANT(cet_fpstate, guest_amx_ibt);
 XSTATE_VARIANT(cet_fpstate, guest_amx_cet);
+XSTATE_VARIANT(cet_fpstate, both_amx_cet);
 
 /* Whether all of the vCPU's CET MSRs are 0 */
 static bool cet_is_zero(struct xcomp *x, const char *when)
@@ -100,6 +103,45 @@ static bool do_nothing(struct xcomp *x)
 static bool do_run(struct xcomp *x)
 {
 	return xkvm_run_immediate_exit(x->kvm, x->vcpu);
+}
+
+static void *run_thread(void *x)
+{
+	return do_run(x) ? x : NULL;
+}
+
+static bool do_run_elsewhere(struct xcomp *x)
+{
+	void *result = NULL;
+	pthread_t thread;
+
+	return !pthread_create(&thread, NULL, run_thread, x) &&
+	       !pthread_join(thread, &result) && result;
+}
+
+static bool do_kernel_fpu(struct xcomp *x)
+{
+	use_kernel_fpu();
+	return do_run(x);
+}
+
+/* Live tiles of the host itself, where it may have them */
+static bool do_host_amx(struct xcomp *x)
+{
+	static uint8_t config[XSTATE_TILECFG_SIZE], tiles[XSTATE_TILES_SIZE],
+		       back[XSTATE_TILES_SIZE];
+	bool ok;
+
+	if (!x->host_granted)
+		return true;
+	memset(tiles, 0x5c, sizeof(tiles));
+	xstate_tile_config(config);
+	xstate_ldtilecfg(config);
+	xstate_load_tiles(tiles);
+	ok = do_run(x);
+	xstate_store_tiles(back);
+	xstate_tilerelease();
+	return ok && !memcmp(tiles, back, sizeof(tiles));
 }
 
 static bool do_xsave_again(struct xcomp *x)
@@ -202,6 +244,9 @@ static const struct {
 } disturbances[] = {
 	{ "being set",				do_nothing,		true },
 	{ "KVM_RUN",				do_run,			true },
+	{ "KVM_RUN by another thread",		do_run_elsewhere,	true },
+	{ "use of the FPU by the kernel",	do_kernel_fpu,		true },
+	{ "use of AMX by the host",		do_host_amx,		true },
 	{ "KVM_SET_XSAVE of the same",		do_xsave_again,		true },
 	{ "a refused KVM_SET_XSAVE",		do_xsave_supervisor,	true },
 	{ "KVM_SET_SREGS",			do_sregs,		true },
