@@ -16,6 +16,8 @@ static const struct {
 	{ XF_MSR_XSS, "IA32_XSS" },
 	{ MSR_IA32_XFD, "IA32_XFD" },
 	{ MSR_IA32_XFD_ERR, "IA32_XFD_ERR" },
+	{ XF_MSR_U_CET, "IA32_U_CET" },
+	{ XF_MSR_PL3_SSP, "IA32_PL3_SSP" },
 	{ XF_MSR_S_CET, "IA32_S_CET" },
 	{ XF_MSR_PL0_SSP, "IA32_PL0_SSP" },
 	{ XF_MSR_PL1_SSP, "IA32_PL1_SSP" },

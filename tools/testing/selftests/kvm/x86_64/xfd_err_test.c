@@ -3,10 +3,7 @@
  * IA32_XFD_ERR of a guest belongs to that guest: it is saved with the #NM that
  * it explains, however IA32_XFD was changed before, and no other vCPU sees it.
  */
-#include "xstate_guest.h"
-#include "xstate_util.h"
-
-#define XFD_TILE	XF_BIT(XF_XTILE_DATA)
+#include "xstate_xfd.h"
 
 /* What one guest is told and what it finds, one for each vCPU */
 struct guest {
