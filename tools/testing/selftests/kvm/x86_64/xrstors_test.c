@@ -185,29 +185,42 @@ TEST_F(xrstors, without_xss)
 			       GP_VECTOR, run_op(g)));
 }
 
+/* What does not depend on the combination */
+FIXTURE(xsave_area) {
+	struct xsave_guest g;
+};
+
+FIXTURE_SETUP(xsave_area)
+{
+	ASSERT_EQ(NULL, xsave_guest_begin(&self->g, "none_noamx_nocet"));
+}
+
+FIXTURE_TEARDOWN(xsave_area)
+{
+	EXPECT_FALSE(xstate_warned(self->g.taint));
+	xsave_guest_end(&self->g);
+}
+
 /*
  * Verify that each instruction raises #GP for an address that is not 64-byte
  * aligned, and writes nothing.
  */
-TEST(misaligned)
+TEST_F(xsave_area, misaligned)
 {
-	struct xsave_guest g = { };
+	struct xsave_guest *g = &self->g;
 	u32 insn;
 
-	ASSERT_EQ(NULL, xsave_guest_begin(&g, "none_noamx_nocet"));
-	xsave_guest_make(&g);
+	xsave_guest_make(g);
 	for (insn = XSAVE; insn <= XRSTORS; insn++) {
-		if (insn_missing(&g, insn))
+		if (insn_missing(g, insn))
 			continue;
-		xarea_put(g.op->image, &g.op->regs, 0, XF_COMPACTED | g.xcr0);
-		g.op->insn = insn;
-		g.op->skew = 32;
+		xarea_put(g->op->image, &g->op->regs, 0, XF_COMPACTED | g->xcr0);
+		g->op->insn = insn;
+		g->op->skew = 32;
 		EXPECT_TRUE(xarea_same(insn_names[insn], "vector", GP_VECTOR,
-				       run_op(&g)));
-		EXPECT_TRUE(rest_kept(insn_names[insn], g.op->area, 0, 0));
+				       run_op(g)));
+		EXPECT_TRUE(rest_kept(insn_names[insn], g->op->area, 0, 0));
 	}
-	EXPECT_FALSE(xstate_warned(g.taint));
-	xsave_guest_end(&g);
 }
 
 int main(int argc, char **argv)

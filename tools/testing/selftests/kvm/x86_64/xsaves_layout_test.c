@@ -222,33 +222,46 @@ static void hide_xsaves(struct xsave_guest *g)
 	g->insns &= ~insn_cpuid[XSAVES];
 }
 
+/* A guest without XSAVES, by its CPUID */
+FIXTURE(xsaves_absent) {
+	struct xsave_guest g;
+};
+
+FIXTURE_SETUP(xsaves_absent)
+{
+	ASSERT_EQ(NULL, xsave_guest_begin(&self->g, "none_noamx_nocet"));
+}
+
+FIXTURE_TEARDOWN(xsaves_absent)
+{
+	EXPECT_FALSE(xstate_warned(self->g.taint));
+	xsave_guest_end(&self->g);
+}
+
 /*
  * Verify that XSAVES and XRSTORS raise #UD where guest CPUID has them not, and
  * that the guest finds the sizes and areas of the other instructions as ever.
  */
-TEST(xsaves_hidden)
+TEST_F(xsaves_absent, xsaves_hidden)
 {
-	struct xsave_guest g = { };
+	struct xsave_guest *g = &self->g;
 	u32 insn;
 
-	ASSERT_EQ(NULL, xsave_guest_begin(&g, "none_noamx_nocet"));
-	hide_xsaves(&g);
-	xsave_guest_make(&g);
-	g.op->sizes = true;
-	EXPECT_TRUE(every_xcr0_and_xss_ok(&g, insn_missing(&g, XSAVEC) ? XSAVE :
-								   XSAVEC));
+	hide_xsaves(g);
+	xsave_guest_make(g);
+	g->op->sizes = true;
+	EXPECT_TRUE(every_xcr0_and_xss_ok(g, insn_missing(g, XSAVEC) ?
+					  XSAVE : XSAVEC));
 
 	/* SVM does not let KVM take these two from a guest. */
 	for (insn = XSAVES; insn <= XRSTORS && host_cpu_is_intel; insn++) {
-		if (!insn_missing(&g, insn))
+		if (!insn_missing(g, insn))
 			continue;
-		g.op->insn = insn;
+		g->op->insn = insn;
 		EXPECT_TRUE(xarea_same(insn_names[insn], "vector", UD_VECTOR,
-				       run_op(&g)));
-		EXPECT_TRUE(rest_kept(insn_names[insn], g.op->area, 0, 0));
+				       run_op(g)));
+		EXPECT_TRUE(rest_kept(insn_names[insn], g->op->area, 0, 0));
 	}
-	EXPECT_FALSE(xstate_warned(g.taint));
-	xsave_guest_end(&g);
 }
 
 int main(int argc, char **argv)
