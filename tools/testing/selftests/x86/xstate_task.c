@@ -289,7 +289,6 @@ static const struct xcomp_check checks[] = {
 	{ "ptrace_mxcsr", task_check_ptrace_mxcsr },
 	{ "xfd_err", check_xfd_err },
 	{ "guest_ssp", task_check_guest_ssp },
-	{ "xfd_asleep", task_check_xfd_asleep },
 	{ "freed", task_check_freed },
 };
 
