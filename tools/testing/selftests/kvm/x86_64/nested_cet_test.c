@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * CET of a guest that runs a guest of its own: what VM entry and VM exit load
- * and save, what the two share, what the consistency checks refuse, and what
- * the host sees and moves to another VM while either of them is active.
+ * CET of a guest (L1) that runs a guest of its own (L2): what VM entry and VM
+ * exit load and save, what the two share, and what the host sees and moves to
+ * another VM while either of them is active.
  */
 #include "xstate_cet_guest.h"
 #include "xstate_nested.h"
@@ -11,8 +11,8 @@
 static struct nested {
 	bool s_cet, shstk;		/* registers that they have */
 	bool load[2];			/* on VM entry, on VM exit */
-	struct nested_cet guest, host;		/* what L1 writes to the VMCS */
-	struct nested_cet wrmsr;		/* what L2 writes */
+	struct nested_cet guest, host;	/* what L1 writes to the VMCS */
+	struct nested_cet wrmsr;	/* what L2 writes */
 	struct nested_cet l1, l2, fields;	/* what L1 and L2 read */
 	bool tiles;			/* L1 and L2 use AMX */
 	u32 msr;			/* the MSR that L2 accesses */
@@ -265,14 +265,14 @@ static void move(struct xcomp *x, struct kvm_vcpu **vcpu, enum move how)
  * afterwards from the VMCS or from L2, and the VMCS has what L2 left.
  */
 static bool switched(struct xcomp *x, struct kvm_vcpu **vcpu, struct nested *n,
-		     bool entry, bool exit, enum move how)
+		     bool on_entry, bool on_exit, enum move how)
 {
 	unsigned int round, in_l1 = 0, in_vmcs = 1, host = 2, left;
 	bool ok = true;
 	u64 ssp;
 
-	n->load[ON_ENTRY] = entry;
-	n->load[ON_EXIT] = exit;
+	n->load[ON_ENTRY] = on_entry;
+	n->load[ON_EXIT] = on_exit;
 	n->guest = cet_value(x, in_vmcs);
 	n->host = cet_value(x, host);
 	vcpu_arch_set_entry_point(*vcpu, l1_switch_code);
@@ -283,7 +283,7 @@ static bool switched(struct xcomp *x, struct kvm_vcpu **vcpu, struct nested *n,
 		move(x, vcpu, how);
 
 		run_to(*vcpu, 2);
-		left = entry ? in_vmcs : in_l1;
+		left = on_entry ? in_vmcs : in_l1;
 		ok &= cet_is(x, "as L2 reads it", n->l2, left, false);
 		ok &= host_sees(x, "in L2", left);
 		left = 3 + round;
@@ -298,7 +298,7 @@ static bool switched(struct xcomp *x, struct kvm_vcpu **vcpu, struct nested *n,
 		run_to(*vcpu, 1);
 		ok &= cet_is(x, "in the VMCS", n->fields, left, true);
 		in_vmcs = left;
-		in_l1 = exit ? host : left;
+		in_l1 = on_exit ? host : left;
 	}
 	ok &= cet_is(x, "as L1 reads it", n->l1, in_l1, false);
 	return ok & host_sees(x, "in L1", in_l1);

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * AMX and IA32_XFD of a guest's guest (L2), which shares them with the guest
- * that runs it (L1): who gets the #NM, what IA32_XFD_ERR is then worth, and that
- * tiles and all other components outlive the way from L1 to L2 and back.
+ * IA32_XFD and IA32_XFD_ERR of a guest's guest (L2), which shares them with the
+ * guest that runs it (L1): who gets the #NM, and what IA32_XFD_ERR is then worth.
  */
-#include "xstate_guest.h"
 #include "xstate_nested.h"
 
 #define XFD_TILE		XF_BIT(XF_XTILE_DATA)
@@ -35,9 +33,7 @@ static struct nested {
 	u64 value;			/* what L2 writes */
 	u64 read;
 
-	u64 mask;
-	struct xregs regs[2];
-	u8 area[XAREA_SIZE] __aligned(64);
+	u8 tilecfg[XSTATE_TILECFG_SIZE];
 } nested;
 
 static void l2_read_code(void)
@@ -93,7 +89,7 @@ static void l1_nm_code(struct vmx_pages *vmx)
 {
 	u64 cr0;
 
-	asm volatile("ldtilecfg %0" : : "m" (nested.regs[0].tilecfg));
+	xstate_ldtilecfg(nested.tilecfg);
 	l1_begin(vmx);
 	cr0 = vmreadz(GUEST_CR0);
 	for (;;) {
@@ -122,7 +118,7 @@ static void l2_set_code(void)
 
 static void l1_nm_of_l1_code(struct vmx_pages *vmx)
 {
-	asm volatile("ldtilecfg %0" : : "m" (nested.regs[0].tilecfg));
+	xstate_ldtilecfg(nested.tilecfg);
 	l1_begin(vmx);
 	if (nested.setter == L1)
 		wrmsr(MSR_IA32_XFD, nested.xfd);
@@ -145,7 +141,7 @@ static void l2_own_code(void)
 /* L1 gives L2 an IA32_XFD of its own, as a hypervisor does. */
 static void l1_own_code(struct vmx_pages *vmx)
 {
-	asm volatile("ldtilecfg %0" : : "m" (nested.regs[0].tilecfg));
+	xstate_ldtilecfg(nested.tilecfg);
 	l1_begin(vmx);
 	for (;;) {
 		GUEST_SYNC(0);
@@ -156,54 +152,6 @@ static void l1_own_code(struct vmx_pages *vmx)
 		GUEST_SYNC(1);
 		wrmsr(MSR_IA32_XFD_ERR, 0);
 	}
-}
-
-static __always_inline GUEST_INTEGER_ONLY void guest_save(void)
-{
-	asm volatile("xsaves64 %0"
-		     : "+m" (nested.area) : "a" (-1), "d" (-1));
-	guest_leave();
-}
-
-static GUEST_INTEGER_ONLY void l2_live_code(void)
-{
-	guest_save();
-	guest_load_xregs(&nested.regs[1], nested.mask);
-	guest_leave();
-	vmcall();
-}
-
-static GUEST_INTEGER_ONLY void l2_live_again_code(void)
-{
-	guest_save();
-	guest_load_xregs(&nested.regs[0], nested.mask);
-	guest_leave();
-	vmcall();
-}
-
-/* Nothing that a compiler might use other registers for comes in between. */
-static GUEST_INTEGER_ONLY void l1_live(void)
-{
-	bool failed;
-
-	guest_load_xregs(&nested.regs[0], nested.mask);
-	failed = vmlaunch();
-	guest_save();
-	l1_set_entry(l2_live_again_code);
-	failed |= vmresume();
-	guest_save();
-	GUEST_ASSERT(!failed);
-}
-
-static void l1_live_code(struct vmx_pages *vmx)
-{
-	guest_enable(nested.mask & XREGS_USER);
-	l1_begin(vmx);
-	l1_control(SECONDARY_VM_EXEC_CONTROL, SECONDARY_EXEC_ENABLE_XSAVES,
-		   true);
-	l1_set_entry(l2_live_code);
-	l1_live();
-	GUEST_DONE();
 }
 
 FIXTURE(nested_xfd) {
@@ -225,7 +173,6 @@ FIXTURE_SETUP(nested_xfd)
 {
 	struct xcomp *x = &self->x;
 	gva_t vmx;
-	u32 i;
 
 	self->taint = xf_taint();
 	ASSERT_TRUE(xstate_begin(x, variant->name));
@@ -233,11 +180,7 @@ FIXTURE_SETUP(nested_xfd)
 		SKIP(return, "%s", nested_missing(x, x->amx));
 	self->vcpu = nested_guest(x, NULL, &vmx);
 	self->n = addr_gva2hva(self->vcpu->vm, (gva_t)&nested);
-	self->n->mask = xregs_mask(xcomp_guest_xcr0(x) | xcomp_guest_xss(x));
-	for (i = 0; i < ARRAY_SIZE(self->n->regs); i++)
-		xregs_fill(&self->n->regs[i], i + 1);
-	if (xcomp_guest_xss(x))
-		vcpu_set_msr(self->vcpu, MSR_IA32_XSS, xcomp_guest_xss(x));
+	xstate_tile_config(self->n->tilecfg);
 }
 
 FIXTURE_TEARDOWN(nested_xfd)
@@ -472,64 +415,6 @@ TEST_F(nested_xfd, two_values)
 		EXPECT_EQ(n->l1_xfd, xstate_msr(x, MSR_IA32_XFD_ERR));
 		xstate_run(self->vcpu, UCALL_SYNC);
 	}
-}
-
-/* Run up to the next XSAVES, which must find the registers of one set. */
-static bool saved(struct kvm_vcpu *vcpu, struct nested *n, const char *what,
-		  int set)
-{
-	bool ok;
-
-	xarea_fill(n->area, XAREA_POISON, XAREA_SIZE);
-	xregs_run(vcpu);
-	ok = xarea_same(what, "XSTATE_BV", n->mask, xarea_header(n->area, 0));
-	return ok && xarea_has(what, n->area, &n->regs[set], n->mask,
-			       n->mask | XF_COMPACTED);
-}
-
-/*
- * Run L2 twice with all components in use. Each of L1 and L2 must find what the
- * other one left, also when L2 moves to another VM meanwhile.
- */
-static bool live_ok(struct xcomp *x, struct kvm_vcpu **vcpu, struct nested *n,
-		    bool move)
-{
-	bool ok;
-
-	vcpu_arch_set_entry_point(*vcpu, l1_live_code);
-	ok = saved(*vcpu, n, "L2 after L1", 0);
-	if (move)
-		*vcpu = nested_move(x, *vcpu, false);
-	xregs_run(*vcpu);
-	if (move)
-		*vcpu = nested_move(x, *vcpu, false);
-	ok &= saved(*vcpu, n, "L1 after L2", 1);
-	if (move)
-		*vcpu = nested_move(x, *vcpu, false);
-	ok &= saved(*vcpu, n, "L2 after L1 after L2", 1);
-	xregs_run(*vcpu);
-	ok &= saved(*vcpu, n, "L1 after L2 again", 0);
-	xstate_run(*vcpu, UCALL_DONE);
-	return ok;
-}
-
-/*
- * Verify that L1 and L2 share all components that XSAVES saves, tiles and CET
- * included, and that exits from L2 to user space leave them alone.
- */
-TEST_F(nested_xfd, live)
-{
-	if (!kvm_cpu_has(X86_FEATURE_XSAVES))
-		SKIP(return, "XSAVES is not in guest CPUID");
-	EXPECT_TRUE(live_ok(&self->x, &self->vcpu, self->n, false));
-}
-
-/* Verify the same when the vCPU moves to another VM with L2 active. */
-TEST_F(nested_xfd, live_moved)
-{
-	if (!kvm_cpu_has(X86_FEATURE_XSAVES))
-		SKIP(return, "XSAVES is not in guest CPUID");
-	EXPECT_TRUE(live_ok(&self->x, &self->vcpu, self->n, true));
 }
 
 int main(int argc, char **argv)
