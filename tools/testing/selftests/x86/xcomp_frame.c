@@ -6,9 +6,7 @@
  * for frames also that the task has used AMX. Checks of the registers around
  * that first use are in xcomp_frame_regs.h.
  */
-#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
-#endif
 
 #include <setjmp.h>
 #include <sys/auxv.h>

@@ -4,9 +4,7 @@
  * KVM selftests: for kernels too old for that, and for machines without KVM,
  * where what needs none is checked all the same.
  */
-#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
-#endif
 
 #include "xcomp_guest.h"
 #include "xcomp_tidy.h"

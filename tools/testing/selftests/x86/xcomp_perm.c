@@ -8,9 +8,7 @@
  * which is as much a promise as that they are granted. The checks are here and
  * in xcomp_perm_tasks.h, xcomp_perm_lock.h and xcomp_perm_altstack.h.
  */
-#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
-#endif
 
 #include <limits.h>
 #include <linux/futex.h>

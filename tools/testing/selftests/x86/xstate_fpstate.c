@@ -12,9 +12,7 @@
  * have every combination. Here is what takes no vCPU: all but one row of this
  * program run without KVM. Needs root and tracefs.
  */
-#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
-#endif
 
 #include "xcomp_host.h"
 #include "xcomp_vcpu_checks.h"

@@ -11,9 +11,7 @@
  * becomes part of that state. The value is not marked valid, so that ENQCMD
  * would refuse it. Needs root, and a CPU and a kernel with PASID state.
  */
-#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
-#endif
 
 #include <sys/ptrace.h>
 #include <sys/uio.h>

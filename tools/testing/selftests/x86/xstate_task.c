@@ -5,9 +5,7 @@
  * ends, and what an #NM or a vCPU leaves behind. Most of it takes no guest, but
  * it is the same code that KVM and the AMX permissions rely on.
  */
-#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
-#endif
 
 #include <setjmp.h>
 #include <ucontext.h>

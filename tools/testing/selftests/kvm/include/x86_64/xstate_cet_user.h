@@ -7,7 +7,7 @@
 #define SELFTEST_KVM_XSTATE_CET_USER_H
 
 #include "kvm_compat.h"
-#include "../../x86/xfeature.h"
+#include "../../../x86/xfeature.h"
 
 #define PTE_W			XF_BIT(1)
 #define PTE_US			XF_BIT(2)

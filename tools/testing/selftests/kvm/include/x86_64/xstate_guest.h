@@ -7,7 +7,7 @@
 #define SELFTEST_KVM_XSTATE_GUEST_H
 
 #include "kvm_compat.h"
-#include "../../x86/xfeature.h"
+#include "../../../x86/xfeature.h"
 
 /* Larger than any area of the components below, checked by xregs_mask() */
 #define XAREA_SIZE		16384

@@ -9,8 +9,8 @@
 
 #include "kvm_compat.h"
 #include "kvm_test_harness.h"
-#include "../../x86/xcomp_tidy.h"
-#include "../../x86/xcomp_vcpu.h"
+#include "../../../x86/xcomp_tidy.h"
+#include "../../../x86/xcomp_vcpu.h"
 
 #define XSTATE_CR4_CET		XF_BIT(23)
 
