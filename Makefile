@@ -20,6 +20,12 @@ install:
 bisect:
 	@lab/bisect
 
+series:
+	@lab/series
+
+runner:
+	@lab/runner "$(DESTDIR)" $(TESTS)
+
 soak:
 	@lab/soak
 
@@ -41,4 +47,4 @@ distclean:
 help:
 	@cat lab/help
 
-.PHONY: all kselftest check install bisect soak mutants detection update clean distclean help
+.PHONY: all kselftest check install bisect series runner soak mutants detection update clean distclean help
