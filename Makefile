@@ -14,6 +14,10 @@ check:
 	@lab/packages
 	@prove tests/
 
+check-slow:
+	@lab/packages
+	@prove tests/slow/
+
 install:
 	@lab/kselftest install "$(DESTDIR)"
 
@@ -47,4 +51,4 @@ distclean:
 help:
 	@cat lab/help
 
-.PHONY: all kselftest check install bisect series runner soak mutants detection update clean distclean help
+.PHONY: all kselftest check check-slow install bisect series runner soak mutants detection update clean distclean help

@@ -12,7 +12,10 @@
 #	skip NAME REASON
 #	scratch				set $tmp to a folder removed at the end
 
-TOP=$(cd "$(dirname "$0")/.." && pwd)
+case $0 in
+tests/slow/*|*/tests/slow/*)	TOP=$(cd "$(dirname "$0")/../.." && pwd) ;;
+*)				TOP=$(cd "$(dirname "$0")/.." && pwd) ;;
+esac
 cd "$TOP" || exit 1
 tap_count=0
 tmp=

@@ -7,7 +7,7 @@
 
 set -u
 # shellcheck source=tests/tap.sh
-. "$(dirname "$0")/tap.sh"
+. "$(dirname "$0")/../tap.sh"
 
 plan 39
 scratch

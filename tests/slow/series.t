@@ -1,0 +1,151 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# make series: the patches apply to the oldest and the newest tree, are clean, and
+# each of them builds; in them is nothing that only another tree needs.
+
+set -u
+# shellcheck source=tests/tap.sh
+. "$(dirname "$0")/../tap.sh"
+
+plan 28
+scratch
+GIT_AUTHOR_NAME='A U Thor'
+GIT_AUTHOR_EMAIL=author@example.org
+GIT_COMMITTER_NAME=$GIT_AUTHOR_NAME
+GIT_COMMITTER_EMAIL=$GIT_AUTHOR_EMAIL
+GIT_CONFIG_GLOBAL=/dev/null
+GIT_CONFIG_SYSTEM=/dev/null
+export GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL GIT_COMMITTER_NAME GIT_COMMITTER_EMAIL
+export GIT_CONFIG_GLOBAL GIT_CONFIG_SYSTEM
+texts=$(find lab/series.d -name '[0-9]*.txt' | wc -l)
+checkpatch=$(lab/fetch source 7.3)/scripts/checkpatch.pl
+
+# graft TREE NAME: in $tmp/NAME a git tree like TREE, of which the selftests of kvm
+# and x86 are copies and the rest is links
+graft()
+{
+	g=$tmp/$2
+	mkdir -p "$g/tools/testing/selftests"
+	for d in . tools tools/testing tools/testing/selftests; do
+		for f in "$1/$d"/*; do
+			case $f in
+			*/tools|*/testing|*/selftests|*/selftests/kvm|*/selftests/x86)	continue ;;
+			esac
+			ln -s "$f" "$g/$d/"
+		done
+	done
+	cp -R "$1/tools/testing/selftests/kvm" "$1/tools/testing/selftests/x86" "$g/tools/testing/selftests/"
+	git -C "$g" init -q
+	git -C "$g" add -f tools/testing/selftests/kvm tools/testing/selftests/x86
+	git -C "$g" commit -q -m base
+}
+
+# selftest NAME FOLDER TARGET...: build in the grafted tree NAME, as its user would
+selftest()
+{
+	_n=$1
+	_f=$2
+	shift 2
+	mkdir -p "$tmp/$_n-$_f"
+	env -u CACHE make -s -j"$(nproc)" -C "$tmp/$_n/tools/testing/selftests/$_f" OUTPUT="$tmp/$_n-$_f" \
+		KHDR_INCLUDES="-isystem $tmp/$_n-headers/usr/include" "$@"
+}
+
+# build_new NAME: the programs that the last patch added
+build_new()
+{
+	for _p in $(git -C "$tmp/$1" diff --name-only --diff-filter=A HEAD^ HEAD -- '*.c'); do
+		_p=${_p#tools/testing/selftests/}
+		_p=${_p%.c}
+		case $_p in
+		kvm/*)	selftest "$1" kvm "$tmp/$1-kvm/${_p#kvm/}" ;;
+		x86/*)
+			_bits=64
+			! grep -qx "TARGETS_C_BOTHBITS += ${_p#x86/}" \
+				"$tmp/$1/tools/testing/selftests/x86/Makefile" || _bits='64 32'
+			# shellcheck disable=SC2046,SC2086 # lists
+			selftest "$1" x86 $(printf "$tmp/$1-x86/${_p#x86/}_%s\n" $_bits) ;;
+		esac || return 1
+	done
+}
+
+# twice NAME: programs of ours whose name another one of any folder has
+twice()
+{
+	git -C "$tmp/$1" diff --name-only --diff-filter=A base HEAD -- '*.c' | sed 's|.*/||; s|\.c$||' |
+	while read -r _p; do
+		[ "$(cd "$tmp/$1/tools/testing/selftests" && find kvm x86 -name "$_p.c" -o -name "$_p.sh" |
+			wc -l)" = 1 ] || echo "$_p"
+	done
+}
+
+for s in 7.3 6.12; do
+	case $s in
+	7.3)	folder=x86 other='vm_vaddr_|vm_paddr_' list=kvm/Makefile.kvm ;;
+	6.12)	folder=x86_64 other='[^_]gva_t|[^_]gpa_t|vm_alloc|vm_get_pte' list=kvm/Makefile ;;
+	esac
+	tree=$(lab/fetch source $s)
+	graft "$tree" $s
+	git -C "$tmp/$s" tag base
+	ok "$s: make series" make -s series KSRC="$tmp/$s" O="$tmp/out-$s"
+	find "$tmp/out-$s/series" -name '0*.patch' | sort >"$tmp/patches"
+	is "$s: a patch for each text, and the cover letter" "$(wc -l <"$tmp/patches")" $((texts + 1))
+	ok "$s: the cover letter names the base" like "$tmp/out-$s/series/0000-cover-letter.patch" \
+		"^base-commit: $(git -C "$tmp/$s" rev-parse HEAD)\$"
+	sed -i 1d "$tmp/patches"
+
+	# MAINTAINERS has these folders; that it might not is all that is not asked.
+	bad=
+	while read -r p; do
+		(cd "$tmp" && perl "$checkpatch" --strict --no-tree --no-summary --terse --ignore FILE_PATH_CHANGES \
+			"$p") >>"$tmp/checkpatch-$s" 2>&1 || bad="$bad ${p##*/}"
+	done <"$tmp/patches"
+	tap_diag "$tmp/checkpatch-$s"
+	is "$s: checkpatch.pl --strict finds nothing" "$bad" ""
+
+	ok "$s: headers for user space" make -s -j"$(nproc)" -C "$tree" ARCH=x86 O="$tmp/$s-headers" headers
+	bad=
+	while read -r p; do
+		git -C "$tmp/$s" am -q --whitespace=error "$p" </dev/null >>"$tmp/am-$s" 2>&1 || {
+			bad="$bad ${p##*/} does not apply"
+			break
+		}
+		build_new $s </dev/null >>"$tmp/am-$s" 2>&1 || bad="$bad ${p##*/} does not build"
+		! grep -H 'warning:' "$tmp/am-$s" || bad="$bad ${p##*/} gives warnings"
+	done <"$tmp/patches"
+	[ -z "$bad" ] || tap_diag "$tmp/am-$s"
+	is "$s: each patch applies and builds, without a warning" "$bad" ""
+	is "$s: all programs are there" "$(cd "$tmp/$s/tools/testing/selftests" &&
+		git diff --name-only --diff-filter=A base HEAD -- "kvm/$folder/*.c" 'x86/*.c' | wc -l)" \
+		"$(find tools -name '*.c' | wc -l)"
+	is "$s: and nothing in folders of other versions" "$(git -C "$tmp/$s" diff --name-only base HEAD |
+		grep -vE "/(x86/|kvm/($folder|include/$folder)/|$list\$|kvm/config\$)")" ""
+	nok "$s: and nothing for other versions in them" sh -c \
+		"grep -hE '^\+.*(__has_include|kvm_compat|#ifndef ARCH_|$other)' '$tmp/out-$s/series/'*.patch"
+	is "$s: names are unique in kselftest-list.txt" "$(twice $s)" ""
+	nok "$s: nothing that the build leaves shows up in git" \
+		sh -c "git -C '$tmp/$s' status --porcelain tools/testing/selftests/kvm tools/testing/selftests/x86 | grep ."
+done
+
+# refuses NAME REGEX COMMAND...: one line on stderr like REGEX, nothing written
+refuses()
+{
+	_name=$1
+	_regex=$2
+	shift 2
+	rc=0
+	env O="$tmp/none" "$@" >"$tmp/out" 2>"$tmp/err" || rc=$?
+	ok "$_name" like "$tmp/err" "$_regex"
+	is "$_name: in one line, and nothing is written" \
+		"$rc $(wc -l <"$tmp/err") $(find "$tmp/none" 2>/dev/null)" "1 1 "
+}
+
+refuses "no kernel tree" "^lab: '$tmp' is no kernel tree with KVM selftests" env KSRC="$tmp" lab/series
+refuses "no author" '^lab: whose patches are these\? Tell git' \
+	env -u GIT_AUTHOR_NAME -u GIT_AUTHOR_EMAIL KSRC="$tmp/7.3" lab/series
+mkdir "$tmp/repo"
+cp -R lab tools "$tmp/repo/"
+: >"$tmp/repo/tools/testing/selftests/x86/unnamed.c"
+refuses "a source without a patch" '^lab: lab/series\.d must name every source once.* x86/unnamed\.c' \
+	env KSRC="$tmp/7.3" "$tmp/repo/lab/series"
