@@ -30,6 +30,9 @@ series:
 runner:
 	@lab/runner "$(DESTDIR)" $(TESTS)
 
+matrix:
+	@lab/matrix
+
 soak:
 	@lab/soak
 
@@ -51,4 +54,4 @@ distclean:
 help:
 	@cat lab/help
 
-.PHONY: all kselftest check check-slow install bisect series runner soak mutants detection update clean distclean help
+.PHONY: all kselftest check check-slow install bisect matrix series runner soak mutants detection update clean distclean help
