@@ -187,7 +187,7 @@ refuses "HOST=" "^lab: HOST='yes': HOST=1 runs on this machine" env HOST=yes lab
 refuses "CPU= with HOST=1" '^lab: CPU=.*leave them out with HOST=1' env HOST=1 CPU=spr lab/kselftest
 refuses "install without DESTDIR" '^lab: where to\? say make install DESTDIR=' lab/kselftest install ''
 
-for t in all kselftest check check-slow install bisect series runner soak mutants update clean distclean help; do
+for t in all kselftest check check-slow install bisect series runner matrix soak mutants update clean distclean help; do
 	[ "$t" = all ] || make -s help | grep -q "^make $t" || echo "$t"
 done >"$tmp/out"
 is "make help lists every target" "$(cat "$tmp/out")" ""
