@@ -8,7 +8,7 @@ set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/tap.sh"
 
-plan 56
+plan 57
 scratch
 out=$tmp/out
 mkdir -p "$out" "$tmp/patches"
@@ -163,11 +163,17 @@ is "limits are three times the time and ten seconds" "$(lab/mutate-report limits
 	"kvm/perm_test 14
 kvm/more_test 14"
 
-printf '{"mutants": [{"kills": {"assertion": ["perm_test (exit code 1)", "more_test:y.a"]}},
-	{"kills": {"assertion": ["more_test:y.a", "more_test:y.b"]}}]}\n' >"$tmp/table.json"
-is "with FAST=1 the one that kills most goes first" \
-	"$(lab/mutate-report fastest "$dir" "$tmp/table.json" | tr '\n' ' ')" \
-	"kvm/more_test 14 kvm/perm_test 14 "
+printf '{"mutants": [{"files": ["a.c"], "kills": {"assertion": ["perm_test (exit code 1)", "more_test:y.a"]}},
+	{"files": ["b.c"], "kills": {"assertion": ["more_test:y.a", "more_test:y.b"]}}]}\n' >"$out/table.json"
+order()
+{
+	lab/mutate-report order "$out" "$tmp/patches/killed.patch" | tr '\n' ' '
+}
+is "with FAST=1 the one that kills most goes first" "$(order)" "kvm/more_test 14 kvm/perm_test 14 "
+printf '{"files": ["%s"], "kills": {"assertion": ["perm_test:x.a"]}}\n' \
+	"$(sed -n 's|^+++ b/||p' "$tmp/patches/killed.patch")" >"$out/other.json"
+is "those that kill mutants of the same file before others" "$(order)" "kvm/perm_test 14 kvm/more_test 14 "
+rm "$out/table.json" "$out/other.json"
 
 # mutant EXITCODE: a run in which only the first program may differ, from stdin
 mutant()
