@@ -192,7 +192,7 @@ static inline bool xcomp_guest_xss_bits(struct xcomp *x, struct xcomp_guest *g)
 /* Why this machine cannot run the guest, NULL if it can */
 static inline const char *xcomp_guest_missing(void)
 {
-	if (xf_param("kvm", "ignore_msrs") != 'N')
+	if (!xkvm_refuses_msrs())
 		return "ignore_msrs hides what is refused";
 	if (!xkvm_runs_guests())
 		return "guests run without VMX or SVM";

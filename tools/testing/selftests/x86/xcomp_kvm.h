@@ -190,6 +190,26 @@ static inline bool xkvm_get_msr(int vcpu, uint32_t msr, uint64_t *value)
 	return done;
 }
 
+/*
+ * Whether KVM refuses MSRs that it does not know, or that the guest has not:
+ * kvm.ignore_msrs is off. Where the parameter cannot be read, ask /dev/kvm for
+ * an MSR that no CPU has.
+ */
+static inline bool xkvm_refuses_msrs(void)
+{
+	char param = xf_param("kvm", "ignore_msrs");
+	uint64_t value;
+	bool read;
+	int kvm;
+
+	if (param)
+		return param == 'N';
+	kvm = xkvm_open();
+	read = xkvm_get_msr(kvm, 0xffffffff, &value);
+	close(kvm);
+	return !read;
+}
+
 /* 0 or the errno of KVM_GET_ONE_REG or KVM_SET_ONE_REG */
 static inline int xkvm_one_reg(int vcpu, unsigned long cmd, uint64_t id,
 			       uint64_t *value)

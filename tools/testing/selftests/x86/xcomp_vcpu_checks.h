@@ -37,7 +37,7 @@ static inline int xcomp_check_cet_msrs(struct xcomp *x)
 	ok &= xcomp_msrs_kept(x, "the same KVM_SET_CPUID2 again");
 
 	/* With ignore_msrs KVM drops writes to unknown MSRs silently. */
-	refuses = xf_param("kvm", "ignore_msrs") == 'N';
+	refuses = xkvm_refuses_msrs();
 	for (i = 0; i < ARRAY_SIZE(xcomp_cet_msrs); i++) {
 		if (xcomp_has_msr(x, xcomp_cet_msrs[i]))
 			continue;
@@ -74,7 +74,7 @@ static inline int xcomp_check_xss(struct xcomp *x)
 		xkvm_get_msr(x->vcpu, XF_MSR_XSS, &value);
 		ok &= xcomp_same(x, "IA32_XSS", XF_BIT(i), value);
 	}
-	if (!wanted && xf_param("kvm", "ignore_msrs") == 'Y')
+	if (!wanted && !xkvm_refuses_msrs())
 		return xcomp_skip(x, "ignore_msrs hides what is refused");
 	ok &= xcomp_same(x, "bits that IA32_XSS takes", wanted, taken);
 

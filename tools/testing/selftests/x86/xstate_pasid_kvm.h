@@ -175,7 +175,7 @@ static inline int pasid_look_at_vcpu(struct xcomp *x)
 	ok &= xcomp_same(x, "IA32_PASID in the list of MSRs", false,
 			 pasid_in_msr_list(x->kvm));
 	read = xkvm_get_msr(x->vcpu, PASID_MSR, &value);
-	if (xf_param("kvm", "ignore_msrs") == 'N') {
+	if (xkvm_refuses_msrs()) {
 		ok &= xcomp_same(x, "IA32_PASID given by KVM_GET_MSRS", false,
 				 read);
 		ok &= xcomp_same(x, "IA32_PASID taken by KVM_SET_MSRS", false,

@@ -290,7 +290,7 @@ TEST_F(cet_fpstate, refused)
 	struct xcomp *x = &self->x;
 	unsigned int i;
 
-	if (!xstate_refuses_msrs())
+	if (!xkvm_refuses_msrs())
 		SKIP(return, "ignore_msrs hides what is refused");
 	xstate_add_vcpu(x, self->vm, 0);
 	ASSERT_TRUE(xstate_fill(x, 0));
@@ -329,7 +329,7 @@ TEST_F(cet_fpstate, one_reg)
 
 	if (xkvm_cap(x->kvm, KVM_CAP_ONE_REG) <= 0)
 		SKIP(return, "no KVM_CAP_ONE_REG");
-	if (!xstate_refuses_msrs())
+	if (!xkvm_refuses_msrs())
 		SKIP(return, "ignore_msrs hides what is refused");
 	xstate_add_vcpu(x, self->vm, 0);
 	ASSERT_TRUE(xstate_fill(x, 0));

@@ -38,7 +38,7 @@ FIXTURE_SETUP(cet_msrs)
 	ASSERT_TRUE(xstate_begin(&self->x, variant->name));
 	if (self->x.amx && !self->x.have_amx)
 		SKIP(return, "no AMX on this machine");
-	if (!xstate_refuses_msrs())
+	if (!xkvm_refuses_msrs())
 		SKIP(return, "ignore_msrs hides what is refused");
 	self->vm = vm_create_barebones();
 	xstate_add_vcpu(&self->x, self->vm, 0);

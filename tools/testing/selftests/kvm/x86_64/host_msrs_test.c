@@ -69,7 +69,7 @@ FIXTURE_SETUP(host_msrs)
 	ASSERT_TRUE(xstate_begin(&self->x, variant->name));
 	if (self->x.amx && !self->x.have_amx)
 		SKIP(return, "no AMX on this machine");
-	if (!xstate_refuses_msrs())
+	if (!xkvm_refuses_msrs())
 		SKIP(return, "ignore_msrs hides what is refused");
 	self->vcpu = xstate_guest(&self->x, NULL);
 	guest_begin(&self->x, self->vcpu, 0);

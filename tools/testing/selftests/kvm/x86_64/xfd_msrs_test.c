@@ -230,7 +230,7 @@ TEST_F(xfd_msrs, hidden)
 	struct guest *g;
 	u32 m;
 
-	if (!xstate_refuses_msrs())
+	if (!xkvm_refuses_msrs())
 		SKIP(return, "ignore_msrs hides what is refused");
 	hide_xfd((struct kvm_cpuid2 *)kvm_get_supported_cpuid());
 	g = run_guest(&self->x, &self->vm);

@@ -36,7 +36,7 @@ static bool set_up(struct __test_metadata *_metadata, struct fixture *f,
 	}
 	if (f->x.perm != XCOMP_NONE && !f->x.have_amx)
 		SKIP(return false, "no AMX on this machine");
-	if (!xstate_refuses_msrs())
+	if (!xkvm_refuses_msrs())
 		SKIP(return false, "ignore_msrs hides what is refused");
 	return true;
 }
@@ -451,6 +451,8 @@ TEST_F(xss_pasid_guest, xss_before_xrstors)
 	struct xcomp *x = &self->f.x;
 
 	guest_xss = xcomp_guest_xss(x);
+	if (guest_xss && !xcomp_has_msr(x, XF_MSR_U_CET))
+		SKIP(return, "KVM offers no guest IBT");
 	guest_has_xss = kvm_has_xsaves();
 	guest_u_cet = xstate_msr_value(x, XF_MSR_U_CET, 0);
 	sync_global_to_guest(self->vcpu->vm, guest_xss);

@@ -126,7 +126,7 @@ TEST_F(xstate_late_cpuid, after_state)
 {
 	u32 early;
 
-	if (!xstate_refuses_msrs())
+	if (!xkvm_refuses_msrs())
 		SKIP(return, "ignore_msrs hides what is refused");
 	for (early = 0; early < 1 << NR_STEPS; early++)
 		EXPECT_TRUE(late_cpuid_ok(&self->x, self->vm, early,

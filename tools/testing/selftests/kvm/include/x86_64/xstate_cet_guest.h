@@ -184,7 +184,7 @@ static inline void cet_guest_set_up(struct __test_metadata *_metadata,
 	ASSERT_TRUE(xstate_begin(&f->x, name));
 	if (f->x.amx && !f->x.have_amx)
 		SKIP(return, "no AMX on this machine");
-	if (!xstate_refuses_msrs())
+	if (!xkvm_refuses_msrs())
 		SKIP(return, "ignore_msrs hides what is refused");
 	f->vcpu = xstate_guest(&f->x, code);
 	f->guest = guest_begin(&f->x, f->vcpu, 0);

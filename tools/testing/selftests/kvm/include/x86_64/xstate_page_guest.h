@@ -182,10 +182,15 @@ static inline bool page_guest_saves(struct xcomp *x, struct page_guest *g,
 				    const struct xregs *r)
 {
 	u64 all = xregs_mask(xcomp_guest_xcr0(x) | xcomp_guest_xss(x));
-	u64 in_use = all & ~(x->shstk_on ? 0 : XF_BIT(XF_CET_KERNEL));
 	u8 *area = g->memory + PAGE_GUEST_AREA;
+	u64 in_use = all;
 	bool ok = true;
 
+	/* Of a component without any register nothing can be in use. */
+	if (!xcomp_has_msr(x, XF_MSR_U_CET))
+		in_use &= ~XF_BIT(XF_CET_USER);
+	if (!xcomp_has_msr(x, XF_MSR_PL0_SSP))
+		in_use &= ~XF_BIT(XF_CET_KERNEL);
 	if (ioctl(x->vcpu, KVM_RUN, 0) ||
 	    g->run->exit_reason != KVM_EXIT_HLT) {
 		ksft_print_msg("%s: wanted the guest to halt, got exit reason %u\n",

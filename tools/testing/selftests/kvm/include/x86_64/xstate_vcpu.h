@@ -27,7 +27,9 @@ static inline int xstate_main(int argc, char **argv)
 	xcomp_init();
 	if (!xcomp_unpermitted)
 		ksft_exit_skip("%s\n", xcomp_no_kvm);
-	if (!xkvm_cpuid_entry(xcomp_unpermitted, 0xd, 0))
+	/* "noxsave" leaves leaf 0xD. */
+	if (!(xkvm_cpuid(xcomp_unpermitted, 1, 0).ecx & XCOMP_CPUID_1_ECX_XSAVE) ||
+	    !xkvm_cpuid_entry(xcomp_unpermitted, 0xd, 0))
 		ksft_exit_skip("KVM offers no XSAVE\n");
 	if (!xkvm_runs_guests())
 		ksft_exit_skip("guests run without VMX or SVM\n");
@@ -59,12 +61,6 @@ static inline bool xstate_begin(struct xcomp *x, const char *name)
 	x->shstk_on = x->shstk && xcomp_offers_shstk();
 	x->ibt_on = x->ibt && xcomp_offers_ibt();
 	return true;
-}
-
-/* Whether KVM refuses MSRs that the guest has not; ignore_msrs hides that. */
-static inline bool xstate_refuses_msrs(void)
-{
-	return xf_param("kvm", "ignore_msrs") == 'N';
 }
 
 /* Whether the kernel has warned since @before was read from xf_taint() */
