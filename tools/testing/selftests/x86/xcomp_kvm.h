@@ -255,6 +255,8 @@ static inline bool xkvm_run_immediate_exit(int kvm, int vcpu)
  */
 static inline bool xkvm_runs_guests(void)
 {
+	if (access("/sys/module", F_OK))
+		return xf_cpuinfo_flag("vmx") || xf_cpuinfo_flag("svm");
 	return !access("/sys/module/kvm_intel", F_OK) ||
 	       !access("/sys/module/kvm_amd", F_OK);
 }

@@ -53,27 +53,6 @@ XSTATE_VARIANT(cet_fpstate, guest_amx_ibt);
 XSTATE_VARIANT(cet_fpstate, guest_amx_cet);
 XSTATE_VARIANT(cet_fpstate, both_amx_cet);
 
-/* Whether all of the vCPU's CET MSRs are 0 */
-static bool cet_is_zero(struct xcomp *x, const char *when)
-{
-	uint64_t ssp = 0;
-	unsigned int i;
-	bool ok = true;
-
-	for (i = 0; i < ARRAY_SIZE(xcomp_cet_msrs); i++)
-		if (xcomp_has_msr(x, xcomp_cet_msrs[i]))
-			ok &= xcomp_same(x, xf_msr_name(xcomp_cet_msrs[i]), 0,
-					 xstate_msr(x, xcomp_cet_msrs[i]));
-	if (x->shstk_on) {
-		ok &= !xkvm_one_reg(x->vcpu, KVM_GET_ONE_REG,
-				    XKVM_REG_GUEST_SSP, &ssp);
-		ok &= xcomp_same(x, "SSP of the guest", 0, ssp);
-	}
-	if (!ok)
-		ksft_print_msg("%s: CET is not 0 %s\n", x->name, when);
-	return ok;
-}
-
 /* Verify that a new vCPU has no CET, no XSS and no XSAVE state. */
 TEST_F(cet_fpstate, reset)
 {
@@ -82,7 +61,7 @@ TEST_F(cet_fpstate, reset)
 	uint64_t kept, initial;
 	struct kvm_xcrs xcrs;
 
-	EXPECT_TRUE(cet_is_zero(x, "after reset"));
+	EXPECT_TRUE(xstate_cet_is_zero(x, "after reset"));
 	if (xcomp_guest_xss(x))
 		EXPECT_EQ(0, xstate_msr(x, XF_MSR_XSS));
 	vcpu_xcrs_get(vcpu, &xcrs);
@@ -432,7 +411,7 @@ static void check_init(struct __test_metadata *_metadata, struct xcomp *x,
 	uint64_t kept, initial, fpu = xstate_filled(x);
 	struct kvm_xcrs xcrs;
 
-	EXPECT_TRUE(cet_is_zero(x, "after INIT"));
+	EXPECT_TRUE(xstate_cet_is_zero(x, "after INIT"));
 	xstate_sort(x, seed, &kept, &initial);
 	EXPECT_TRUE(xcomp_same(x, "XSAVE state that INIT leaves alone", fpu,
 			       kept & fpu));

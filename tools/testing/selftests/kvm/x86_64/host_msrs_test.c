@@ -5,6 +5,7 @@
  * root and the msr driver.
  */
 #include <sched.h>
+#include <sys/klog.h>
 
 #include "xstate_cet_guest.h"
 #include "xstate_guest.h"
@@ -26,6 +27,7 @@ static const struct {
 };
 
 #define NR_MSRS		ARRAY_SIZE(host_msrs)
+#define HOST_S_CET	5
 
 /* The MSRs of the CPU that this runs on; those that it has not are 0. */
 static bool read_host(u64 *values)
@@ -119,6 +121,40 @@ TEST_F(host_msrs, run)
 	EXPECT_TRUE(host_is(self->before, "after KVM_RUN"));
 	xstate_run(self->vcpu, UCALL_SYNC);
 	EXPECT_TRUE(host_is(self->before, "after another KVM_RUN"));
+}
+
+/* Whether the kernel said at boot that it uses branch tracking itself */
+static bool kernel_tracks_branches(void)
+{
+	/* "Read all messages remaining in the ring buffer", see syslog(2) */
+	const int read_all = 3, size = 1 << 20;
+	char *log = calloc(1, size);
+	bool found;
+
+	/* On the heap: a guest's memory holds all that is static. */
+	found = log && klogctl(read_all, log, size - 1) > 0 &&
+		strstr(log, "Indirect Branch Tracking enabled");
+	free(log);
+	return found;
+}
+
+/*
+ * Verify that a kernel that tracks branches still does after KVM_RUN. What
+ * IA32_S_CET held before does not tell: this may not be the first guest.
+ */
+TEST_F(host_msrs, kernel_ibt)
+{
+	u64 now[NR_MSRS];
+
+	if (!kernel_tracks_branches())
+		SKIP(return, "cannot tell: no word of the kernel on branch tracking");
+	vcpu_arch_set_entry_point(self->vcpu, guest_exits_code);
+	xstate_run(self->vcpu, UCALL_SYNC);
+	ASSERT_TRUE(read_host(now));
+	EXPECT_EQ(CET_ENDBR_EN, now[HOST_S_CET] & CET_ENDBR_EN) {
+		ksft_print_msg("IA32_S_CET of the host after KVM_RUN: wanted ENDBR_EN got %#lx\n",
+			       now[HOST_S_CET]);
+	}
 }
 
 static void guest_nm_code(int nr)

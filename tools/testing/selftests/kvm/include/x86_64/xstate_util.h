@@ -61,9 +61,12 @@ static inline uint64_t xstate_msr_value(const struct xcomp *x, uint32_t msr,
 
 	if (x->shstk_on && !(seed & 1))
 		value |= XCOMP_CET_WRSS_EN;
+	/* VM entry outside of long mode may refuse a higher bitmap in S_CET. */
 	if (x->ibt_on)
-		value |= XCOMP_CET_NO_TRACK_EN | (0x200000000000 +
-			 n * 0x10000000 + seed * 0x4000);
+		value |= XCOMP_CET_NO_TRACK_EN |
+			 (msr == XF_MSR_S_CET && seed < 2 ? 0x20000000 :
+							    0x200000000000) |
+			 (n * 0x10000000 + seed * 0x4000);
 	return value;
 }
 
@@ -285,6 +288,27 @@ static inline bool xstate_ssp_kept(struct xcomp *x, unsigned int seed,
 	ksft_print_msg("%s: SSP lost after %s: wanted %#lx got %#lx\n", x->name,
 		       when, xstate_ssp_value(seed), ssp);
 	return false;
+}
+
+/* Whether all of the vCPU's CET MSRs are 0 */
+static inline bool xstate_cet_is_zero(struct xcomp *x, const char *when)
+{
+	uint64_t ssp = 0;
+	unsigned int i;
+	bool ok = true;
+
+	for (i = 0; i < ARRAY_SIZE(xcomp_cet_msrs); i++)
+		if (xcomp_has_msr(x, xcomp_cet_msrs[i]))
+			ok &= xcomp_same(x, xf_msr_name(xcomp_cet_msrs[i]), 0,
+					 xstate_msr(x, xcomp_cet_msrs[i]));
+	if (x->shstk_on) {
+		ok &= !xkvm_one_reg(x->vcpu, KVM_GET_ONE_REG,
+				    XKVM_REG_GUEST_SSP, &ssp);
+		ok &= xcomp_same(x, "SSP of the guest", 0, ssp);
+	}
+	if (!ok)
+		ksft_print_msg("%s: CET is not 0 %s\n", x->name, when);
+	return ok;
 }
 
 /* Whether the registers that no component carries hold what they were given */
