@@ -8,7 +8,7 @@ set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/tap.sh"
 
-plan 36
+plan 51
 scratch
 CACHE=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xcomp-lab}
 
@@ -28,7 +28,7 @@ inventory()
 	find "$1" ! -name __pycache__ ! -name '*.pyc' -printf '%P %T@ %s\n' | sort | sha256sum
 }
 
-for series in 7.3 6.12; do
+for series in 7.3 7.2 6.12; do
 	tree=$(lab/fetch source $series) || tree=/nowhere
 	before=$(inventory "$tree")
 	for cc in gcc clang; do

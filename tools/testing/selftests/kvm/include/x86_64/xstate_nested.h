@@ -71,7 +71,7 @@ static inline void l1_begin(struct vmx_pages *vmx)
 {
 	GUEST_ASSERT(prepare_for_vmx_operation(vmx));
 	GUEST_ASSERT(load_vmcs(vmx));
-#if __has_include("kvm_syscalls.h")
+#ifdef VMX_SWITCH_GPRS_ASM
 	prepare_vmcs(vmx, NULL);
 #else
 	prepare_vmcs(vmx, NULL, NULL);
