@@ -11,6 +11,7 @@
  */
 #include "xstate_cet_guest.h"
 #include "xstate_cet_user.h"
+#include "xstate_host_msr.h"
 
 /* Not in any memory slot */
 #define MMIO		0xc0000000ull
@@ -85,6 +86,7 @@ FIXTURE_SETUP(cet_emulate)
 	vcpu = self->f.vcpu;
 	if (!vcpu)
 		return;
+	ASSERT_TRUE(xstate_host_is_safe(&self->f.x));
 	if (!kvm_check_cap(KVM_CAP_EXIT_ON_EMULATION_FAILURE))
 		SKIP(return, "no KVM_CAP_EXIT_ON_EMULATION_FAILURE");
 	vm_enable_cap(vcpu->vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1);

@@ -4,11 +4,11 @@
  * back what they held, or CET, PASID and AMX of other tasks are at stake. Takes
  * root and the msr driver.
  */
-#include <sched.h>
 #include <sys/klog.h>
 
 #include "xstate_cet_guest.h"
 #include "xstate_guest.h"
+#include "xstate_host_msr.h"
 
 static const struct {
 	u32 index;
@@ -32,17 +32,13 @@ static const struct {
 /* The MSRs of the CPU that this runs on; those that it has not are 0. */
 static bool read_host(u64 *values)
 {
-	char path[64];
+	int fd = xstate_open_host_msrs();
 	size_t i;
-	int fd;
 
-	snprintf(path, sizeof(path), "/dev/cpu/%d/msr", sched_getcpu());
-	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return false;
 	for (i = 0; i < NR_MSRS; i++)
-		if (pread(fd, &values[i], 8, host_msrs[i].index) != 8)
-			values[i] = 0;
+		values[i] = xstate_host_msr(fd, host_msrs[i].index);
 	close(fd);
 	return true;
 }
@@ -60,12 +56,8 @@ FIXTURE_VARIANT(host_msrs) {
 
 FIXTURE_SETUP(host_msrs)
 {
-	cpu_set_t set;
-
 	self->taint = xf_taint();
-	CPU_ZERO(&set);
-	CPU_SET(sched_getcpu(), &set);
-	ASSERT_EQ(0, sched_setaffinity(0, sizeof(set), &set));
+	ASSERT_TRUE(xstate_stay());
 	if (!read_host(self->before))
 		SKIP(return, "cannot read MSRs of the host");
 	ASSERT_TRUE(xstate_begin(&self->x, variant->name));

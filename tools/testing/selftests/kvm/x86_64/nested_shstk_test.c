@@ -4,6 +4,7 @@
  * has none: the SSP that VM entry loads is the one in use, exits to L1 and to
  * user space keep it, and #CP goes to whom L1 says.
  */
+#include "xstate_host_msr.h"
 #include "xstate_nested.h"
 
 #define CP_VECTOR		21
@@ -156,6 +157,7 @@ FIXTURE_SETUP(nested_shstk)
 	ASSERT_TRUE(xstate_begin(x, variant->name));
 	if (nested_missing(x, true))
 		SKIP(return, "%s", nested_missing(x, true));
+	ASSERT_TRUE(xstate_host_is_safe(x));
 	self->vcpu = nested_guest(x, l1_code, &vmx);
 	self->n = addr_gva2hva(self->vcpu->vm, (gva_t)&nested);
 	vm_install_exception_handler(self->vcpu->vm, CP_VECTOR, l2_handler);
