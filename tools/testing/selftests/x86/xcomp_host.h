@@ -72,6 +72,21 @@ static inline int xcomp_pin(void)
 }
 
 /*
+ * Stay on this CPU, and open its MSRs by the msr driver, which takes root.
+ * Return the file descriptor, or -1.
+ */
+static inline int xcomp_open_msrs(int flags)
+{
+	int cpu = xcomp_pin();
+	char path[32];
+
+	if (cpu < 0)
+		return -1;
+	snprintf(path, sizeof(path), "/dev/cpu/%d/msr", cpu);
+	return open(path, flags | O_CLOEXEC);
+}
+
+/*
  * Start a process that keeps this CPU busy, so that whoever sleeps here finds
  * its registers gone when it wakes up: the idle task would have kept them. It
  * is to be killed, and dies with its parent.

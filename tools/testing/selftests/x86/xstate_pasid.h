@@ -34,15 +34,11 @@ static inline const char *pasid_missing(void)
 /* Stay on this CPU, and open its MSRs. */
 static inline int pasid_begin(struct xcomp *x)
 {
-	int cpu = xcomp_pin();
-	char path[32];
-
 	if (pasid_missing())
 		return xcomp_skip(x, pasid_missing());
-	if (cpu < 0)
+	if (xcomp_pin() < 0)
 		return xcomp_error(x, "sched_setaffinity");
-	snprintf(path, sizeof(path), "/dev/cpu/%d/msr", cpu);
-	pasid_msr = open(path, O_RDWR | O_CLOEXEC);
+	pasid_msr = xcomp_open_msrs(O_RDWR);
 	if (pasid_msr < 0)
 		return xcomp_skip(x, "no /dev/cpu/N/msr");
 	return KSFT_PASS;

@@ -251,15 +251,12 @@ static void on_sigill(int sig)
 static int check_xfd_err(struct xcomp *x)
 {
 	uint64_t refused, granted;
-	char path[32];
-	int cpu, fd;
 	bool ok;
+	int fd;
 
 	if (!x->have_amx)
 		return xcomp_skip(x, XCOMP_NO_AMX);
-	cpu = xcomp_pin();
-	snprintf(path, sizeof(path), "/dev/cpu/%d/msr", cpu);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	fd = xcomp_open_msrs(O_RDONLY);
 	if (fd < 0)
 		return xcomp_skip(x, "no /dev/cpu/N/msr");
 	signal(SIGILL, on_sigill);

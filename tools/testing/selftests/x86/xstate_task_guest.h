@@ -12,17 +12,14 @@
 static inline int task_check_guest_ssp(struct xcomp *x)
 {
 	uint64_t value;
-	char path[32];
-	int cpu, fd, i, result;
+	int fd, i, result;
 	bool ok;
 
 	if (!xcomp_open_kvm(x))
 		return KSFT_SKIP;
 	if (!xcomp_offers_shstk())
 		return xcomp_skip(x, "no guest shadow stacks");
-	cpu = xcomp_pin();
-	snprintf(path, sizeof(path), "/dev/cpu/%d/msr", cpu);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	fd = xcomp_open_msrs(O_RDONLY);
 	if (fd < 0)
 		return xcomp_skip(x, "no /dev/cpu/N/msr");
 	x->shstk = true;

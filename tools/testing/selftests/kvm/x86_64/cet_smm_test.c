@@ -45,11 +45,11 @@ FIXTURE_VARIANT(cet_smm) {
 
 FIXTURE_SETUP(cet_smm)
 {
-	if (xkvm_cap(xkvm_open(), KVM_CAP_X86_SMM) <= 0)
-		SKIP(return, "KVM has no SMM");
 	cet_guest_set_up(_metadata, &self->f, variant->name, guest_smm_code);
 	if (!self->f.vcpu)
 		return;
+	if (!kvm_check_cap(KVM_CAP_X86_SMM))
+		SKIP(return, "KVM has no SMM");
 	vm_userspace_mem_region_add(self->f.vcpu->vm, VM_MEM_SRC_ANONYMOUS,
 				    SMRAM, SMRAM_SLOT, SMRAM_PAGES, 0);
 	vcpu_set_msr(self->f.vcpu, MSR_IA32_SMBASE, SMRAM);
@@ -81,12 +81,6 @@ static bool run_to(struct kvm_vcpu *vcpu, u16 port)
 	return false;
 }
 
-/* CR4.CET where the guest has it */
-static u64 cr4_cet(struct cet_guest *f)
-{
-	return f->x.shstk_on || f->x.ibt_on ? XSTATE_CR4_CET : 0;
-}
-
 /* Let the guest begin with CR4.CET, and with all the state of @seed. */
 static void begin(struct __test_metadata *_metadata, struct cet_guest *f,
 		  const u8 *handler, size_t size, unsigned int seed)
@@ -97,7 +91,7 @@ static void begin(struct __test_metadata *_metadata, struct cet_guest *f,
 	vcpu_sregs_get(f->vcpu, &sregs);
 	/* RSM sets CR0.ET, as it is hardwired to 1. */
 	sregs.cr0 |= X86_CR0_WP | X86_CR0_ET;
-	sregs.cr4 |= cr4_cet(f);
+	sregs.cr4 |= f->guest->cr4_cet;
 	vcpu_sregs_set(f->vcpu, &sregs);
 	ASSERT_TRUE(run_to(f->vcpu, PORT_GUEST));
 	ASSERT_TRUE(xstate_fill(&f->x, seed));
@@ -179,7 +173,7 @@ TEST_F(cet_smm, cr0_wp)
 	EXPECT_TRUE(smm_is_right(f, 0));
 	taken = run_to(f->vcpu, PORT_GUEST);
 	if (!taken && f->vcpu->run->exit_reason == KVM_EXIT_SHUTDOWN &&
-	    cr4_cet(f) && __test_passed(_metadata)) {
+	    f->guest->cr4_cet && __test_passed(_metadata)) {
 		xstate_xfail(_metadata, "RSM sets CR4.CET before CR0.WP and fails");
 		return;
 	}

@@ -6,28 +6,8 @@
 #ifndef SELFTEST_KVM_XSTATE_HOST_MSR_H
 #define SELFTEST_KVM_XSTATE_HOST_MSR_H
 
-#include <sched.h>
-
 #include "xstate_util.h"
-
-/* Stay on this CPU, so that its MSRs can be compared. */
-static inline bool xstate_stay(void)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(sched_getcpu(), &set);
-	return !sched_setaffinity(0, sizeof(set), &set);
-}
-
-/* The msr driver's file of the CPU that this runs on; negative if there is none */
-static inline int xstate_open_host_msrs(void)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/dev/cpu/%d/msr", sched_getcpu());
-	return open(path, O_RDONLY | O_CLOEXEC);
-}
+#include "../../../x86/xcomp_host.h"
 
 /* @msr of the host; 0 if the CPU has it not */
 static inline u64 xstate_host_msr(int fd, u32 msr)
@@ -59,7 +39,7 @@ static inline bool xstate_host_is_safe(const struct xcomp *x)
 
 	if (!x->shstk_on && !x->ibt_on)
 		return true;
-	fd = xstate_stay() ? xstate_open_host_msrs() : -1;
+	fd = xcomp_open_msrs(O_RDONLY);
 	if (fd < 0)
 		return true;
 
