@@ -62,10 +62,10 @@ FIXTURE_SETUP(xcr0)
 	struct xcomp *x = &self->x;
 	struct kvm_cpuid2 *c;
 
+	self->taint = xf_taint();
 	ASSERT_TRUE(xstate_begin(x, variant->name));
 	if (x->amx && !x->amx_on)
 		SKIP(return, "no AMX on this machine");
-	self->taint = xf_taint();
 	self->offered = xcomp_guest_xcr0(x) & ~variant->hidden;
 	self->all = xcomp_known_xcr0(x) | XF_XTILE;
 
@@ -209,10 +209,10 @@ FIXTURE_VARIANT_ADD(xsetbv, amx) { .name = "guest_amx_cet" };
 
 FIXTURE_SETUP(xsetbv)
 {
+	self->taint = xf_taint();
 	ASSERT_TRUE(xstate_begin(&self->x, variant->name));
 	if (self->x.amx && !self->x.amx_on)
 		SKIP(return, "no AMX on this machine");
-	self->taint = xf_taint();
 	self->vcpu = xstate_guest(&self->x, guest_code);
 }
 
