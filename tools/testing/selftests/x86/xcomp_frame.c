@@ -26,16 +26,9 @@
 #define SW_MAGIC2	0x46505845
 #define SW_MAGIC2_SIZE	4
 
-struct sw_bytes {
-	uint32_t magic1;
-	uint32_t extended_size;
-	uint64_t xfeatures;
-	uint32_t xstate_size;
-};
-
 /* What the handler finds of its frame */
 static struct {
-	struct sw_bytes sw;
+	struct xcomp_sw_bytes sw;
 	uint32_t magic2;
 	uint64_t xstate_bv, xcomp_bv;
 	uint8_t *area, *context;

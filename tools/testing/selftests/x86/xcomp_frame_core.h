@@ -14,9 +14,6 @@
 #define XCOMP_NT_XSTATE		0x202
 #define XCOMP_NT_XSAVE_LAYOUT	0x205
 
-/* Where NT_X86_XSTATE has the mask of its components */
-#define XCOMP_SW_OFFSET		464
-
 /* An ELF file, as far as it takes to find its notes */
 #define XCOMP_ELF_PHOFF		32
 #define XCOMP_ELF_PHNUM		56

@@ -11,11 +11,35 @@
 #define XCOMP_MXCSR_OFFSET	24
 #define XCOMP_ST_OFFSET		32
 #define XCOMP_XMM_OFFSET	160
-#define XCOMP_XMM_SIZE		(16 * 16)
+
+/* A 32-bit program has half of the registers, and none of ZMM16 to ZMM31. */
+#ifdef __x86_64__
+#define XCOMP_XSAVE		"xsave64"
+#define XCOMP_REGISTERS		16
+#define XCOMP_NOT_HERE		0
+#else
+#define XCOMP_XSAVE		"xsave"
+#define XCOMP_REGISTERS		8
+#define XCOMP_NOT_HERE		XF_BIT(XF_HI16_ZMM)
+#endif
+#define XCOMP_XMM_SIZE		(16 * XCOMP_REGISTERS)
+
+/*
+ * Where a signal frame has what the kernel says of it, and NT_X86_XSTATE the
+ * mask of its components: struct _fpx_sw_bytes in the UAPI's asm/sigcontext.h.
+ */
+#define XCOMP_SW_OFFSET		464
+
+struct xcomp_sw_bytes {
+	uint32_t magic1;
+	uint32_t extended_size;
+	uint64_t xfeatures;
+	uint32_t xstate_size;
+};
 
 static inline void xcomp_xsave(uint8_t *area, uint64_t mask)
 {
-	asm volatile("xsave64 (%0)"
+	asm volatile(XCOMP_XSAVE " (%0)"
 		     : : "r" (area), "a" ((uint32_t)mask),
 			 "d" ((uint32_t)(mask >> 32)) : "memory");
 }
@@ -29,8 +53,18 @@ static inline uint8_t *xcomp_area(void)
 /* Components that a pattern can be put into */
 static inline uint64_t xcomp_pattern_mask(void)
 {
-	return xf_xcr0() & (XF_FPSSE | XF_BIT(XF_YMM) | XF_AVX512 |
-			    XF_BIT(XF_PKRU));
+	return xf_xcr0() & ~XCOMP_NOT_HERE &
+	       (XF_FPSSE | XF_BIT(XF_YMM) | XF_AVX512 | XF_BIT(XF_PKRU));
+}
+
+/* How many bytes of component @nr belong to registers that programs have */
+static inline uint32_t xcomp_component_size(int nr)
+{
+	uint32_t size = xf_cpuid(0xd, nr).eax;
+
+	if (nr == XF_YMM || nr == XF_ZMM_HI256)
+		size = size * XCOMP_REGISTERS / 16;
+	return size;
 }
 
 /* State in which each register has a value of its own */
@@ -105,7 +139,7 @@ static inline bool xcomp_same_state_of(struct xcomp *x, uint64_t mask,
 		r = xf_cpuid(0xd, i);
 		snprintf(what, sizeof(what), "component %d", i);
 		ok &= xcomp_same_bytes(x, what, when, wanted + r.ebx,
-				       got + r.ebx, r.eax);
+				       got + r.ebx, xcomp_component_size(i));
 	}
 	return ok;
 }
@@ -121,6 +155,7 @@ static inline bool xcomp_same_state(struct xcomp *x, const char *when,
  * them to @saved when it returns. No compiled code runs in between, as it would
  * use the registers. In the end all is as it was.
  */
+#ifdef __x86_64__
 static inline long xcomp_call_between(const uint8_t *pattern, uint8_t *saved,
 				      long nr, long arg1, long arg2)
 {
@@ -152,5 +187,43 @@ static inline long xcomp_call_between(const uint8_t *pattern, uint8_t *saved,
 		     : "rax", "rcx", "rdx", "rdi", "rsi", "r11", "memory");
 	return result;
 }
+#else
+static inline long xcomp_call_between(const uint8_t *pattern, uint8_t *saved,
+				      long nr, long arg1, long arg2)
+{
+	struct {
+		uint64_t pattern_mask, all;
+		const void *pattern, *saved, *own;
+		long nr, arg1, arg2, result;
+	} c = {
+		xcomp_pattern_mask(), xf_xcr0(), pattern, saved, xcomp_area(),
+		nr, arg1, arg2, -1
+	};
+
+	asm volatile("push %%ebx\n\t"
+		     "mov 0(%%esi), %%eax\n\t"
+		     "mov 4(%%esi), %%edx\n\t"
+		     "mov 24(%%esi), %%edi\n\t"
+		     "xsave (%%edi)\n\t"
+		     "mov 16(%%esi), %%edi\n\t"
+		     "xrstor (%%edi)\n\t"
+		     "mov 28(%%esi), %%eax\n\t"
+		     "mov 32(%%esi), %%ebx\n\t"
+		     "mov 36(%%esi), %%ecx\n\t"
+		     "int $0x80\n\t"
+		     "mov %%eax, 40(%%esi)\n\t"
+		     "mov 8(%%esi), %%eax\n\t"
+		     "mov 12(%%esi), %%edx\n\t"
+		     "mov 20(%%esi), %%edi\n\t"
+		     "xsave (%%edi)\n\t"
+		     "mov 0(%%esi), %%eax\n\t"
+		     "mov 4(%%esi), %%edx\n\t"
+		     "mov 24(%%esi), %%edi\n\t"
+		     "xrstor (%%edi)\n\t"
+		     "pop %%ebx"
+		     : : "S" (&c) : "eax", "ecx", "edx", "edi", "memory");
+	return c.result;
+}
+#endif
 
 #endif /* SELFTESTS_X86_XCOMP_REGS_H */

@@ -86,8 +86,9 @@ static inline bool pasid_is(struct xcomp *x, uint64_t wanted, const char *when)
 	uint64_t got = pasid_read();
 
 	if (got != wanted)
-		ksft_print_msg("%s: IA32_PASID %s: wanted %#lx got %#lx\n",
-			       x->name, when, wanted, got);
+		ksft_print_msg("%s: IA32_PASID %s: wanted %#llx got %#llx\n",
+			       x->name, when, (unsigned long long)wanted,
+			       (unsigned long long)got);
 	return got == wanted;
 }
 

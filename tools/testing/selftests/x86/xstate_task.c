@@ -12,6 +12,7 @@
 
 #include "xstate_task.h"
 #include "xstate_task_guest.h"
+#include "xstate_task_ptrace.h"
 
 #define INITIAL_FCW	0x37f
 #define INITIAL_MXCSR	0x1f80
@@ -282,6 +283,9 @@ static const struct xcomp_check checks[] = {
 	{ "two_tasks", check_two_tasks },
 	{ "ptrace_pkru", task_check_ptrace_pkru },
 	{ "ptrace_mxcsr", task_check_ptrace_mxcsr },
+	{ "ptrace_fx", task_check_ptrace_fx },
+	{ "ptrace_refused", task_check_ptrace_refused },
+	{ "ptrace_ssp", task_check_ptrace_ssp },
 	{ "xfd_err", check_xfd_err },
 	{ "guest_ssp", task_check_guest_ssp },
 	{ "freed", task_check_freed },

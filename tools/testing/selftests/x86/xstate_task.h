@@ -1,18 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Checks of what the kernel hands to a debugger of a task's XSAVE state and
- * takes from it, and of what it keeps to itself once the task is gone.
+ * What the checks of a task's XSAVE state share, and the check of what is left
+ * of it once the task is gone.
  */
 #ifndef SELFTESTS_X86_XSTATE_TASK_H
 #define SELFTESTS_X86_XSTATE_TASK_H
 
-#include <sys/ptrace.h>
-#include <sys/uio.h>
-
 #include "xcomp_regs.h"
 #include "xcomp_vcpu.h"
-
-#define TASK_NT_XSTATE		0x202
 
 #define TASK_PKRU_MINE		0x55555500
 #define TASK_PKRU_THEIRS	0xaaaaaa00
@@ -52,144 +47,6 @@ static inline uint32_t task_mxcsr(void)
 
 	asm volatile("stmxcsr %0" : "=m" (mxcsr));
 	return mxcsr;
-}
-
-/* What a child that is traced finds after each stop, in shared memory */
-struct task_traced {
-	uint32_t pkru;
-	uint32_t mxcsr;
-};
-
-static inline void task_is_traced(struct task_traced *t)
-{
-	if (task_has_pkru())
-		task_wrpkru(TASK_PKRU_MINE);
-	ptrace(PTRACE_TRACEME, 0, NULL, NULL);
-	for (;;) {
-		raise(SIGSTOP);
-		t->pkru = task_has_pkru() ? task_rdpkru() : 0;
-		t->mxcsr = task_mxcsr();
-	}
-}
-
-/* Start such a child, and wait until it stops. */
-static inline pid_t task_trace(struct xcomp *x, struct task_traced **t)
-{
-	int status;
-	pid_t pid;
-
-	*t = mmap(NULL, sizeof(**t), PROT_READ | PROT_WRITE,
-		  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (*t == MAP_FAILED)
-		ksft_exit_fail_perror("mmap");
-	fflush(stdout);
-	pid = fork();
-	if (!pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		task_is_traced(*t);
-	}
-	if (waitpid(pid, &status, 0) == pid && WIFSTOPPED(status))
-		return pid;
-	xcomp_error(x, "waiting for a child to stop");
-	return -1;
-}
-
-static inline bool task_regset(struct xcomp *x, pid_t pid, bool set,
-			       uint8_t *area)
-{
-	struct iovec iov = { area, xf_standard_size(xf_xcr0()) };
-
-	if (!ptrace(set ? PTRACE_SETREGSET : PTRACE_GETREGSET, pid,
-		    TASK_NT_XSTATE, &iov))
-		return true;
-	xcomp_error(x, set ? "PTRACE_SETREGSET" : "PTRACE_GETREGSET");
-	return false;
-}
-
-/* Let the child set XSTATE_BV and go on to its next stop. */
-static inline bool task_step(struct xcomp *x, pid_t pid, uint8_t *area,
-			     uint64_t bv)
-{
-	int status;
-
-	memcpy(area + XF_HEADER_OFFSET, &bv, sizeof(bv));
-	return task_regset(x, pid, true, area) &&
-	       !ptrace(PTRACE_CONT, pid, NULL, NULL) &&
-	       waitpid(pid, &status, 0) == pid && WIFSTOPPED(status);
-}
-
-static inline void task_end(pid_t pid)
-{
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
-}
-
-/*
- * Verify that a debugger sees the PKRU of a task, that what it sets is what the
- * task goes on with, and that PKRU that is not in XSTATE_BV becomes 0.
- */
-static inline int task_check_ptrace_pkru(struct xcomp *x)
-{
-	uint32_t pkru = 0, theirs = TASK_PKRU_THEIRS;
-	struct task_traced *t;
-	uint8_t *area, *at;
-	uint64_t bv;
-	bool ok;
-	pid_t pid;
-
-	if (!task_has_pkru())
-		return xcomp_skip(x, "no protection keys");
-	area = xcomp_area();
-	at = area + xf_cpuid(0xd, XF_PKRU).ebx;
-	pid = task_trace(x, &t);
-	ok = pid > 0 && task_regset(x, pid, false, area);
-	memcpy(&bv, area + XF_HEADER_OFFSET, sizeof(bv));
-	memcpy(&pkru, at, sizeof(pkru));
-	ok &= xcomp_same(x, "PKRU that a debugger sees", TASK_PKRU_MINE, pkru);
-	memcpy(at, &theirs, sizeof(theirs));
-	ok = ok && task_step(x, pid, area, bv | XF_BIT(XF_PKRU));
-	ok &= xcomp_same(x, "PKRU that a debugger has set", theirs, t->pkru);
-	ok = ok && task_step(x, pid, area, bv & ~XF_BIT(XF_PKRU));
-	ok &= xcomp_same(x, "PKRU that a debugger has left out", 0, t->pkru);
-	if (pid > 0)
-		task_end(pid);
-	return xcomp_verdict(xcomp_rule(x, ok,
-		"NT_X86_XSTATE shows and sets PKRU as XSAVE and XRSTOR do"));
-}
-
-/* Verify that MXCSR goes with SSE and AVX state, with x87 state or without. */
-static inline int task_check_ptrace_mxcsr(struct xcomp *x)
-{
-	const uint32_t initial = 0x1f80, wanted = TASK_MXCSR;
-	uint32_t got = 0;
-	struct task_traced *t;
-	uint8_t *area;
-	bool ok;
-	pid_t pid;
-
-	if (!xf_xcr0())
-		return xcomp_skip(x, "no XSAVE");
-	area = xcomp_area();
-	pid = task_trace(x, &t);
-	ok = pid > 0;
-	memcpy(area + XCOMP_MXCSR_OFFSET, &wanted, sizeof(wanted));
-	ok = ok && task_step(x, pid, area, XF_BIT(XF_SSE));
-	ok &= xcomp_same(x, "MXCSR set along with SSE", wanted, t->mxcsr);
-	ok = ok && task_step(x, pid, area, 0);
-	ok &= xcomp_same(x, "MXCSR left out", initial, t->mxcsr);
-	if (xf_xcr0() & XF_BIT(XF_YMM)) {
-		uint64_t bv = XF_BIT(XF_YMM);
-
-		memcpy(area + XF_HEADER_OFFSET, &bv, sizeof(bv));
-		ok = ok && task_regset(x, pid, true, area) &&
-		     task_regset(x, pid, false, area);
-		memcpy(&got, area + XCOMP_MXCSR_OFFSET, sizeof(got));
-		ok &= xcomp_same(x, "MXCSR set along with AVX", wanted, got);
-	}
-	if (pid > 0)
-		task_end(pid);
-	return xcomp_verdict(xcomp_rule(x, ok,
-		"MXCSR belongs to SSE and AVX state"));
 }
 
 /* KiB that the kernel has taken from vmalloc(), or -1 */

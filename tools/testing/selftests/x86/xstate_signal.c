@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What sigreturn(2) makes of a frame that the handler has changed: which of it
+ * becomes state of the task, what becomes initial, and what is refused. A frame
+ * is all that a task can hand to XRSTOR as it likes, so components that it does
+ * not have must not get in.
+ */
+#define _GNU_SOURCE
+
+#include <ucontext.h>
+
+#include "xstate_pasid.h"
+#ifdef __x86_64__
+#include "xcomp_frame_regs.h"
+#else
+#include "xcomp_regs.h"
+#endif
+
+#define FRAME_MXCSR		0x5f80
+#define FRAME_PKRU		0x55555554
+#define FRAME_FILL		0x3c
+
+/* 32-bit frames have the registers of FSAVE before the XSAVE area. */
+#ifdef __x86_64__
+#define FRAME_AREA		0
+#else
+#define FRAME_AREA		112
+#endif
+
+/* Room for a frame, and for what is above it */
+#define STACK_PAGES		32
+#define ABOVE			4096
+
+#define COMPONENTS_AFTER_SSE	(xcomp_pattern_mask() & ~XF_FPSSE)
+
+/* What the handler does with the XSAVE area of its frame */
+static void (*edit)(uint8_t *area, struct xcomp_sw_bytes *sw);
+
+static void on_signal(int sig, siginfo_t *info, void *context)
+{
+	ucontext_t *uc = context;
+	uint8_t *area = (uint8_t *)uc->uc_mcontext.fpregs + FRAME_AREA;
+	struct xcomp_sw_bytes sw;
+
+	(void)sig;
+	(void)info;
+	memcpy(&sw, area + XCOMP_SW_OFFSET, sizeof(sw));
+	edit(area, &sw);
+	memcpy(area + XCOMP_SW_OFFSET, &sw, sizeof(sw));
+}
+
+static uint64_t get_bv(const uint8_t *area)
+{
+	uint64_t bv;
+
+	memcpy(&bv, area + XF_HEADER_OFFSET, sizeof(bv));
+	return bv;
+}
+
+static void set_bv(uint8_t *area, uint64_t bv)
+{
+	memcpy(area + XF_HEADER_OFFSET, &bv, sizeof(bv));
+}
+
+/* Make the components of @mask what they are with a bit of 0 in XSTATE_BV. */
+static void make_initial(uint8_t *area, uint64_t mask)
+{
+	struct xf_regs r;
+	int i;
+
+	for (i = XF_YMM; i < 63; i++) {
+		r = xf_cpuid(0xd, i);
+		if (mask & XF_BIT(i))
+			memset(area + r.ebx, 0, r.eax);
+	}
+}
+
+/*
+ * Take a signal with @loaded in the registers and a handler that changes its
+ * frame by @fn. Return the registers after sigreturn(2), NULL on error.
+ */
+static uint8_t *registers_after(struct xcomp *x, const uint8_t *loaded,
+				void (*fn)(uint8_t *area, struct xcomp_sw_bytes *sw))
+{
+	const struct sigaction action = {
+		.sa_sigaction = on_signal,
+		.sa_flags = SA_SIGINFO | SA_ONSTACK,
+	};
+	stack_t ss = { .ss_size = STACK_PAGES * 4096 };
+	uint8_t *saved = xcomp_area();
+
+	/* Poison is no magic number, wherever the kernel looks for one. */
+	ss.ss_sp = xf_guarded(ss.ss_size + ABOVE, 0);
+	edit = fn;
+	if (sigaltstack(&ss, NULL) || sigaction(SIGUSR1, &action, NULL) ||
+	    xcomp_call_between(loaded, saved, SYS_kill, getpid(), SIGUSR1)) {
+		xcomp_error(x, "taking a signal");
+		return NULL;
+	}
+	return saved;
+}
+
+/* The same with the pattern, where the registers are to be @wanted after it. */
+static int becomes(struct xcomp *x, const char *when, const uint8_t *wanted,
+		   void (*fn)(uint8_t *area, struct xcomp_sw_bytes *sw),
+		   const char *rule)
+{
+	uint8_t *saved = registers_after(x, xcomp_pattern(), fn);
+	bool ok = saved && xcomp_same_state(x, when, wanted, saved);
+
+	return xcomp_verdict(xcomp_rule(x, ok, rule));
+}
+
+static void fill_area(uint8_t *area)
+{
+	uint64_t mask = COMPONENTS_AFTER_SSE & ~XF_BIT(XF_PKRU);
+	const uint32_t mxcsr = FRAME_MXCSR, pkru = FRAME_PKRU;
+	struct xf_regs r;
+	int i;
+
+	memcpy(area + XCOMP_MXCSR_OFFSET, &mxcsr, sizeof(mxcsr));
+	memset(area + XCOMP_XMM_OFFSET, FRAME_FILL, XCOMP_XMM_SIZE);
+	for (i = XF_YMM; i < 63; i++) {
+		r = xf_cpuid(0xd, i);
+		if (mask & XF_BIT(i))
+			memset(area + r.ebx, FRAME_FILL,
+			       xcomp_component_size(i));
+	}
+	if (xf_xcr0() & XF_BIT(XF_PKRU))
+		memcpy(area + xf_cpuid(0xd, XF_PKRU).ebx, &pkru, sizeof(pkru));
+}
+
+static void edit_values(uint8_t *area, struct xcomp_sw_bytes *sw)
+{
+	(void)sw;
+	fill_area(area);
+}
+
+/* Verify that what a handler writes to its frame is what the task gets. */
+static int check_values(struct xcomp *x)
+{
+	uint8_t *wanted = xcomp_pattern();
+
+	fill_area(wanted);
+	return becomes(x, "as written to the frame", wanted, edit_values,
+		       "sigreturn() loads what the frame has");
+}
+
+static void edit_bv(uint8_t *area, struct xcomp_sw_bytes *sw)
+{
+	(void)sw;
+	set_bv(area, get_bv(area) & XF_FPSSE);
+}
+
+/* Verify that components that a handler takes out of XSTATE_BV are reset. */
+static int check_bv(struct xcomp *x)
+{
+	uint8_t *wanted = xcomp_pattern();
+
+	make_initial(wanted, COMPONENTS_AFTER_SSE);
+	return becomes(x, "without their bits in XSTATE_BV", wanted, edit_bv,
+		       "what is not in XSTATE_BV of a frame becomes initial");
+}
+
+static void edit_xfeatures(uint8_t *area, struct xcomp_sw_bytes *sw)
+{
+	(void)area;
+	sw->xfeatures &= XF_FPSSE;
+}
+
+/* Verify the same of components that a handler takes out of xfeatures. */
+static int check_xfeatures(struct xcomp *x)
+{
+	uint8_t *wanted = xcomp_pattern();
+
+	make_initial(wanted, COMPONENTS_AFTER_SSE);
+	return becomes(x, "without their bits in xfeatures", wanted,
+		       edit_xfeatures,
+		       "what is not in xfeatures of a frame becomes initial");
+}
+
+static void edit_magic1(uint8_t *area, struct xcomp_sw_bytes *sw)
+{
+	(void)area;
+	sw->magic1 = 0;
+}
+
+static void edit_magic2(uint8_t *area, struct xcomp_sw_bytes *sw)
+{
+	memset(area + sw->xstate_size, 0, sizeof(uint32_t));
+}
+
+/* Larger than any, with a magic number where that size puts it */
+static void edit_larger(uint8_t *area, struct xcomp_sw_bytes *sw)
+{
+	uint32_t magic2;
+
+	memcpy(&magic2, area + sw->xstate_size, sizeof(magic2));
+	sw->xstate_size += 64;
+	sw->extended_size += 64;
+	memcpy(area + sw->xstate_size, &magic2, sizeof(magic2));
+}
+
+static void edit_smaller(uint8_t *area, struct xcomp_sw_bytes *sw)
+{
+	uint32_t magic2;
+
+	memcpy(&magic2, area + sw->xstate_size, sizeof(magic2));
+	sw->xstate_size = XF_HEADER_OFFSET;
+	memcpy(area + sw->xstate_size, &magic2, sizeof(magic2));
+}
+
+static void edit_extended(uint8_t *area, struct xcomp_sw_bytes *sw)
+{
+	(void)area;
+	sw->extended_size = sw->xstate_size - 4;
+}
+
+/*
+ * Verify that of a frame that does not say, in every way it has to, that it is
+ * an XSAVE area of this task only the x87 and SSE state is taken.
+ */
+static int check_legacy(struct xcomp *x)
+{
+	static const struct {
+		const char *when;
+		void (*fn)(uint8_t *area, struct xcomp_sw_bytes *sw);
+	} rows[] = {
+		{ "without magic1", edit_magic1 },
+		{ "without magic2", edit_magic2 },
+		{ "with too large a size", edit_larger },
+		{ "with too small a size", edit_smaller },
+		{ "with a size beyond extended_size", edit_extended },
+	};
+	uint8_t *wanted = xcomp_pattern();
+	int result = KSFT_PASS;
+	unsigned int i;
+
+	make_initial(wanted, COMPONENTS_AFTER_SSE);
+	for (i = 0; i < ARRAY_SIZE(rows); i++)
+		if (becomes(x, rows[i].when, wanted, rows[i].fn,
+			    "a frame that is no XSAVE area has x87 and SSE only"))
+			result = KSFT_FAIL;
+	return result;
+}
+
+/*
+ * Verify that programs that know nothing of XSTATE_BV can change x87 and SSE
+ * registers that were initial.
+ */
+static int check_fpsse(struct xcomp *x)
+{
+	uint8_t *loaded = xcomp_pattern(), *saved;
+	uint32_t mxcsr;
+	bool ok;
+
+	set_bv(loaded, get_bv(loaded) & ~XF_FPSSE);
+	saved = registers_after(x, loaded, edit_values);
+	ok = saved;
+	if (saved) {
+		fill_area(loaded);
+		memcpy(&mxcsr, saved + XCOMP_MXCSR_OFFSET, sizeof(mxcsr));
+		ok = xcomp_same(x, "MXCSR", FRAME_MXCSR, mxcsr);
+		ok &= xcomp_same_bytes(x, "XMM", "as written to the frame",
+				       loaded + XCOMP_XMM_OFFSET,
+				       saved + XCOMP_XMM_OFFSET,
+				       XCOMP_XMM_SIZE);
+	}
+	return xcomp_verdict(xcomp_rule(x, ok,
+		"XSTATE_BV of a frame always has x87 and SSE"));
+}
+
+#ifdef __x86_64__
+static void edit_tile(uint8_t *area, struct xcomp_sw_bytes *sw)
+{
+	sw->xfeatures |= XF_BIT(XF_XTILE_DATA);
+	set_bv(area, get_bv(area) | XF_BIT(XF_XTILE_DATA));
+}
+
+static int tile_by_frame(struct xcomp *x)
+{
+	int result = becomes(x, "with XTILE_DATA in the frame",
+			     xcomp_pattern(), edit_tile,
+			     "a frame cannot bring XTILE_DATA to a task");
+
+	if (!xcomp_same(x, "tiles in use", false, xcomp_tile_in_use()))
+		return KSFT_FAIL;
+	return result;
+}
+
+/*
+ * Verify that a frame with XTILE_DATA does not give it to a task that has not
+ * used it, whether that has the permission or not.
+ */
+static int check_tile(struct xcomp *x)
+{
+	bool ok;
+
+	if (!x->have_amx)
+		return xcomp_skip(x, XCOMP_NO_AMX);
+	ok = xcomp_sub(x, tile_by_frame);
+	ok &= xcomp_request(x, true);
+	ok &= xcomp_sub(x, tile_by_frame);
+	ok &= xcomp_request(x, false);
+	return xcomp_verdict(ok & xcomp_sub(x, tile_by_frame));
+}
+
+#endif /* __x86_64__ */
+
+static void edit_mxcsr(uint8_t *area, struct xcomp_sw_bytes *sw)
+{
+	const uint32_t mxcsr = 1u << 31;
+
+	(void)sw;
+	memcpy(area + XCOMP_MXCSR_OFFSET, &mxcsr, sizeof(mxcsr));
+}
+
+/* With bit 63 it would be a compacted area, which XRSTOR takes. */
+static void edit_xcomp_bv(uint8_t *area, struct xcomp_sw_bytes *sw)
+{
+	uint64_t xcomp_bv = xf_xcr0();
+
+	(void)sw;
+	memcpy(area + XF_HEADER_OFFSET + 8, &xcomp_bv, sizeof(xcomp_bv));
+}
+
+static void edit_reserved(uint8_t *area, struct xcomp_sw_bytes *sw)
+{
+	(void)sw;
+	area[XF_HEADER_OFFSET + 16] = 1;
+}
+
+static void edit_unknown(uint8_t *area, struct xcomp_sw_bytes *sw)
+{
+	(void)sw;
+	set_bv(area, get_bv(area) | XF_BIT(62));
+}
+
+static void edit_supervisor(uint8_t *area, struct xcomp_sw_bytes *sw)
+{
+	sw->xfeatures |= XF_BIT(XF_PASID) | XF_CET;
+	set_bv(area, get_bv(area) | XF_BIT(XF_PASID) | XF_CET);
+}
+
+/* Verify that a task is killed for a frame that XRSTOR would fault on. */
+static int check_refused(struct xcomp *x)
+{
+	static const struct {
+		const char *what;
+		void (*fn)(uint8_t *area, struct xcomp_sw_bytes *sw);
+	} rows[] = {
+		{ "reserved bit in MXCSR", edit_mxcsr },
+		{ "XCOMP_BV without bit 63", edit_xcomp_bv },
+		{ "reserved byte in the header", edit_reserved },
+		{ "unknown component", edit_unknown },
+		{ "PASID and CET in XSTATE_BV", edit_supervisor },
+	};
+	int status = 0;
+	unsigned int i;
+	bool ok = true;
+	pid_t pid;
+
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		fflush(stdout);
+		pid = fork();
+		if (!pid) {
+			signal(SIGSEGV, SIG_DFL);
+			registers_after(x, xcomp_pattern(), rows[i].fn);
+			_exit(KSFT_PASS);
+		}
+		ok &= xcomp_same(x, "child", pid, waitpid(pid, &status, 0));
+		ok &= xcomp_same(x, rows[i].what, SIGSEGV,
+				 WIFSIGNALED(status) ? WTERMSIG(status) : 0);
+	}
+	return xcomp_verdict(xcomp_rule(x, ok,
+		"sigreturn() refuses what XRSTOR would fault on"));
+}
+
+static int take_signals(struct xcomp *x)
+{
+	bool ok = registers_after(x, xcomp_pattern(), edit_values);
+
+	ok &= !!registers_after(x, xcomp_pattern(), edit_bv);
+	ok &= !!registers_after(x, xcomp_pattern(), edit_xfeatures);
+	return xcomp_verdict(ok & !!registers_after(x, xcomp_pattern(),
+						    edit_magic2));
+}
+
+/* Verify that supervisor state, which no frame has, is kept. */
+static int check_pasid(struct xcomp *x)
+{
+	return pasid_keeps(x, NULL, take_signals,
+			   "sigreturn() keeps the PASID, whatever the frame");
+}
+
+static const struct xcomp_check checks[] = {
+	{ "values", check_values },
+	{ "bv", check_bv },
+	{ "xfeatures", check_xfeatures },
+	{ "legacy", check_legacy },
+	{ "fpsse", check_fpsse },
+#ifdef __x86_64__
+	{ "tile", check_tile },
+#endif
+	{ "refused", check_refused },
+	{ "pasid", check_pasid },
+};
+
+int main(int argc, char **argv)
+{
+	if (!xf_xcr0())
+		ksft_exit_skip("no XSAVE\n");
+	return xcomp_host_main(argc, argv, checks, ARRAY_SIZE(checks), NULL,
+			       false);
+}

@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Checks of what the kernel hands to a debugger of a task's XSAVE state and
+ * takes from it: NT_X86_XSTATE, NT_PRFPREG and NT_X86_SHSTK.
+ */
+#ifndef SELFTESTS_X86_XSTATE_TASK_PTRACE_H
+#define SELFTESTS_X86_XSTATE_TASK_PTRACE_H
+
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+
+#include "xcomp_frame_regs.h"
+#include "xstate_task.h"
+
+#define TASK_NT_PRFPREG		2
+#define TASK_NT_XSTATE		0x202
+#define TASK_NT_SHSTK		0x204
+
+/* FXSAVE's area, and XMM5 in it: SDM, "Layout of the FXSAVE Area" */
+#define TASK_FX_SIZE		512
+#define TASK_XMM5_OFFSET	240
+#define TASK_XMM_SIZE		16
+
+/* What a child that is traced finds after each stop, in shared memory */
+struct task_traced {
+	uint32_t pkru;
+	uint32_t mxcsr;
+	uint64_t ssp;
+};
+
+static inline void task_is_traced(struct task_traced *t)
+{
+	if (task_has_pkru())
+		task_wrpkru(TASK_PKRU_MINE);
+	ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+	for (;;) {
+		raise(SIGSTOP);
+		t->pkru = task_has_pkru() ? task_rdpkru() : 0;
+		t->mxcsr = task_mxcsr();
+	}
+}
+
+/* Start such a child, and wait until it stops. */
+static inline pid_t task_trace(struct xcomp *x, struct task_traced **t)
+{
+	int status;
+	pid_t pid;
+
+	*t = mmap(NULL, sizeof(**t), PROT_READ | PROT_WRITE,
+		  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (*t == MAP_FAILED)
+		ksft_exit_fail_perror("mmap");
+	fflush(stdout);
+	pid = fork();
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		task_is_traced(*t);
+	}
+	if (waitpid(pid, &status, 0) == pid && WIFSTOPPED(status))
+		return pid;
+	xcomp_error(x, "waiting for a child to stop");
+	return -1;
+}
+
+static inline bool task_regset(struct xcomp *x, pid_t pid, bool set,
+			       uint8_t *area)
+{
+	struct iovec iov = { area, xf_standard_size(xf_xcr0()) };
+
+	if (!ptrace(set ? PTRACE_SETREGSET : PTRACE_GETREGSET, pid,
+		    TASK_NT_XSTATE, &iov))
+		return true;
+	xcomp_error(x, set ? "PTRACE_SETREGSET" : "PTRACE_GETREGSET");
+	return false;
+}
+
+/* Let the child set XSTATE_BV and go on to its next stop. */
+static inline bool task_step(struct xcomp *x, pid_t pid, uint8_t *area,
+			     uint64_t bv)
+{
+	int status;
+
+	memcpy(area + XF_HEADER_OFFSET, &bv, sizeof(bv));
+	return task_regset(x, pid, true, area) &&
+	       !ptrace(PTRACE_CONT, pid, NULL, NULL) &&
+	       waitpid(pid, &status, 0) == pid && WIFSTOPPED(status);
+}
+
+static inline void task_end(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
+/*
+ * Verify that a debugger sees the PKRU of a task, that what it sets is what the
+ * task goes on with, and that PKRU that is not in XSTATE_BV becomes 0.
+ */
+static inline int task_check_ptrace_pkru(struct xcomp *x)
+{
+	uint32_t pkru = 0, theirs = TASK_PKRU_THEIRS;
+	struct task_traced *t;
+	uint8_t *area, *at;
+	uint64_t bv;
+	bool ok;
+	pid_t pid;
+
+	if (!task_has_pkru())
+		return xcomp_skip(x, "no protection keys");
+	area = xcomp_area();
+	at = area + xf_cpuid(0xd, XF_PKRU).ebx;
+	pid = task_trace(x, &t);
+	ok = pid > 0 && task_regset(x, pid, false, area);
+	memcpy(&bv, area + XF_HEADER_OFFSET, sizeof(bv));
+	memcpy(&pkru, at, sizeof(pkru));
+	ok &= xcomp_same(x, "PKRU that a debugger sees", TASK_PKRU_MINE, pkru);
+	memcpy(at, &theirs, sizeof(theirs));
+	ok = ok && task_step(x, pid, area, bv | XF_BIT(XF_PKRU));
+	ok &= xcomp_same(x, "PKRU that a debugger has set", theirs, t->pkru);
+	ok = ok && task_step(x, pid, area, bv & ~XF_BIT(XF_PKRU));
+	ok &= xcomp_same(x, "PKRU that a debugger has left out", 0, t->pkru);
+	if (pid > 0)
+		task_end(pid);
+	return xcomp_verdict(xcomp_rule(x, ok,
+		"NT_X86_XSTATE shows and sets PKRU as XSAVE and XRSTOR do"));
+}
+
+/* Verify that MXCSR goes with SSE and AVX state, with x87 state or without. */
+static inline int task_check_ptrace_mxcsr(struct xcomp *x)
+{
+	const uint32_t initial = 0x1f80, wanted = TASK_MXCSR;
+	uint32_t got = 0;
+	struct task_traced *t;
+	uint8_t *area;
+	bool ok;
+	pid_t pid;
+
+	if (!xf_xcr0())
+		return xcomp_skip(x, "no XSAVE");
+	area = xcomp_area();
+	pid = task_trace(x, &t);
+	ok = pid > 0;
+	memcpy(area + XCOMP_MXCSR_OFFSET, &wanted, sizeof(wanted));
+	ok = ok && task_step(x, pid, area, XF_BIT(XF_SSE));
+	ok &= xcomp_same(x, "MXCSR set along with SSE", wanted, t->mxcsr);
+	ok = ok && task_step(x, pid, area, 0);
+	ok &= xcomp_same(x, "MXCSR left out", initial, t->mxcsr);
+	if (xf_xcr0() & XF_BIT(XF_YMM)) {
+		uint64_t bv = XF_BIT(XF_YMM);
+
+		memcpy(area + XF_HEADER_OFFSET, &bv, sizeof(bv));
+		ok = ok && task_regset(x, pid, true, area) &&
+		     task_regset(x, pid, false, area);
+		memcpy(&got, area + XCOMP_MXCSR_OFFSET, sizeof(got));
+		ok &= xcomp_same(x, "MXCSR set along with AVX", wanted, got);
+	}
+	if (pid > 0)
+		task_end(pid);
+	return xcomp_verdict(xcomp_rule(x, ok,
+		"MXCSR belongs to SSE and AVX state"));
+}
+
+/* 0 or the errno of PTRACE_SETREGSET, or of PTRACE_GETREGSET */
+static inline int task_set_regset(pid_t pid, int type, void *from, size_t size)
+{
+	struct iovec iov = { from, size };
+
+	return ptrace(PTRACE_SETREGSET, pid, type, &iov) ? errno : 0;
+}
+
+static inline int task_get_regset(pid_t pid, int type, void *to, size_t size)
+{
+	struct iovec iov = { to, size };
+
+	if (ptrace(PTRACE_GETREGSET, pid, type, &iov))
+		return errno;
+	return iov.iov_len == size ? 0 : ENODATA;
+}
+
+/*
+ * Verify that a debugger's NT_PRFPREG is the x87 and SSE state that
+ * NT_X86_XSTATE has too, and sets that and nothing else.
+ */
+static inline int task_check_ptrace_fx(struct xcomp *x)
+{
+	const uint32_t wanted = TASK_MXCSR;
+	uint8_t xmm[TASK_XMM_SIZE], fx[TASK_FX_SIZE], *area;
+	uint64_t bv = XF_BIT(XF_YMM);
+	struct task_traced *t;
+	bool ok;
+	pid_t pid;
+
+	if (!(xf_xcr0() & bv))
+		return xcomp_skip(x, "no AVX");
+	area = xcomp_area();
+	memset(xmm, 0x5e, sizeof(xmm));
+	memset(area + xf_cpuid(0xd, XF_YMM).ebx, 0xc3, TASK_XMM_SIZE);
+	pid = task_trace(x, &t);
+	/* Only AVX is in use, x87 and SSE are initial. */
+	ok = pid > 0 && task_step(x, pid, area, 0);
+	memcpy(area + XF_HEADER_OFFSET, &bv, sizeof(bv));
+	ok = ok && task_regset(x, pid, true, area);
+	ok &= xcomp_same_errno(x, "PTRACE_GETREGSET of NT_PRFPREG", 0,
+			       task_get_regset(pid, TASK_NT_PRFPREG, fx,
+					       sizeof(fx)));
+	memcpy(fx + XCOMP_MXCSR_OFFSET, &wanted, sizeof(wanted));
+	memcpy(fx + TASK_XMM5_OFFSET, xmm, sizeof(xmm));
+	ok &= xcomp_same_errno(x, "PTRACE_SETREGSET of NT_PRFPREG", 0,
+			       task_set_regset(pid, TASK_NT_PRFPREG, fx,
+					       sizeof(fx)));
+	memset(fx, 0, sizeof(fx));
+	task_get_regset(pid, TASK_NT_PRFPREG, fx, sizeof(fx));
+	ok &= xcomp_same_bytes(x, "XMM5", "in NT_PRFPREG", xmm,
+			       fx + TASK_XMM5_OFFSET, sizeof(xmm));
+	ok = ok && task_regset(x, pid, false, area);
+	memcpy(&bv, area + XF_HEADER_OFFSET, sizeof(bv));
+	ok &= xcomp_same(x, "XSTATE_BV", XF_FPSSE | XF_BIT(XF_YMM),
+			 bv & (XF_FPSSE | XF_BIT(XF_YMM)));
+	ok &= xcomp_same_bytes(x, "XMM5", "in NT_X86_XSTATE", xmm,
+			       area + TASK_XMM5_OFFSET, sizeof(xmm));
+	ok &= xcomp_same(x, "YMM0 as before", 0xc3,
+			 area[xf_cpuid(0xd, XF_YMM).ebx]);
+	ok = ok && task_step(x, pid, area, bv);
+	ok &= xcomp_same(x, "MXCSR that a debugger has set", wanted, t->mxcsr);
+	if (pid > 0)
+		task_end(pid);
+	return xcomp_verdict(xcomp_rule(x, ok,
+		"NT_PRFPREG is the x87 and SSE state of NT_X86_XSTATE"));
+}
+
+/* SDM, "Guidelines for Writing to the MXCSR Register" */
+static inline uint32_t task_mxcsr_mask(void)
+{
+	uint8_t *fx = xcomp_area();
+	uint32_t mask;
+
+	asm volatile("fxsave (%0)" : : "r" (fx) : "memory");
+	memcpy(&mask, fx + XCOMP_MXCSR_OFFSET + 4, sizeof(mask));
+	return mask ? mask : 0xffbf;
+}
+
+/* A regset with each reserved bit of MXCSR, with fewer bytes, and as it was */
+static inline bool task_refuses(struct xcomp *x, pid_t pid, int type,
+				uint8_t *area, size_t size, int short_errno)
+{
+	uint32_t supported = task_mxcsr_mask(), mxcsr, bad, now;
+	bool ok = true;
+	int i;
+
+	memcpy(&mxcsr, area + XCOMP_MXCSR_OFFSET, sizeof(mxcsr));
+	for (i = 0; i < 32; i++) {
+		bad = mxcsr | 1u << i;
+		if (supported & 1u << i)
+			continue;
+		memcpy(area + XCOMP_MXCSR_OFFSET, &bad, sizeof(bad));
+		ok &= xcomp_same_errno(x, "setting a reserved bit of MXCSR",
+				       EINVAL,
+				       task_set_regset(pid, type, area, size));
+	}
+	memcpy(area + XCOMP_MXCSR_OFFSET, &mxcsr, sizeof(mxcsr));
+	ok &= xcomp_same_errno(x, "setting less than all", short_errno,
+			       task_set_regset(pid, type, area, size - 8));
+	ok &= xcomp_same_errno(x, "PTRACE_GETREGSET", 0,
+			       task_get_regset(pid, type, area, size));
+	memcpy(&now, area + XCOMP_MXCSR_OFFSET, sizeof(now));
+	return ok & xcomp_same(x, "MXCSR after what was refused", mxcsr, now);
+}
+
+/*
+ * Verify that no reserved bit of MXCSR gets in: XRSTOR would fault on it when
+ * the task runs again.
+ */
+static inline int task_check_ptrace_refused(struct xcomp *x)
+{
+	size_t size = xf_standard_size(xf_xcr0());
+	struct task_traced *t;
+	uint8_t *area;
+	uint64_t bv;
+	bool ok;
+	pid_t pid;
+
+	if (!xf_xcr0())
+		return xcomp_skip(x, "no XSAVE");
+	area = xcomp_area();
+	pid = task_trace(x, &t);
+	ok = pid > 0 && task_regset(x, pid, false, area);
+	memcpy(&bv, area + XF_HEADER_OFFSET, sizeof(bv));
+	bv |= XF_BIT(XF_SSE);
+	memcpy(area + XF_HEADER_OFFSET, &bv, sizeof(bv));
+	ok = ok && task_refuses(x, pid, TASK_NT_XSTATE, area, size, EFAULT) &&
+	     task_refuses(x, pid, TASK_NT_PRFPREG, area, TASK_FX_SIZE, EINVAL);
+	if (pid > 0)
+		task_end(pid);
+	return xcomp_verdict(xcomp_rule(x, ok,
+		"a debugger sets no state that XRSTOR would fault on"));
+}
+
+/*
+ * Tell the SSP at each stop. Does not return, as its caller has no shadow stack,
+ * and calls nothing, as it may run on another one after a stop.
+ */
+static inline __noreturn void task_trap_on_shadow_stack(struct task_traced *t)
+{
+	for (;;)
+		asm volatile("xor %%eax, %%eax\n\t"
+			     ".byte 0xf3, 0x48, 0x0f, 0x1e, 0xc8\n\t"
+			     "mov %%rax, (%0)\n\t"
+			     "int3"
+			     : : "r" (&t->ssp) : "rax", "memory");
+}
+
+static inline void task_traced_with_ssp(struct xcomp *x, struct task_traced *t)
+{
+	if (x->have_amx && !xcomp_request(x, false))
+		_exit(KSFT_FAIL);
+	ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+	raise(SIGSTOP);
+	if (!xcomp_enable_shadow_stack())
+		_exit(KSFT_SKIP);
+	if (x->have_amx)
+		xf_use_amx();
+	task_trap_on_shadow_stack(t);
+}
+
+/* Let the child run until it stops or ends, and say its wait status. */
+static inline int task_go_on(pid_t pid)
+{
+	int status = 0;
+
+	ptrace(PTRACE_CONT, pid, NULL, NULL);
+	waitpid(pid, &status, 0);
+	return status;
+}
+
+/* A child that has stopped with a shadow stack: what can be read and set */
+static inline bool task_ssp_is(struct xcomp *x, pid_t pid, struct task_traced *t)
+{
+	const uint64_t ssp = t->ssp, bad[] = {
+		ssp + 1, ssp + 4, 1ull << 63, ~0ull << 47 & ~7ull, ~7ull
+	};
+	uint64_t value = 0, next = ssp - 8;
+	uint8_t *area = xcomp_area();
+	unsigned int i;
+	bool ok;
+
+	ok = xcomp_same_errno(x, "reading NT_X86_SHSTK", 0,
+			      task_get_regset(pid, TASK_NT_SHSTK, &value, 8));
+	ok &= xcomp_same(x, "SSP that a debugger sees", ssp, value);
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
+		value = bad[i];
+		ok &= xcomp_same_errno(x, "setting an SSP that cannot be",
+				       EINVAL,
+				       task_set_regset(pid, TASK_NT_SHSTK,
+						       &value, 8));
+	}
+	task_get_regset(pid, TASK_NT_SHSTK, &value, 8);
+	ok &= xcomp_same(x, "SSP after what was refused", ssp, value);
+
+	ok &= xcomp_same_errno(x, "setting NT_X86_SHSTK", 0,
+			       task_set_regset(pid, TASK_NT_SHSTK, &next, 8));
+	ok &= xcomp_same(x, "the child stops again", SIGTRAP,
+			 WSTOPSIG(task_go_on(pid)));
+	ok &= xcomp_same(x, "SSP that a debugger has set", next, t->ssp);
+	/* XSTATE_BV is 0: all that XCR0 has becomes initial. */
+	ok &= task_regset(x, pid, true, area);
+	ok &= xcomp_same(x, "the child stops once more", SIGTRAP,
+			 WSTOPSIG(task_go_on(pid)));
+	return ok & xcomp_same(x, "SSP after NT_X86_XSTATE was set", next,
+			       t->ssp);
+}
+
+/*
+ * Verify that a debugger sees and sets the SSP in a task's CET_USER, but none
+ * that would fault in the kernel, that a task without shadow stack has none, and
+ * that NT_X86_XSTATE leaves CET_USER alone. The task has used AMX, if it can.
+ */
+static inline int task_check_ptrace_ssp(struct xcomp *x)
+{
+	struct task_traced *t = mmap(NULL, sizeof(*t), PROT_READ | PROT_WRITE,
+				     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	uint64_t value;
+	int status;
+	bool ok;
+	pid_t pid;
+
+	if (t == MAP_FAILED)
+		return xcomp_error(x, "mmap");
+	fflush(stdout);
+	pid = fork();
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		task_traced_with_ssp(x, t);
+	}
+	waitpid(pid, &status, 0);
+	ok = xcomp_same(x, "the child stops", true, WIFSTOPPED(status));
+	status = task_get_regset(pid, TASK_NT_SHSTK, &value, 8);
+	if (ok && status != EINVAL)
+		ok &= xcomp_same_errno(x, "reading NT_X86_SHSTK without one",
+				       ENODEV, status);
+	status = task_go_on(pid);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
+		return xcomp_skip(x, "no user shadow stacks");
+	ok &= xcomp_same(x, "the child stops with a shadow stack", SIGTRAP,
+			 WIFSTOPPED(status) ? WSTOPSIG(status) : 0);
+	ok = ok && task_ssp_is(x, pid, t);
+	task_end(pid);
+	return xcomp_verdict(xcomp_rule(x, ok,
+		"NT_X86_SHSTK is the SSP of a task with a shadow stack"));
+}
+
+#endif /* SELFTESTS_X86_XSTATE_TASK_PTRACE_H */
