@@ -17,6 +17,7 @@
 #endif
 
 #define FRAME_MXCSR		0x5f80
+#define FRAME_FCW		0x77f
 #define FRAME_PKRU		0x55555554
 #define FRAME_FILL		0x3c
 
@@ -244,6 +245,15 @@ static int check_legacy(struct xcomp *x)
 	return result;
 }
 
+static void edit_fpsse(uint8_t *area, struct xcomp_sw_bytes *sw)
+{
+	const uint16_t fcw = FRAME_FCW;
+
+	edit_values(area, sw);
+	/* FSAVE's registers, where a frame has them, are those that count. */
+	memcpy(area - FRAME_AREA, &fcw, sizeof(fcw));
+}
+
 /*
  * Verify that programs that know nothing of XSTATE_BV can change x87 and SSE
  * registers that were initial.
@@ -251,16 +261,22 @@ static int check_legacy(struct xcomp *x)
 static int check_fpsse(struct xcomp *x)
 {
 	uint8_t *loaded = xcomp_pattern(), *saved;
+	const uint32_t initial = 0x1f80;
 	uint32_t mxcsr;
+	uint16_t fcw;
 	bool ok;
 
 	set_bv(loaded, get_bv(loaded) & ~XF_FPSSE);
-	saved = registers_after(x, loaded, edit_values);
+	/* XRSTOR loads it along with AVX, and XSAVE takes others for SSE. */
+	memcpy(loaded + XCOMP_MXCSR_OFFSET, &initial, sizeof(initial));
+	saved = registers_after(x, loaded, edit_fpsse);
 	ok = saved;
 	if (saved) {
 		fill_area(loaded);
 		memcpy(&mxcsr, saved + XCOMP_MXCSR_OFFSET, sizeof(mxcsr));
+		memcpy(&fcw, saved, sizeof(fcw));
 		ok = xcomp_same(x, "MXCSR", FRAME_MXCSR, mxcsr);
+		ok &= xcomp_same(x, "FCW", FRAME_FCW, fcw);
 		ok &= xcomp_same_bytes(x, "XMM", "as written to the frame",
 				       loaded + XCOMP_XMM_OFFSET,
 				       saved + XCOMP_XMM_OFFSET,
