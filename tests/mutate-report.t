@@ -8,7 +8,7 @@ set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/tap.sh"
 
-plan 57
+plan 62
 scratch
 out=$tmp/out
 mkdir -p "$out" "$tmp/patches"
@@ -237,6 +237,32 @@ ok "and the table that of the CPU" sh -c \
 rm "$out/killed/times"
 verdict "what is no verdict" "error   $unexpected: applying killed.patch: failed" \
 	"applying killed.patch: failed"
+
+# --- both suites beside each other ---
+
+# suite NAME VERDICT...: a table of mutants m1, m2, ...
+suite()
+{
+	mkdir -p "$tmp/$1"
+	echo "FAST=0" >"$tmp/$1/setup"
+	rows=''
+	n=0
+	for v in $2; do
+		n=$((n + 1))
+		rows="$rows${rows:+,}"'{"name": "m'$n'", "verdict": "'$v'", "expect": "killed", "files": ["a.c"],
+			"needs": "any", "subject": "s", "why": "", "kills": {"assertion": ["x"]}}'
+	done
+	echo '{"kernel": "7.3", "date": "2026-01-01", "mutants": ['"$rows"']}' >"$tmp/$1/table.json"
+}
+suite o "killed killed killed"
+suite u "killed crash survived"
+ok "detection" sh -c "lab/mutate-report detection '$tmp/o' '$tmp/u' >'$tmp/detection'"
+ok "the score of both" like "$tmp/detection" '^| all | 3 | 3 | 1 |$'
+ok "what does not count" like "$tmp/detection" 'this suite: none; upstream: 1 crash, 1 survived'
+nok "all runs were complete" like "$tmp/detection" 'FAST=1'
+echo "FAST=1" >"$tmp/o/setup"
+ok "or were not, and it says so" sh -c \
+	"lab/mutate-report detection '$tmp/o' '$tmp/u' | grep -q 'FAST=1'"
 
 # --- results are taken up again ---
 
