@@ -150,8 +150,8 @@ static inline int xcomp_check_request(struct xcomp *x)
 
 /*
  * Verify that KVM_X86_XCOMP_GUEST_SUPP is what the host has switched on and
- * KVM knows, that it does not depend on the permission, and that there is no
- * such thing in another group or by another number.
+ * KVM knows, that it does not depend on the permission, that KVM says that it
+ * has it, and that there is none in another group or by another number.
  */
 static inline int xcomp_check_guest_supp(struct xcomp *x)
 {
@@ -174,6 +174,13 @@ static inline int xcomp_check_guest_supp(struct xcomp *x)
 			       xkvm_attr(x->kvm, 0xffff, 0, &supp) ? errno : 0);
 	ok &= xcomp_same_errno(x, "attribute of no known number", ENXIO,
 			       xkvm_attr(x->kvm, 0, 0xffff, &supp) ? errno : 0);
+	ok &= xcomp_same_errno(x, "KVM_HAS_DEVICE_ATTR", 0,
+			       xkvm_has_attr(x->kvm, 0,
+					     KVM_X86_XCOMP_GUEST_SUPP) ?
+			       errno : 0);
+	ok &= xcomp_same_errno(x, "KVM_HAS_DEVICE_ATTR of no known number",
+			       ENXIO,
+			       xkvm_has_attr(x->kvm, 0, 0xffff) ? errno : 0);
 	return xcomp_verdict(ok);
 }
 

@@ -63,6 +63,14 @@ static inline int xkvm_attr(int kvm, uint32_t group, uint64_t nr,
 	return ioctl(kvm, KVM_GET_DEVICE_ATTR, &attr);
 }
 
+/* Whether KVM says that it has the attribute; 0 or -1 and errno */
+static inline int xkvm_has_attr(int kvm, uint32_t group, uint64_t nr)
+{
+	struct kvm_device_attr attr = { .group = group, .attr = nr };
+
+	return ioctl(kvm, KVM_HAS_DEVICE_ATTR, &attr);
+}
+
 /* KVM_X86_XCOMP_GUEST_SUPP of /dev/kvm */
 static inline int xkvm_guest_supp(int kvm, uint64_t *mask)
 {
