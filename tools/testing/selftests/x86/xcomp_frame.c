@@ -250,10 +250,8 @@ static int check_frame_tile(struct xcomp *x)
 /* 0 or the errno of a PTRACE_SETREGSET of @size bytes with XSTATE_BV @bv */
 static int set_xstate(pid_t pid, uint8_t *area, size_t size, uint64_t bv)
 {
-	struct iovec iov = { .iov_base = area, .iov_len = size };
-
 	memcpy(area + XF_HEADER_OFFSET, &bv, sizeof(bv));
-	return ptrace(PTRACE_SETREGSET, pid, XCOMP_NT_XSTATE, &iov) ? errno : 0;
+	return xcomp_set_regset(pid, XCOMP_NT_XSTATE, area, size);
 }
 
 /* The registers of a stopped child: their size, their mask, what can be set */

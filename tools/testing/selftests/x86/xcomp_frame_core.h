@@ -11,7 +11,6 @@
 
 #include "xcomp_regs.h"
 
-#define XCOMP_NT_XSTATE		0x202
 #define XCOMP_NT_XSAVE_LAYOUT	0x205
 
 /* An ELF file, as far as it takes to find its notes */

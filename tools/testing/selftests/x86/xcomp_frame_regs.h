@@ -181,12 +181,15 @@ static inline int xcomp_check_first_use_vcpu(struct xcomp *x)
 	return xcomp_check_first_use(x);
 }
 
-/* 0 where shadow stacks are off. The bytes are "rdsspq %rax". */
+/* rdsspq %rax */
+#define XCOMP_RDSSP		".byte 0xf3, 0x48, 0x0f, 0x1e, 0xc8\n\t"
+
+/* 0 where shadow stacks are off */
 static inline uint64_t xcomp_ssp(void)
 {
 	uint64_t ssp = 0;
 
-	asm volatile(".byte 0xf3, 0x48, 0x0f, 0x1e, 0xc8" : "+a" (ssp));
+	asm volatile(XCOMP_RDSSP : "+a" (ssp));
 	return ssp;
 }
 

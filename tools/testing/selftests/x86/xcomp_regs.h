@@ -6,7 +6,13 @@
 #ifndef SELFTESTS_X86_XCOMP_REGS_H
 #define SELFTESTS_X86_XCOMP_REGS_H
 
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+
 #include "xcomp_host.h"
+
+/* The XSAVE area of a task, to its debugger and in a core dump */
+#define XCOMP_NT_XSTATE		0x202
 
 #define XCOMP_MXCSR_OFFSET	24
 #define XCOMP_ST_OFFSET		32
@@ -36,6 +42,24 @@ struct xcomp_sw_bytes {
 	uint64_t xfeatures;
 	uint32_t xstate_size;
 };
+
+/* 0 or the errno of setting register set @type of a stopped child */
+static inline int xcomp_set_regset(pid_t pid, int type, void *from, size_t size)
+{
+	struct iovec iov = { from, size };
+
+	return ptrace(PTRACE_SETREGSET, pid, type, &iov) ? errno : 0;
+}
+
+/* The same of reading it; ENODATA if it has another size */
+static inline int xcomp_get_regset(pid_t pid, int type, void *to, size_t size)
+{
+	struct iovec iov = { to, size };
+
+	if (ptrace(PTRACE_GETREGSET, pid, type, &iov))
+		return errno;
+	return iov.iov_len == size ? 0 : ENODATA;
+}
 
 static inline void xcomp_xsave(uint8_t *area, uint64_t mask)
 {

@@ -63,8 +63,8 @@ static void set_bv(uint8_t *area, uint64_t bv)
 	memcpy(area + XF_HEADER_OFFSET, &bv, sizeof(bv));
 }
 
-/* Make the components of @mask what they are with a bit of 0 in XSTATE_BV. */
-static void make_initial(uint8_t *area, uint64_t mask)
+/* Fill the components of @mask; with 0 they are what they are initially. */
+static void set_components(uint8_t *area, uint64_t mask, uint8_t fill)
 {
 	struct xf_regs r;
 	int i;
@@ -72,7 +72,7 @@ static void make_initial(uint8_t *area, uint64_t mask)
 	for (i = XF_YMM; i < 63; i++) {
 		r = xf_cpuid(0xd, i);
 		if (mask & XF_BIT(i))
-			memset(area + r.ebx, 0, r.eax);
+			memset(area + r.ebx, fill, r.eax);
 	}
 }
 
@@ -90,7 +90,7 @@ static uint8_t *registers_after(struct xcomp *x, const uint8_t *loaded,
 	stack_t ss = { .ss_size = STACK_PAGES * 4096 };
 	uint8_t *saved = xcomp_area();
 
-	/* Poison is no magic number, wherever the kernel looks for one. */
+	/* Zeros are no magic number, wherever the kernel looks for one. */
 	ss.ss_sp = xf_guarded(ss.ss_size + ABOVE, 0);
 	edit = fn;
 	if (sigaltstack(&ss, NULL) || sigaction(SIGUSR1, &action, NULL) ||
@@ -114,19 +114,12 @@ static int becomes(struct xcomp *x, const char *when, const uint8_t *wanted,
 
 static void fill_area(uint8_t *area)
 {
-	uint64_t mask = COMPONENTS_AFTER_SSE & ~XF_BIT(XF_PKRU);
 	const uint32_t mxcsr = FRAME_MXCSR, pkru = FRAME_PKRU;
-	struct xf_regs r;
-	int i;
 
 	memcpy(area + XCOMP_MXCSR_OFFSET, &mxcsr, sizeof(mxcsr));
 	memset(area + XCOMP_XMM_OFFSET, FRAME_FILL, XCOMP_XMM_SIZE);
-	for (i = XF_YMM; i < 63; i++) {
-		r = xf_cpuid(0xd, i);
-		if (mask & XF_BIT(i))
-			memset(area + r.ebx, FRAME_FILL,
-			       xcomp_component_size(i));
-	}
+	set_components(area, COMPONENTS_AFTER_SSE & ~XF_BIT(XF_PKRU),
+		       FRAME_FILL);
 	if (xf_xcr0() & XF_BIT(XF_PKRU))
 		memcpy(area + xf_cpuid(0xd, XF_PKRU).ebx, &pkru, sizeof(pkru));
 }
@@ -158,7 +151,7 @@ static int check_bv(struct xcomp *x)
 {
 	uint8_t *wanted = xcomp_pattern();
 
-	make_initial(wanted, COMPONENTS_AFTER_SSE);
+	set_components(wanted, COMPONENTS_AFTER_SSE, 0);
 	return becomes(x, "without their bits in XSTATE_BV", wanted, edit_bv,
 		       "what is not in XSTATE_BV of a frame becomes initial");
 }
@@ -174,7 +167,7 @@ static int check_xfeatures(struct xcomp *x)
 {
 	uint8_t *wanted = xcomp_pattern();
 
-	make_initial(wanted, COMPONENTS_AFTER_SSE);
+	set_components(wanted, COMPONENTS_AFTER_SSE, 0);
 	return becomes(x, "without their bits in xfeatures", wanted,
 		       edit_xfeatures,
 		       "what is not in xfeatures of a frame becomes initial");
@@ -237,7 +230,7 @@ static int check_legacy(struct xcomp *x)
 	int result = KSFT_PASS;
 	unsigned int i;
 
-	make_initial(wanted, COMPONENTS_AFTER_SSE);
+	set_components(wanted, COMPONENTS_AFTER_SSE, 0);
 	for (i = 0; i < ARRAY_SIZE(rows); i++)
 		if (becomes(x, rows[i].when, wanted, rows[i].fn,
 			    "a frame that is no XSAVE area has x87 and SSE only"))
@@ -381,6 +374,8 @@ static int check_refused(struct xcomp *x)
 		pid = fork();
 		if (!pid) {
 			signal(SIGSEGV, SIG_DFL);
+			/* No core dump */
+			prctl(PR_SET_DUMPABLE, 0);
 			registers_after(x, xcomp_pattern(), rows[i].fn);
 			_exit(KSFT_PASS);
 		}

@@ -6,14 +6,10 @@
 #ifndef SELFTESTS_X86_XSTATE_TASK_PTRACE_H
 #define SELFTESTS_X86_XSTATE_TASK_PTRACE_H
 
-#include <sys/ptrace.h>
-#include <sys/uio.h>
-
 #include "xcomp_frame_regs.h"
 #include "xstate_task.h"
 
 #define TASK_NT_PRFPREG		2
-#define TASK_NT_XSTATE		0x202
 #define TASK_NT_SHSTK		0x204
 
 /* FXSAVE's area, and XMM5 in it: SDM, "Layout of the FXSAVE Area" */
@@ -28,8 +24,9 @@ struct task_traced {
 	uint64_t ssp;
 };
 
-static inline void task_is_traced(struct task_traced *t)
+static inline void task_is_traced(struct xcomp *x, struct task_traced *t)
 {
+	(void)x;
 	if (task_has_pkru())
 		task_wrpkru(TASK_PKRU_MINE);
 	ptrace(PTRACE_TRACEME, 0, NULL, NULL);
@@ -40,8 +37,10 @@ static inline void task_is_traced(struct task_traced *t)
 	}
 }
 
-/* Start such a child, and wait until it stops. */
-static inline pid_t task_trace(struct xcomp *x, struct task_traced **t)
+/* Start a child that is @body, and wait until it stops. */
+static inline pid_t task_trace(struct xcomp *x, struct task_traced **t,
+			       void (*body)(struct xcomp *x,
+					    struct task_traced *t))
 {
 	int status;
 	pid_t pid;
@@ -54,7 +53,7 @@ static inline pid_t task_trace(struct xcomp *x, struct task_traced **t)
 	pid = fork();
 	if (!pid) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		task_is_traced(*t);
+		body(x, *t);
 	}
 	if (waitpid(pid, &status, 0) == pid && WIFSTOPPED(status))
 		return pid;
@@ -65,25 +64,30 @@ static inline pid_t task_trace(struct xcomp *x, struct task_traced **t)
 static inline bool task_regset(struct xcomp *x, pid_t pid, bool set,
 			       uint8_t *area)
 {
-	struct iovec iov = { area, xf_standard_size(xf_xcr0()) };
+	size_t size = xf_standard_size(xf_xcr0());
+	int error = set ? xcomp_set_regset(pid, XCOMP_NT_XSTATE, area, size) :
+			  xcomp_get_regset(pid, XCOMP_NT_XSTATE, area, size);
 
-	if (!ptrace(set ? PTRACE_SETREGSET : PTRACE_GETREGSET, pid,
-		    TASK_NT_XSTATE, &iov))
-		return true;
-	xcomp_error(x, set ? "PTRACE_SETREGSET" : "PTRACE_GETREGSET");
-	return false;
+	return xcomp_same_errno(x, set ? "setting NT_X86_XSTATE" :
+				"reading NT_X86_XSTATE", 0, error);
+}
+
+/* Let the child run until it stops or ends, and say its wait status. */
+static inline int task_go_on(pid_t pid)
+{
+	int status = 0;
+
+	ptrace(PTRACE_CONT, pid, NULL, NULL);
+	waitpid(pid, &status, 0);
+	return status;
 }
 
 /* Let the child set XSTATE_BV and go on to its next stop. */
 static inline bool task_step(struct xcomp *x, pid_t pid, uint8_t *area,
 			     uint64_t bv)
 {
-	int status;
-
 	memcpy(area + XF_HEADER_OFFSET, &bv, sizeof(bv));
-	return task_regset(x, pid, true, area) &&
-	       !ptrace(PTRACE_CONT, pid, NULL, NULL) &&
-	       waitpid(pid, &status, 0) == pid && WIFSTOPPED(status);
+	return task_regset(x, pid, true, area) && WIFSTOPPED(task_go_on(pid));
 }
 
 static inline void task_end(pid_t pid)
@@ -109,7 +113,7 @@ static inline int task_check_ptrace_pkru(struct xcomp *x)
 		return xcomp_skip(x, "no protection keys");
 	area = xcomp_area();
 	at = area + xf_cpuid(0xd, XF_PKRU).ebx;
-	pid = task_trace(x, &t);
+	pid = task_trace(x, &t, task_is_traced);
 	ok = pid > 0 && task_regset(x, pid, false, area);
 	memcpy(&bv, area + XF_HEADER_OFFSET, sizeof(bv));
 	memcpy(&pkru, at, sizeof(pkru));
@@ -138,7 +142,7 @@ static inline int task_check_ptrace_mxcsr(struct xcomp *x)
 	if (!xf_xcr0())
 		return xcomp_skip(x, "no XSAVE");
 	area = xcomp_area();
-	pid = task_trace(x, &t);
+	pid = task_trace(x, &t, task_is_traced);
 	ok = pid > 0;
 	memcpy(area + XCOMP_MXCSR_OFFSET, &wanted, sizeof(wanted));
 	ok = ok && task_step(x, pid, area, XF_BIT(XF_SSE));
@@ -160,23 +164,6 @@ static inline int task_check_ptrace_mxcsr(struct xcomp *x)
 		"MXCSR belongs to SSE and AVX state"));
 }
 
-/* 0 or the errno of PTRACE_SETREGSET, or of PTRACE_GETREGSET */
-static inline int task_set_regset(pid_t pid, int type, void *from, size_t size)
-{
-	struct iovec iov = { from, size };
-
-	return ptrace(PTRACE_SETREGSET, pid, type, &iov) ? errno : 0;
-}
-
-static inline int task_get_regset(pid_t pid, int type, void *to, size_t size)
-{
-	struct iovec iov = { to, size };
-
-	if (ptrace(PTRACE_GETREGSET, pid, type, &iov))
-		return errno;
-	return iov.iov_len == size ? 0 : ENODATA;
-}
-
 /*
  * Verify that a debugger's NT_PRFPREG is the x87 and SSE state that
  * NT_X86_XSTATE has too, and sets that and nothing else.
@@ -195,21 +182,21 @@ static inline int task_check_ptrace_fx(struct xcomp *x)
 	area = xcomp_area();
 	memset(xmm, 0x5e, sizeof(xmm));
 	memset(area + xf_cpuid(0xd, XF_YMM).ebx, 0xc3, TASK_XMM_SIZE);
-	pid = task_trace(x, &t);
+	pid = task_trace(x, &t, task_is_traced);
 	/* Only AVX is in use, x87 and SSE are initial. */
 	ok = pid > 0 && task_step(x, pid, area, 0);
 	memcpy(area + XF_HEADER_OFFSET, &bv, sizeof(bv));
 	ok = ok && task_regset(x, pid, true, area);
 	ok &= xcomp_same_errno(x, "PTRACE_GETREGSET of NT_PRFPREG", 0,
-			       task_get_regset(pid, TASK_NT_PRFPREG, fx,
-					       sizeof(fx)));
+			       xcomp_get_regset(pid, TASK_NT_PRFPREG, fx,
+						sizeof(fx)));
 	memcpy(fx + XCOMP_MXCSR_OFFSET, &wanted, sizeof(wanted));
 	memcpy(fx + TASK_XMM5_OFFSET, xmm, sizeof(xmm));
 	ok &= xcomp_same_errno(x, "PTRACE_SETREGSET of NT_PRFPREG", 0,
-			       task_set_regset(pid, TASK_NT_PRFPREG, fx,
-					       sizeof(fx)));
+			       xcomp_set_regset(pid, TASK_NT_PRFPREG, fx,
+						sizeof(fx)));
 	memset(fx, 0, sizeof(fx));
-	task_get_regset(pid, TASK_NT_PRFPREG, fx, sizeof(fx));
+	xcomp_get_regset(pid, TASK_NT_PRFPREG, fx, sizeof(fx));
 	ok &= xcomp_same_bytes(x, "XMM5", "in NT_PRFPREG", xmm,
 			       fx + TASK_XMM5_OFFSET, sizeof(xmm));
 	ok = ok && task_regset(x, pid, false, area);
@@ -220,7 +207,7 @@ static inline int task_check_ptrace_fx(struct xcomp *x)
 			       area + TASK_XMM5_OFFSET, sizeof(xmm));
 	ok &= xcomp_same(x, "YMM0 as before", 0xc3,
 			 area[xf_cpuid(0xd, XF_YMM).ebx]);
-	ok = ok && task_step(x, pid, area, bv);
+	ok = ok && WIFSTOPPED(task_go_on(pid));
 	ok &= xcomp_same(x, "MXCSR that a debugger has set", wanted, t->mxcsr);
 	if (pid > 0)
 		task_end(pid);
@@ -255,13 +242,13 @@ static inline bool task_refuses(struct xcomp *x, pid_t pid, int type,
 		memcpy(area + XCOMP_MXCSR_OFFSET, &bad, sizeof(bad));
 		ok &= xcomp_same_errno(x, "setting a reserved bit of MXCSR",
 				       EINVAL,
-				       task_set_regset(pid, type, area, size));
+				       xcomp_set_regset(pid, type, area, size));
 	}
 	memcpy(area + XCOMP_MXCSR_OFFSET, &mxcsr, sizeof(mxcsr));
 	ok &= xcomp_same_errno(x, "setting less than all", short_errno,
-			       task_set_regset(pid, type, area, size - 8));
+			       xcomp_set_regset(pid, type, area, size - 8));
 	ok &= xcomp_same_errno(x, "PTRACE_GETREGSET", 0,
-			       task_get_regset(pid, type, area, size));
+			       xcomp_get_regset(pid, type, area, size));
 	memcpy(&now, area + XCOMP_MXCSR_OFFSET, sizeof(now));
 	return ok & xcomp_same(x, "MXCSR after what was refused", mxcsr, now);
 }
@@ -282,12 +269,12 @@ static inline int task_check_ptrace_refused(struct xcomp *x)
 	if (!xf_xcr0())
 		return xcomp_skip(x, "no XSAVE");
 	area = xcomp_area();
-	pid = task_trace(x, &t);
+	pid = task_trace(x, &t, task_is_traced);
 	ok = pid > 0 && task_regset(x, pid, false, area);
 	memcpy(&bv, area + XF_HEADER_OFFSET, sizeof(bv));
 	bv |= XF_BIT(XF_SSE);
 	memcpy(area + XF_HEADER_OFFSET, &bv, sizeof(bv));
-	ok = ok && task_refuses(x, pid, TASK_NT_XSTATE, area, size, EFAULT) &&
+	ok = ok && task_refuses(x, pid, XCOMP_NT_XSTATE, area, size, EFAULT) &&
 	     task_refuses(x, pid, TASK_NT_PRFPREG, area, TASK_FX_SIZE, EINVAL);
 	if (pid > 0)
 		task_end(pid);
@@ -303,7 +290,7 @@ static inline __noreturn void task_trap_on_shadow_stack(struct task_traced *t)
 {
 	for (;;)
 		asm volatile("xor %%eax, %%eax\n\t"
-			     ".byte 0xf3, 0x48, 0x0f, 0x1e, 0xc8\n\t"
+			     XCOMP_RDSSP
 			     "mov %%rax, (%0)\n\t"
 			     "int3"
 			     : : "r" (&t->ssp) : "rax", "memory");
@@ -322,16 +309,6 @@ static inline void task_traced_with_ssp(struct xcomp *x, struct task_traced *t)
 	task_trap_on_shadow_stack(t);
 }
 
-/* Let the child run until it stops or ends, and say its wait status. */
-static inline int task_go_on(pid_t pid)
-{
-	int status = 0;
-
-	ptrace(PTRACE_CONT, pid, NULL, NULL);
-	waitpid(pid, &status, 0);
-	return status;
-}
-
 /* A child that has stopped with a shadow stack: what can be read and set */
 static inline bool task_ssp_is(struct xcomp *x, pid_t pid, struct task_traced *t)
 {
@@ -344,20 +321,20 @@ static inline bool task_ssp_is(struct xcomp *x, pid_t pid, struct task_traced *t
 	bool ok;
 
 	ok = xcomp_same_errno(x, "reading NT_X86_SHSTK", 0,
-			      task_get_regset(pid, TASK_NT_SHSTK, &value, 8));
+			      xcomp_get_regset(pid, TASK_NT_SHSTK, &value, 8));
 	ok &= xcomp_same(x, "SSP that a debugger sees", ssp, value);
 	for (i = 0; i < ARRAY_SIZE(bad); i++) {
 		value = bad[i];
 		ok &= xcomp_same_errno(x, "setting an SSP that cannot be",
 				       EINVAL,
-				       task_set_regset(pid, TASK_NT_SHSTK,
-						       &value, 8));
+				       xcomp_set_regset(pid, TASK_NT_SHSTK,
+							&value, 8));
 	}
-	task_get_regset(pid, TASK_NT_SHSTK, &value, 8);
+	xcomp_get_regset(pid, TASK_NT_SHSTK, &value, 8);
 	ok &= xcomp_same(x, "SSP after what was refused", ssp, value);
 
 	ok &= xcomp_same_errno(x, "setting NT_X86_SHSTK", 0,
-			       task_set_regset(pid, TASK_NT_SHSTK, &next, 8));
+			       xcomp_set_regset(pid, TASK_NT_SHSTK, &next, 8));
 	ok &= xcomp_same(x, "the child stops again", SIGTRAP,
 			 WSTOPSIG(task_go_on(pid)));
 	ok &= xcomp_same(x, "SSP that a debugger has set", next, t->ssp);
@@ -376,29 +353,21 @@ static inline bool task_ssp_is(struct xcomp *x, pid_t pid, struct task_traced *t
  */
 static inline int task_check_ptrace_ssp(struct xcomp *x)
 {
-	struct task_traced *t = mmap(NULL, sizeof(*t), PROT_READ | PROT_WRITE,
-				     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct task_traced *t;
 	uint64_t value;
+	bool ok = true;
 	int status;
-	bool ok;
 	pid_t pid;
 
-	if (t == MAP_FAILED)
-		return xcomp_error(x, "mmap");
-	fflush(stdout);
-	pid = fork();
-	if (!pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		task_traced_with_ssp(x, t);
-	}
-	waitpid(pid, &status, 0);
-	ok = xcomp_same(x, "the child stops", true, WIFSTOPPED(status));
-	status = task_get_regset(pid, TASK_NT_SHSTK, &value, 8);
-	if (ok && status != EINVAL)
+	pid = task_trace(x, &t, task_traced_with_ssp);
+	if (pid < 0)
+		return KSFT_FAIL;
+	status = xcomp_get_regset(pid, TASK_NT_SHSTK, &value, 8);
+	if (status != EINVAL)
 		ok &= xcomp_same_errno(x, "reading NT_X86_SHSTK without one",
 				       ENODEV, status);
 	status = task_go_on(pid);
-	if (WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
+	if (ok && WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
 		return xcomp_skip(x, "no user shadow stacks");
 	ok &= xcomp_same(x, "the child stops with a shadow stack", SIGTRAP,
 			 WIFSTOPPED(status) ? WSTOPSIG(status) : 0);
