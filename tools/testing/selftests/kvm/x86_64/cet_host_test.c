@@ -197,7 +197,7 @@ static void set_up_host(struct cet_guest *f, int nr)
 	vcpu_arch_set_entry_point(h->vcpu, guest_busy_code);
 	vcpu_args_set(h->vcpu, 1, (u64)nr);
 	h->busy = addr_gva2hva(f->vcpu->vm, (gva_t)&busy[nr]);
-	h->busy->xcr0 = xregs_mask(xcomp_guest_xcr0(&h->x));
+	h->busy->xcr0 = xregs_guest_xcr0(&h->x);
 	/* The second guest leaves IA32_XSS alone, unlike the host. */
 	if (h->x.shstk_on && !nr)
 		h->busy->xss = xregs_mask(xcomp_guest_xss(&h->x));

@@ -91,7 +91,7 @@ FIXTURE_SETUP(nested_regs)
 		SKIP(return, "XSAVES is not in guest CPUID");
 	self->vcpu = nested_guest(x, l1_code, &vmx);
 	self->n = addr_gva2hva(self->vcpu->vm, (gva_t)&nested);
-	self->n->mask = xregs_mask(xcomp_guest_xcr0(x) | xcomp_guest_xss(x));
+	self->n->mask = xregs_guest_xcr0(x) | xregs_mask(xcomp_guest_xss(x));
 	for (i = 0; i < ARRAY_SIZE(self->n->regs); i++)
 		xregs_fill(&self->n->regs[i], i + 1);
 	if (xcomp_guest_xss(x))

@@ -66,7 +66,7 @@ FIXTURE_SETUP(xfd_err)
 	xstate_enable(x, self->vcpus[1]);
 	xstate_enable(x, self->vcpus[0]);
 	self->guests = addr_gva2hva(self->vm, (gva_t)&guests);
-	self->guests->xcr0 = xregs_mask(xcomp_guest_xcr0(x));
+	self->guests->xcr0 = xregs_guest_xcr0(x);
 	xstate_tile_config(self->guests->tilecfg);
 }
 

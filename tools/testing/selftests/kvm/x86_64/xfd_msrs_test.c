@@ -184,7 +184,7 @@ static struct guest *run_guest(struct xcomp *x, struct kvm_vm **vm)
 	struct guest *g = addr_gva2hva(vcpu->vm, (gva_t)&guest);
 
 	*vm = vcpu->vm;
-	g->xcr0 = xregs_mask(xcomp_guest_xcr0(x));
+	g->xcr0 = xregs_guest_xcr0(x);
 	xstate_run(vcpu, UCALL_DONE);
 	return g;
 }

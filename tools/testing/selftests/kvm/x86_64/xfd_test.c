@@ -184,7 +184,7 @@ static void share(struct xcomp *x, struct kvm_vm *vm, struct guest **shared)
 	u32 i;
 
 	for (i = 0; i < ARRAY_SIZE(guests); i++) {
-		g[i].xcr0 = xregs_mask(xcomp_guest_xcr0(x));
+		g[i].xcr0 = xregs_guest_xcr0(x);
 		g[i].xss = xregs_mask(xcomp_guest_xss(x));
 		xregs_fill(&g[i].regs, i + 1);
 	}

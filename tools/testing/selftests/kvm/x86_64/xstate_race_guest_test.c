@@ -224,7 +224,7 @@ static void check_disturbed(struct __test_metadata *_metadata, struct xcomp *x,
 	for (i = 0; i < NR_VCPUS; i++) {
 		xstate_enable(x, vcpus[i]);
 		vcpu_args_set(vcpus[i], 1, (u64)i);
-		g[i].xcr0 = xregs_mask(xcomp_guest_xcr0(x));
+		g[i].xcr0 = xregs_guest_xcr0(x);
 		g[i].xss = x->shstk_on ? xregs_mask(xcomp_guest_xss(x)) : 0;
 		xregs_fill(&g[i].regs, i + 1);
 		runners[i].vcpu = vcpus[i];

@@ -204,7 +204,7 @@ TEST_F(xstate_restore, guest)
 		SKIP(return, "XSAVES is not in guest CPUID");
 	vcpu = xstate_guest(x, guest_code);
 	g = addr_gva2hva(vcpu->vm, (gva_t)&guest);
-	g->xcr0 = xregs_mask(xcomp_guest_xcr0(x));
+	g->xcr0 = xregs_guest_xcr0(x);
 	g->xss = x->shstk_on ? xregs_mask(xcomp_guest_xss(x)) : 0;
 
 	vcpu = move_guest(vcpu, 3, vcpu_load_state);

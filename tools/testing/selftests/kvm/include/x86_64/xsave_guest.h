@@ -134,7 +134,7 @@ static inline const char *xsave_guest_begin(struct xsave_guest *g,
 		return "KVM offers no guest CET";
 	g->taint = xf_taint();
 	g->insns = xkvm_cpuid(xcomp_unpermitted, 0xd, 1).eax;
-	g->xcr0 = xregs_mask(xcomp_guest_xcr0(x));
+	g->xcr0 = xregs_guest_xcr0(x);
 	g->xss = xregs_mask(xcomp_guest_xss(x));
 	return NULL;
 }

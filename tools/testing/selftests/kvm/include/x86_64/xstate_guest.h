@@ -7,7 +7,7 @@
 #define SELFTEST_KVM_XSTATE_GUEST_H
 
 #include "kvm_compat.h"
-#include "../../../x86/xfeature.h"
+#include "xstate_vcpu.h"
 
 /* Larger than any area of the components below, checked by xregs_mask() */
 #define XAREA_SIZE		16384
@@ -180,6 +180,19 @@ static inline u64 xregs_mask(u64 mask)
 	return mask & XREGS_ALL;
 }
 
+/*
+ * Those components of the guest's XCR0 that it can load into registers. Without
+ * EPT, KVM offers no PKU, so that no instruction writes PKRU, but XCR0 may have
+ * it all the same (see kvm_set_cpu_caps()).
+ */
+static inline u64 xregs_guest_xcr0(struct xcomp *x)
+{
+	bool pku = xkvm_cpuid(xcomp_unpermitted, 7, 0).ecx &
+		   XCOMP_CPUID_7_ECX_PKU;
+
+	return xregs_mask(xcomp_guest_xcr0(x)) & ~(pku ? 0 : XF_BIT(XF_PKRU));
+}
+
 /* Where component @nr lies; @format is XCOMP_BV, or 0 for the standard one. */
 static inline u32 xarea_offset(u64 format, int nr)
 {
@@ -317,11 +330,12 @@ static inline bool xarea_same(const char *what, const char *field, u64 wanted,
 
 /* ---- guest ---- */
 
-/* Have XSAVE, all components in @xcr0, and the instructions for PKRU. */
+/* Have XSAVE, all components in @xcr0, and what instructions there are for PKRU. */
 static inline void guest_enable(u64 xcr0)
 {
-	set_cr4(get_cr4() | X86_CR4_OSXSAVE |
-		(xcr0 & XF_BIT(XF_PKRU) ? X86_CR4_PKE : 0));
+	bool pku = xcr0 & XF_BIT(XF_PKRU) && this_cpu_has(X86_FEATURE_PKU);
+
+	set_cr4(get_cr4() | X86_CR4_OSXSAVE | (pku ? X86_CR4_PKE : 0));
 	xsetbv(0, xcr0);
 }
 
