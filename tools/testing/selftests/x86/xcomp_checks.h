@@ -75,10 +75,17 @@ static inline uint64_t xcomp_offered_xcr0(struct xcomp *x,
 	return mask;
 }
 
+/* Open /dev/kvm if what KVM offers can be told from what the host has. */
+static inline bool xcomp_open_whole_kvm(struct xcomp *x)
+{
+	x->reason = xcomp_half_kvm;
+	return !x->reason && xcomp_open_kvm(x);
+}
+
 /* Open /dev/kvm and get CPUID as this process is offered it. */
 static inline int xcomp_supported(struct xcomp *x, struct kvm_cpuid2 **c)
 {
-	if (!xcomp_open_kvm(x))
+	if (!xcomp_open_whole_kvm(x))
 		return KSFT_SKIP;
 	*c = xkvm_supported_cpuid(x->kvm);
 	if (!*c)
@@ -159,7 +166,7 @@ static inline int xcomp_check_guest_supp(struct xcomp *x)
 	uint64_t supp, xcr0 = xf_xcr0() & xf_cpu_user_mask();
 	bool ok = true;
 
-	if (!xcomp_open_kvm(x))
+	if (!xcomp_open_whole_kvm(x))
 		return KSFT_SKIP;
 	if (xkvm_guest_supp(x->kvm, &supp))
 		return errno == ENXIO || errno == ENOTTY ?

@@ -65,6 +65,9 @@ struct xcomp_check {
 static struct kvm_cpuid2 *xcomp_unpermitted;
 static const char *xcomp_no_kvm;
 
+/* Why no rule on AMX guests holds for this KVM; xcomp_init() finds out */
+static const char *xcomp_half_kvm;
+
 static inline int xcomp_skip(struct xcomp *x, const char *reason)
 {
 	x->reason = reason;
@@ -384,6 +387,7 @@ static inline int xcomp_after_exec(int argc, char **argv,
 static inline void xcomp_init(void)
 {
 	int kvm = xkvm_open();
+	uint64_t supp = 0;
 
 	if (kvm < 0) {
 		xcomp_no_kvm = xkvm_absent();
@@ -392,6 +396,12 @@ static inline void xcomp_init(void)
 	xcomp_unpermitted = xkvm_supported_cpuid(kvm);
 	if (!xcomp_unpermitted)
 		xcomp_no_kvm = "KVM_GET_SUPPORTED_CPUID does not work";
+	/* With VMX or SVM, KVM has to know all of AMX that the host uses. */
+	if (!xkvm_runs_guests() && !xkvm_guest_supp(kvm, &supp) &&
+	    xf_xcr0() & ~supp & XF_XTILE) {
+		xcomp_half_kvm = "KVM without VMX or SVM knows no AMX";
+		xcomp_no_kvm = xcomp_half_kvm;
+	}
 	close(kvm);
 }
 

@@ -172,7 +172,7 @@ static inline int xcomp_check_first_use_vcpu(struct xcomp *x)
 {
 	if (!x->have_amx)
 		return xcomp_skip(x, XCOMP_NO_AMX);
-	if (!xcomp_open_kvm(x))
+	if (!xcomp_open_whole_kvm(x))
 		return KSFT_SKIP;
 	x->amx = true;
 	if (!xcomp_request(x, true) || xcomp_vcpu(x) ||

@@ -12,7 +12,7 @@
 /* Permission, and a VM without vCPU */
 static inline int pasid_prepare_vm(struct xcomp *x)
 {
-	if (!xcomp_open_kvm(x))
+	if (!xcomp_open_whole_kvm(x))
 		return KSFT_SKIP;
 	x->amx = x->have_amx;
 	return xcomp_verdict(xcomp_request(x, true) && xcomp_make_vm(x, false));

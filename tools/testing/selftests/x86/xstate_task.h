@@ -131,7 +131,7 @@ static inline int task_check_freed(struct xcomp *x)
 	ok = xcomp_request(x, false);
 	ok &= task_frees(x, task_use_amx_and_exit, larger,
 			 "tasks that have used AMX");
-	if (xcomp_open_kvm(x)) {
+	if (xcomp_open_whole_kvm(x)) {
 		x->amx = true;
 		ok &= xcomp_request(x, true);
 		ok &= task_frees(x, task_make_vcpu_and_close, smaller,
