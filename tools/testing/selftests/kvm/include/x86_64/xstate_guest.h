@@ -183,7 +183,7 @@ static inline u64 xregs_mask(u64 mask)
 /*
  * Those components of the guest's XCR0 that it can load into registers. Without
  * EPT, KVM offers no PKU, so that no instruction writes PKRU, but XCR0 may have
- * it all the same (see kvm_set_cpu_caps()).
+ * it all the same (see "PKU not yet implemented" in KVM's cpuid.c).
  */
 static inline u64 xregs_guest_xcr0(struct xcomp *x)
 {
