@@ -8,7 +8,7 @@ set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/tap.sh"
 
-plan 62
+plan 64
 scratch
 out=$tmp/out
 mkdir -p "$out" "$tmp/patches"
@@ -175,6 +175,22 @@ printf '{"files": ["%s"], "kills": {"assertion": ["perm_test:x.a"]}}\n' \
 is "those that kill mutants of the same file before others" "$(order)" "kvm/perm_test 14 kvm/more_test 14 "
 rm "$out/table.json" "$out/other.json"
 
+known=upstream/x86/test_shadow_stack_64
+# known_failure: what lab/upstream-known knows of it
+known_failure()
+{
+	printf '[FAIL]\tUserfaultfd test\n' | program $known 1
+}
+run baseline
+known_failure
+results 'ok 1 y.a' 'ok 2 y.b' | program kvm/more_test 0
+end_run
+is "one that fails anyway goes last" "$(order)" "kvm/more_test 14 $known 14 "
+run baseline
+results 'ok 1 x.a' 'ok 2 x.b # SKIP no AMX' | program kvm/perm_test 0
+results 'ok 1 y.a' 'not ok 2 y.b # XFAIL known' | program kvm/more_test 0
+end_run
+
 # mutant EXITCODE: a run in which only the first program may differ, from stdin
 mutant()
 {
@@ -228,6 +244,21 @@ run killed
 printf '1..2\nnot ok 1 x.a\n' | program kvm/perm_test ''
 echo 'the host hung: no end after 50 s of CPU time' >"$dir/status"
 verdict "what came before a hang counts" "killed   killed: assertion: perm_test:x.a; hang: the host hung: no end after 50 s of CPU time"
+
+mv "$out/baseline" "$tmp/"
+run baseline
+known_failure
+results 'ok 1 x.a' 'ok 2 x.b' | program kvm/perm_test 0
+end_run
+run killed
+known_failure
+echo "@lab stop $known" >>"$dir/results.log"
+end_run
+printf '%s\n' $known kvm/perm_test >"$dir/programs"
+verdict "an end before all programs ran is no survival" \
+	"error   $unexpected: nothing failed, but these never ran: kvm/perm_test"
+rm -r "$out/baseline"
+mv "$tmp/baseline" "$out/"
 
 printf '100 108 125\n0m0.5s 0m0.1s\n1m2.25s 0m3.5s\n' >"$out/killed/times"
 lab/mutate-report verdict "$out" "$tmp/patches/killed.patch" >"$tmp/row"
