@@ -44,7 +44,7 @@ for series in 7.3 7.2 6.12; do
 			p=$(basename "$p" .c)
 			[ -x "$dir/x86/${p}_64" ] || missing="$missing $p"
 		done
-		for p in xcomp_perm_32 xstate_signal_32; do
+		for p in xcomp_perm_32 xstate_frame_32 xstate_signal_32; do
 			[ -x "$dir/x86/$p" ] || missing="$missing $p"
 		done
 		is "$what: all programs are there" "$missing" ""
@@ -81,7 +81,7 @@ ok "make install" make -s install DESTDIR="$tmp/inst" O="$tmp/out.d"
 wanted=$({
 	programs | sed 's/^/kvm:/'
 	find tools/testing/selftests/x86 -name '*.c' | sed 's|.*/|x86:|; s|\.c$|_64|'
-	printf 'x86:%s\n' xcomp_perm_32 xstate_signal_32
+	printf 'x86:%s\n' xcomp_perm_32 xstate_frame_32 xstate_signal_32
 } | sort | tr '\n' ' ')
 is "the list names every program" "$(tr '\n' ' ' <"$tmp/inst/kselftest-list.txt")" "$wanted"
 is "kselftest's own runner finds them" "$("$tmp/inst/run_kselftest.sh" -l | sort | tr '\n' ' ')" "$wanted"

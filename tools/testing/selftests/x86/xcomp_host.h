@@ -86,6 +86,27 @@ static inline int xcomp_open_msrs(int flags)
 	return open(path, flags | O_CLOEXEC);
 }
 
+#define XCOMP_MSR_READS	60
+
+/*
+ * Read a register of this task. A task that is preempted inside of the driver
+ * goes on there without its own, so that one reading proves nothing: take what
+ * is read three times in a row.
+ */
+static inline uint64_t xcomp_read_msr(int fd, uint32_t msr)
+{
+	uint64_t value, last = ~UINT64_C(0);
+	int i, same = 0;
+
+	for (i = 0; i < XCOMP_MSR_READS && same < 3; i++) {
+		if (pread(fd, &value, sizeof(value), msr) != 8)
+			return ~UINT64_C(0);
+		same = value == last ? same + 1 : 1;
+		last = value;
+	}
+	return last;
+}
+
 /*
  * Start a process that keeps this CPU busy, so that whoever sleeps here finds
  * its registers gone when it wakes up: the idle task would have kept them. It

@@ -14,7 +14,7 @@
 #define PASID_MINE	0x12345
 #define PASID_THEIRS	0xabcde
 
-#define PASID_READS	60
+#define PASID_WRITES	60
 #define PASID_TURNS	8
 
 static int pasid_msr = -1;
@@ -44,31 +44,20 @@ static inline int pasid_begin(struct xcomp *x)
 	return KSFT_PASS;
 }
 
-/*
- * Read IA32_PASID of this task. A task that is preempted inside of the driver
- * goes on there without its own registers, so that one reading proves nothing:
- * take what is read three times in a row.
- */
 static inline uint64_t pasid_read(void)
 {
-	uint64_t value, last = ~UINT64_C(0);
-	int i, same = 0;
-
-	for (i = 0; i < PASID_READS && same < 3; i++) {
-		if (pread(pasid_msr, &value, sizeof(value), PASID_MSR) != 8)
-			return ~UINT64_C(0);
-		same = value == last ? same + 1 : 1;
-		last = value;
-	}
-	return last;
+	return xcomp_read_msr(pasid_msr, PASID_MSR);
 }
 
-/* Give this task the PASID @value; for the same reason more than once. */
+/*
+ * Give this task the PASID @value. The driver may lose it, see xcomp_read_msr(),
+ * so try more than once.
+ */
 static inline int pasid_write(struct xcomp *x, uint64_t value)
 {
 	int i;
 
-	for (i = 0; i < PASID_READS; i++) {
+	for (i = 0; i < PASID_WRITES; i++) {
 		if (pwrite(pasid_msr, &value, sizeof(value), PASID_MSR) != 8)
 			return errno == EPERM ?
 			       xcomp_skip(x, "the msr driver takes no writes") :
