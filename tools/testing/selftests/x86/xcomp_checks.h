@@ -178,6 +178,10 @@ static inline int xcomp_check_guest_supp(struct xcomp *x)
 	ok &= xcomp_same(x, "components that KVM must know",
 			 xcr0 & XCOMP_KVM_USER, supp & XCOMP_KVM_USER);
 	ok &= xcomp_same(x, "supervisor components", 0, supp & XF_NEVER);
+	ok &= xcomp_same_errno(x, "attribute to where nothing can be written",
+			       EFAULT,
+			       xkvm_attr(x->kvm, 0, KVM_X86_XCOMP_GUEST_SUPP,
+					 (uint64_t *)8) ? errno : 0);
 	ok &= xcomp_same_errno(x, "attribute in no known group", ENXIO,
 			       xkvm_attr(x->kvm, 0xffff, 0, &supp) ? errno : 0);
 	ok &= xcomp_same_errno(x, "attribute of no known number", ENXIO,

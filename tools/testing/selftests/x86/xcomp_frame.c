@@ -340,12 +340,15 @@ static int check_ptrace(struct xcomp *x)
 static sigjmp_buf after_sigill;
 static bool amx_done;
 static siginfo_t sigill;
+static unsigned long sigill_ip;
 
 static void on_sigill(int sig, siginfo_t *info, void *context)
 {
+	ucontext_t *uc = context;
+
 	(void)sig;
-	(void)context;
 	sigill = *info;
+	sigill_ip = uc->uc_mcontext.gregs[REG_RIP];
 	siglongjmp(after_sigill, 1);
 }
 
@@ -364,11 +367,12 @@ static bool amx_works(struct xcomp *x, bool wanted)
 		amx_done = true;
 	}
 	ok = xcomp_same(x, "tile instructions work", wanted, amx_done);
-	if (!amx_done)
-		ok &= xcomp_same(x, "si_code of SIGILL",
-				 x->have_amx ? ILL_ILLOPC : ILL_ILLOPN,
-				 sigill.si_code);
-	return ok;
+	if (amx_done)
+		return ok;
+	ok &= xcomp_same(x, "si_code of SIGILL",
+			 x->have_amx ? ILL_ILLOPC : ILL_ILLOPN, sigill.si_code);
+	return ok & xcomp_same(x, "si_addr of SIGILL", sigill_ip,
+			       (unsigned long)sigill.si_addr);
 }
 
 static void *amx_in_thread(void *arg)

@@ -76,6 +76,30 @@ static inline uint8_t *xcomp_take_file(const char *folder, size_t *size)
 	return content;
 }
 
+/*
+ * Nothing but padding follows the notes that the segment of notes says it has, up
+ * to where the memory of the process starts.
+ */
+static inline bool xcomp_notes_are_counted(struct xcomp *x, const uint8_t *core,
+					   size_t size)
+{
+	uint64_t headers = *(uint64_t *)(core + XCOMP_ELF_PHOFF);
+	uint64_t end = 0, next = size, at;
+	uint16_t i, nr = *(uint16_t *)(core + XCOMP_ELF_PHNUM);
+	struct xcomp_segment *s;
+
+	s = (struct xcomp_segment *)(core + headers);
+	for (i = 0; i < nr; i++) {
+		if (s[i].type == XCOMP_ELF_PT_NOTE)
+			end = s[i].offset + s[i].file_size;
+		else if (s[i].file_size && s[i].offset < next)
+			next = s[i].offset;
+	}
+	for (at = end; at < next && !core[at]; at++)
+		;
+	return xcomp_same(x, "end of the padding after the notes", next, at);
+}
+
 /* The note of @type in the core dump, NULL if it has none */
 static inline uint8_t *xcomp_note(uint8_t *core, size_t size, uint32_t type,
 				  uint32_t *len)
@@ -124,6 +148,7 @@ static inline bool xcomp_layout_is_right(struct xcomp *x, uint8_t *note,
 		r = xf_cpuid(0xd, l.type);
 		ok &= xcomp_same(x, "size in the layout", r.eax, l.size);
 		ok &= xcomp_same(x, "offset in the layout", r.ebx, l.offset);
+		ok &= xcomp_same(x, "flags in the layout", 0, l.flags);
 	}
 	return ok & xcomp_same(x, "components in the layout",
 			       xf_xcr0() & ~XF_FPSSE, seen);
@@ -171,6 +196,7 @@ static inline int xcomp_core(struct xcomp *x)
 					   "in the core dump", xcomp_pattern(),
 					   note);
 	}
+	ok &= xcomp_notes_are_counted(x, core, size);
 	note = xcomp_note(core, size, XCOMP_NT_XSAVE_LAYOUT, &len);
 	if (note)
 		ok &= xcomp_layout_is_right(x, note, len);

@@ -283,6 +283,7 @@ static const struct xcomp_check checks[] = {
 	{ "two_tasks", check_two_tasks },
 	{ "ptrace_pkru", task_check_ptrace_pkru },
 	{ "ptrace_mxcsr", task_check_ptrace_mxcsr },
+	{ "ptrace_initial", task_check_ptrace_initial },
 	{ "ptrace_fx", task_check_ptrace_fx },
 	{ "ptrace_refused", task_check_ptrace_refused },
 	{ "ptrace_ssp", task_check_ptrace_ssp },

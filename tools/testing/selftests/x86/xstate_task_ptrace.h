@@ -12,10 +12,8 @@
 #define TASK_NT_PRFPREG		2
 #define TASK_NT_SHSTK		0x204
 
-/* FXSAVE's area, and XMM5 in it: SDM, "Layout of the FXSAVE Area" */
+/* FXSAVE's area: SDM, "Layout of the FXSAVE Area" */
 #define TASK_FX_SIZE		512
-#define TASK_XMM5_OFFSET	240
-#define TASK_XMM_SIZE		16
 
 /* What a child that is traced finds after each stop, in shared memory */
 struct task_traced {
@@ -164,6 +162,73 @@ static inline int task_check_ptrace_mxcsr(struct xcomp *x)
 		"MXCSR belongs to SSE and AVX state"));
 }
 
+/* @pattern with every component but @nr as it is initially; PKRU is left out. */
+static inline void task_only(uint8_t *area, const uint8_t *pattern, int nr)
+{
+	const uint32_t mxcsr = 0x1f80;
+	const uint16_t fcw = 0x37f;
+	uint64_t bv = XF_BIT(nr);
+	struct xf_regs r;
+
+	memset(area, 0, xf_standard_size(xf_xcr0()));
+	memcpy(area, &fcw, sizeof(fcw));
+	memcpy(area + XCOMP_MXCSR_OFFSET, &mxcsr, sizeof(mxcsr));
+	memcpy(area + XF_HEADER_OFFSET, &bv, sizeof(bv));
+	if (nr == XF_SSE || nr == XF_YMM)
+		memcpy(area + XCOMP_MXCSR_OFFSET, pattern + XCOMP_MXCSR_OFFSET,
+		       sizeof(mxcsr));
+	if (nr == XF_FP) {
+		memcpy(area, pattern, XCOMP_MXCSR_OFFSET);
+		memcpy(area + XCOMP_ST_OFFSET, pattern + XCOMP_ST_OFFSET,
+		       XCOMP_XMM_OFFSET - XCOMP_ST_OFFSET);
+	} else if (nr == XF_SSE) {
+		memcpy(area + XCOMP_XMM_OFFSET, pattern + XCOMP_XMM_OFFSET,
+		       XCOMP_XMM_SIZE);
+	} else {
+		r = xf_cpuid(0xd, nr);
+		memcpy(area + r.ebx, pattern + r.ebx, r.eax);
+	}
+}
+
+/*
+ * Verify of each component that it can be the only one in XSTATE_BV: a debugger
+ * sees it, and all others as they are initially, whatever they were before.
+ */
+static inline int task_check_ptrace_initial(struct xcomp *x)
+{
+	uint64_t mask = xcomp_pattern_mask() & ~XF_BIT(XF_PKRU), bv;
+	uint8_t *pattern, *wanted, *got;
+	struct task_traced *t;
+	bool ok;
+	pid_t pid;
+	int i;
+
+	if (!xf_xcr0())
+		return xcomp_skip(x, "no XSAVE");
+	pattern = xcomp_pattern();
+	wanted = xcomp_area();
+	got = xcomp_area();
+	pid = task_trace(x, &t, task_is_traced);
+	ok = pid > 0;
+	for (i = 0; i < 63 && ok; i++) {
+		if (!(mask & XF_BIT(i)))
+			continue;
+		task_only(wanted, pattern, i);
+		ok = task_regset(x, pid, true, pattern) &&
+		     task_regset(x, pid, true, wanted) &&
+		     task_regset(x, pid, false, got);
+		memcpy(&bv, got + XF_HEADER_OFFSET, sizeof(bv));
+		ok &= xcomp_same(x, "XSTATE_BV that a debugger sees",
+				 XF_BIT(i), bv & mask);
+		ok &= xcomp_same_state_of(x, mask, "that a debugger sees",
+					  wanted, got);
+	}
+	if (pid > 0)
+		task_end(pid);
+	return xcomp_verdict(xcomp_rule(x, ok,
+		"NT_X86_XSTATE shows initial values of what is not in XSTATE_BV"));
+}
+
 /*
  * Verify that a debugger's NT_PRFPREG is the x87 and SSE state that
  * NT_X86_XSTATE has too, and sets that and nothing else.
@@ -171,7 +236,7 @@ static inline int task_check_ptrace_mxcsr(struct xcomp *x)
 static inline int task_check_ptrace_fx(struct xcomp *x)
 {
 	const uint32_t wanted = TASK_MXCSR;
-	uint8_t xmm[TASK_XMM_SIZE], fx[TASK_FX_SIZE], *area;
+	uint8_t xmm[XCOMP_XMM_SIZE], fx[TASK_FX_SIZE], *area;
 	uint64_t bv = XF_BIT(XF_YMM);
 	struct task_traced *t;
 	bool ok;
@@ -181,7 +246,7 @@ static inline int task_check_ptrace_fx(struct xcomp *x)
 		return xcomp_skip(x, "no AVX");
 	area = xcomp_area();
 	memset(xmm, 0x5e, sizeof(xmm));
-	memset(area + xf_cpuid(0xd, XF_YMM).ebx, 0xc3, TASK_XMM_SIZE);
+	memset(area + xf_cpuid(0xd, XF_YMM).ebx, 0xc3, XCOMP_XMM_SIZE);
 	pid = task_trace(x, &t, task_is_traced);
 	/* Only AVX is in use, x87 and SSE are initial. */
 	ok = pid > 0 && task_step(x, pid, area, 0);
@@ -191,20 +256,20 @@ static inline int task_check_ptrace_fx(struct xcomp *x)
 			       xcomp_get_regset(pid, TASK_NT_PRFPREG, fx,
 						sizeof(fx)));
 	memcpy(fx + XCOMP_MXCSR_OFFSET, &wanted, sizeof(wanted));
-	memcpy(fx + TASK_XMM5_OFFSET, xmm, sizeof(xmm));
+	memcpy(fx + XCOMP_XMM_OFFSET, xmm, sizeof(xmm));
 	ok &= xcomp_same_errno(x, "PTRACE_SETREGSET of NT_PRFPREG", 0,
 			       xcomp_set_regset(pid, TASK_NT_PRFPREG, fx,
 						sizeof(fx)));
 	memset(fx, 0, sizeof(fx));
 	xcomp_get_regset(pid, TASK_NT_PRFPREG, fx, sizeof(fx));
-	ok &= xcomp_same_bytes(x, "XMM5", "in NT_PRFPREG", xmm,
-			       fx + TASK_XMM5_OFFSET, sizeof(xmm));
+	ok &= xcomp_same_bytes(x, "XMM", "in NT_PRFPREG", xmm,
+			       fx + XCOMP_XMM_OFFSET, sizeof(xmm));
 	ok = ok && task_regset(x, pid, false, area);
 	memcpy(&bv, area + XF_HEADER_OFFSET, sizeof(bv));
 	ok &= xcomp_same(x, "XSTATE_BV", XF_FPSSE | XF_BIT(XF_YMM),
 			 bv & (XF_FPSSE | XF_BIT(XF_YMM)));
-	ok &= xcomp_same_bytes(x, "XMM5", "in NT_X86_XSTATE", xmm,
-			       area + TASK_XMM5_OFFSET, sizeof(xmm));
+	ok &= xcomp_same_bytes(x, "XMM", "in NT_X86_XSTATE", xmm,
+			       area + XCOMP_XMM_OFFSET, sizeof(xmm));
 	ok &= xcomp_same(x, "YMM0 as before", 0xc3,
 			 area[xf_cpuid(0xd, XF_YMM).ebx]);
 	ok = ok && WIFSTOPPED(task_go_on(pid));
@@ -226,7 +291,10 @@ static inline uint32_t task_mxcsr_mask(void)
 	return mask ? mask : 0xffbf;
 }
 
-/* A regset with each reserved bit of MXCSR, with fewer bytes, and as it was */
+/*
+ * A regset with each reserved bit of MXCSR, with all others, with fewer bytes, and
+ * as it was
+ */
 static inline bool task_refuses(struct xcomp *x, pid_t pid, int type,
 				uint8_t *area, size_t size, int short_errno)
 {
@@ -244,7 +312,12 @@ static inline bool task_refuses(struct xcomp *x, pid_t pid, int type,
 				       EINVAL,
 				       xcomp_set_regset(pid, type, area, size));
 	}
+	memcpy(area + XCOMP_MXCSR_OFFSET, &supported, sizeof(supported));
+	ok &= xcomp_same_errno(x, "setting all other bits of MXCSR", 0,
+			       xcomp_set_regset(pid, type, area, size));
 	memcpy(area + XCOMP_MXCSR_OFFSET, &mxcsr, sizeof(mxcsr));
+	ok &= xcomp_same_errno(x, "setting what was there", 0,
+			       xcomp_set_regset(pid, type, area, size));
 	ok &= xcomp_same_errno(x, "setting less than all", short_errno,
 			       xcomp_set_regset(pid, type, area, size - 8));
 	ok &= xcomp_same_errno(x, "PTRACE_GETREGSET", 0,
@@ -279,7 +352,7 @@ static inline int task_check_ptrace_refused(struct xcomp *x)
 	if (pid > 0)
 		task_end(pid);
 	return xcomp_verdict(xcomp_rule(x, ok,
-		"a debugger sets no state that XRSTOR would fault on"));
+		"a debugger sets any state but one that XRSTOR would fault on"));
 }
 
 /*
