@@ -206,8 +206,30 @@ TEST_F(cet_msrs, one_reg_ids)
 }
 
 /*
+ * Verify that a refused value leaves a register as it was, and the vCPU in a
+ * state in which all others can be read.
+ */
+TEST_F(cet_msrs, one_reg_refused)
+{
+	struct xcomp *x = &self->x;
+	uint64_t bad = XF_BIT(63) | XF_BIT(CET_RESERVED_FIRST);
+	unsigned int i;
+
+	if (xkvm_cap(x->kvm, KVM_CAP_ONE_REG) <= 0)
+		SKIP(return, "no KVM_CAP_ONE_REG");
+	ASSERT_TRUE(xstate_fill(x, 0));
+	for (i = 0; i < ARRAY_SIZE(xcomp_cet_msrs); i++) {
+		EXPECT_EQ(EINVAL, xkvm_one_reg(x->vcpu, KVM_SET_ONE_REG,
+					       REG_MSR(xcomp_cet_msrs[i]),
+					       &bad));
+		EXPECT_TRUE(xstate_kept(x, 0, "a refused register"));
+	}
+}
+
+/*
  * Verify that KVM_GET_REG_LIST tells how many registers there are to who has no
- * room for them, and writes none.
+ * room for them, and writes none, and that it is not there without its
+ * capability.
  */
 TEST_F(cet_msrs, reg_list_size)
 {
@@ -217,9 +239,12 @@ TEST_F(cet_msrs, reg_list_size)
 	} list = { .ids = { 0x5a, 0x5a } };
 	struct xcomp *x = &self->x;
 
-	if (xkvm_cap(x->kvm, KVM_CAP_ONE_REG) <= 0)
-		SKIP(return, "no KVM_CAP_ONE_REG");
 	errno = 0;
+	if (xkvm_cap(x->kvm, KVM_CAP_ONE_REG) <= 0) {
+		EXPECT_EQ(-1, ioctl(x->vcpu, KVM_GET_REG_LIST, &list));
+		EXPECT_NE(E2BIG, errno);
+		SKIP(return, "no KVM_CAP_ONE_REG");
+	}
 	EXPECT_EQ(x->shstk_on ? -1 : 0,
 		  ioctl(x->vcpu, KVM_GET_REG_LIST, &list));
 	EXPECT_EQ(x->shstk_on ? E2BIG : 0, errno);

@@ -162,11 +162,18 @@ TEST_F(xcr0, host_bits)
 
 #define MAX_SUBSETS	4096
 
-/* What a guest may set, and the vector that each of its XSETBV raises */
+#define CPUID_1_ECX_OSXSAVE	XF_BIT(27)
+
+/*
+ * What a guest may set, and the vector that each of its XSETBV raises, those of
+ * other registers than XCR0 too; CPUID.1.ECX with CR4.OSXSAVE cleared and set
+ */
 struct sweep {
 	u64 max;
 	u8 subset[MAX_SUBSETS];
 	u8 bit[64];
+	u8 other[32];
+	u32 cpuid_off, cpuid_on;
 };
 
 static struct sweep sweep;
@@ -184,11 +191,30 @@ static GUEST_INTEGER_ONLY void guest_sweep(void)
 	for (i = 0; i < 64; i++)
 		sweep.bit[i] = xsetbv_safe(0, sweep.max | BIT_ULL(i));
 	xsetbv(0, sweep.max);
+	for (i = 0; i < 32; i++)
+		sweep.other[i] = xsetbv_safe(BIT(i), XFEATURE_MASK_FP);
+}
+
+static GUEST_INTEGER_ONLY u32 guest_cpuid_1_ecx(void)
+{
+	u32 eax, ebx, ecx, edx;
+
+	cpuid(1, &eax, &ebx, &ecx, &edx);
+	return ecx;
+}
+
+static GUEST_INTEGER_ONLY void guest_toggle_osxsave(void)
+{
+	set_cr4(get_cr4() & ~X86_CR4_OSXSAVE);
+	sweep.cpuid_off = guest_cpuid_1_ecx();
+	set_cr4(get_cr4() | X86_CR4_OSXSAVE);
+	sweep.cpuid_on = guest_cpuid_1_ecx();
 }
 
 static void guest_code(void)
 {
 	guest_enable(sweep.max);
+	guest_toggle_osxsave();
 	guest_sweep();
 	guest_leave();
 }
@@ -235,7 +261,8 @@ static bool raised(const char *what, u64 xcr0, u64 offered, u8 got)
 
 /*
  * Verify that XSETBV takes every XCR0 that the architecture allows, and raises
- * #GP for all others: an incomplete AVX-512 or AMX, bits not in guest CPUID.
+ * #GP for all others: an incomplete AVX-512 or AMX, bits not in guest CPUID, any
+ * register but XCR0. CPUID shows CR4.OSXSAVE, as XSETBV depends on it.
  */
 TEST_F(xsetbv, guest)
 {
@@ -254,7 +281,13 @@ TEST_F(xsetbv, guest)
 	for (i = 0; i < 64; i++)
 		EXPECT_TRUE(raised("XSETBV of one bit more", max | XF_BIT(i),
 				   max, s->bit[i]));
+	for (i = 0; i < 32; i++)
+		EXPECT_TRUE(xarea_same("XSETBV of another register", "vector",
+				       GP_VECTOR, s->other[i]));
 	EXPECT_EQ(max, read_xcr0(&self->x));
+	EXPECT_EQ(0, s->cpuid_off & CPUID_1_ECX_OSXSAVE);
+	EXPECT_EQ(CPUID_1_ECX_OSXSAVE,
+		  s->cpuid_on & CPUID_1_ECX_OSXSAVE);
 }
 
 int main(int argc, char **argv)

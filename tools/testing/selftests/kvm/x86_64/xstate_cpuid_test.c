@@ -43,6 +43,27 @@ XSTATE_VARIANT(xstate_cpuid, guest_noamx_cet);
 XSTATE_VARIANT(xstate_cpuid, guest_amx_cet);
 XSTATE_VARIANT(xstate_cpuid, guest_amx_nocet);
 
+/*
+ * Verify that guests are offered those variants of XSAVE and XGETBV that the
+ * host uses. XSAVES takes more than the CPU and the host.
+ */
+TEST_F(xstate_cpuid, variants)
+{
+	static const struct {
+		const char *flag;
+		int bit;
+	} rows[] = { { "xsaveopt", 0 }, { "xsavec", 1 }, { "xgetbv1", 2 } };
+	struct kvm_cpuid2 *c = xkvm_supported_cpuid(self->x.kvm);
+	unsigned int i;
+
+	ASSERT_NE(NULL, c);
+	for (i = 0; i < ARRAY_SIZE(rows); i++)
+		EXPECT_TRUE(xcomp_same(&self->x, rows[i].flag,
+				       xf_cpuinfo_flag(rows[i].flag),
+				       !!(xkvm_cpuid(c, 0xd, 1).eax &
+					  XF_BIT(rows[i].bit))));
+}
+
 /* Whether the offered leaf has in @mask of its EDX what the CPU has */
 static bool same_edx(struct xcomp *x, struct kvm_cpuid2 *c, uint32_t leaf,
 		     uint32_t mask)
