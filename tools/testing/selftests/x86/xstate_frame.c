@@ -19,9 +19,9 @@
 #ifndef AT_MINSIGSTKSZ
 #define AT_MINSIGSTKSZ	51
 #endif
-#ifndef UC_FP_XSTATE
-#define UC_FP_XSTATE	1
-#endif
+
+/* UC_FP_XSTATE of asm/ucontext.h, which does not go together with glibc's */
+#define FRAME_FP_XSTATE	1
 
 /* 32-bit frames have the registers of FSAVE before the XSAVE area. */
 #ifdef __x86_64__
@@ -145,8 +145,8 @@ static int check_header(struct xcomp *x)
 			 bv & ~(frame_mask() | XF_FPSSE));
 	ok &= xcomp_same_bytes(x, "header", "after XSTATE_BV", zeros,
 			       header + sizeof(bv), HEADER_SIZE - sizeof(bv));
-	ok &= xcomp_same(x, "UC_FP_XSTATE in uc_flags", UC_FP_XSTATE,
-			 seen.uc_flags & UC_FP_XSTATE);
+	ok &= xcomp_same(x, "UC_FP_XSTATE in uc_flags", FRAME_FP_XSTATE,
+			 seen.uc_flags & FRAME_FP_XSTATE);
 	return xcomp_verdict(xcomp_rule(x, ok,
 		"a frame says that it has an XSAVE area, with a header of zeros but XSTATE_BV"));
 }
