@@ -14,19 +14,28 @@
 /* The XSAVE area of a task, to its debugger and in a core dump */
 #define XCOMP_NT_XSTATE		0x202
 
+/* What FCW and MXCSR are initially: SDM, "x87 State" and "SSE State" */
+#define XCOMP_INITIAL_FCW	0x37f
+#define XCOMP_INITIAL_MXCSR	0x1f80
+
 #define XCOMP_MXCSR_OFFSET	24
 #define XCOMP_ST_OFFSET		32
 #define XCOMP_XMM_OFFSET	160
 
-/* A 32-bit program has half of the registers, and none of ZMM16 to ZMM31. */
+/*
+ * A 32-bit program has half of the registers, and none of ZMM16 to ZMM31. Its
+ * signal frames have the registers of FSAVE before the XSAVE area.
+ */
 #ifdef __x86_64__
 #define XCOMP_XSAVE		"xsave64"
 #define XCOMP_REGISTERS		16
 #define XCOMP_NOT_HERE		0
+#define XCOMP_FRAME_AREA	0
 #else
 #define XCOMP_XSAVE		"xsave"
 #define XCOMP_REGISTERS		8
 #define XCOMP_NOT_HERE		XF_BIT(XF_HI16_ZMM)
+#define XCOMP_FRAME_AREA	112
 #endif
 #define XCOMP_XMM_SIZE		(16 * XCOMP_REGISTERS)
 

@@ -21,13 +21,6 @@
 #define FRAME_PKRU		0x55555554
 #define FRAME_FILL		0x3c
 
-/* 32-bit frames have the registers of FSAVE before the XSAVE area. */
-#ifdef __x86_64__
-#define FRAME_AREA		0
-#else
-#define FRAME_AREA		112
-#endif
-
 /* Room for a frame, and for what is above it */
 #define STACK_PAGES		32
 #define ABOVE			4096
@@ -40,7 +33,7 @@ static void (*edit)(uint8_t *area, struct xcomp_sw_bytes *sw);
 static void on_signal(int sig, siginfo_t *info, void *context)
 {
 	ucontext_t *uc = context;
-	uint8_t *area = (uint8_t *)uc->uc_mcontext.fpregs + FRAME_AREA;
+	uint8_t *area = (uint8_t *)uc->uc_mcontext.fpregs + XCOMP_FRAME_AREA;
 	struct xcomp_sw_bytes sw;
 
 	(void)sig;
@@ -244,7 +237,7 @@ static void edit_fpsse(uint8_t *area, struct xcomp_sw_bytes *sw)
 
 	edit_values(area, sw);
 	/* FSAVE's registers, where a frame has them, are those that count. */
-	memcpy(area - FRAME_AREA, &fcw, sizeof(fcw));
+	memcpy(area - XCOMP_FRAME_AREA, &fcw, sizeof(fcw));
 }
 
 /*
@@ -254,7 +247,7 @@ static void edit_fpsse(uint8_t *area, struct xcomp_sw_bytes *sw)
 static int check_fpsse(struct xcomp *x)
 {
 	uint8_t *loaded = xcomp_pattern(), *saved;
-	const uint32_t initial = 0x1f80;
+	const uint32_t initial = XCOMP_INITIAL_MXCSR;
 	uint32_t mxcsr;
 	uint16_t fcw;
 	bool ok;

@@ -14,9 +14,6 @@
 #include "xstate_task_guest.h"
 #include "xstate_task_ptrace.h"
 
-#define INITIAL_FCW	0x37f
-#define INITIAL_MXCSR	0x1f80
-
 /* Copying page tables of that much memory takes longer than a turn of the CPU. */
 #define BUSY_MEMORY	(48ul << 20)
 #define BUSY_FORKS	12
@@ -96,8 +93,8 @@ static bool is_initial(struct xcomp *x, const char *whose)
 {
 	bool ok;
 
-	ok = xcomp_same(x, "FCW", INITIAL_FCW, read_fcw());
-	ok &= xcomp_same(x, "MXCSR", INITIAL_MXCSR, task_mxcsr());
+	ok = xcomp_same(x, "FCW", XCOMP_INITIAL_FCW, read_fcw());
+	ok &= xcomp_same(x, "MXCSR", XCOMP_INITIAL_MXCSR, task_mxcsr());
 	if (task_has_pkru())
 		ok &= xcomp_same(x, "PKRU", initial_pkru, task_rdpkru());
 	return xcomp_rule(x, ok, whose);
@@ -182,8 +179,8 @@ static int check_signal(struct xcomp *x)
 	sigaction(SIGUSR1, &action, NULL);
 	xcomp_call_between(pattern, saved, SYS_kill, getpid(), SIGUSR1);
 	ok = xcomp_same_state(x, "once a handler has run", pattern, saved);
-	ok &= xcomp_same(x, "FCW of a handler", INITIAL_FCW, seen.fcw);
-	ok &= xcomp_same(x, "MXCSR of a handler", INITIAL_MXCSR, seen.mxcsr);
+	ok &= xcomp_same(x, "FCW of a handler", XCOMP_INITIAL_FCW, seen.fcw);
+	ok &= xcomp_same(x, "MXCSR of a handler", XCOMP_INITIAL_MXCSR, seen.mxcsr);
 	if (task_has_pkru()) {
 		memcpy(&pkru, pattern + xf_cpuid(0xd, XF_PKRU).ebx,
 		       sizeof(pkru));

@@ -130,7 +130,7 @@ static inline int task_check_ptrace_pkru(struct xcomp *x)
 /* Verify that MXCSR goes with SSE and AVX state, with x87 state or without. */
 static inline int task_check_ptrace_mxcsr(struct xcomp *x)
 {
-	const uint32_t initial = 0x1f80, wanted = TASK_MXCSR;
+	const uint32_t initial = XCOMP_INITIAL_MXCSR, wanted = TASK_MXCSR;
 	uint32_t got = 0;
 	struct task_traced *t;
 	uint8_t *area;
@@ -165,8 +165,8 @@ static inline int task_check_ptrace_mxcsr(struct xcomp *x)
 /* @pattern with every component but @nr as it is initially; PKRU is left out. */
 static inline void task_only(uint8_t *area, const uint8_t *pattern, int nr)
 {
-	const uint32_t mxcsr = 0x1f80;
-	const uint16_t fcw = 0x37f;
+	const uint32_t mxcsr = XCOMP_INITIAL_MXCSR;
+	const uint16_t fcw = XCOMP_INITIAL_FCW;
 	uint64_t bv = XF_BIT(nr);
 	struct xf_regs r;
 
