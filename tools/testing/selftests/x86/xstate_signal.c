@@ -25,6 +25,8 @@
 #define STACK_PAGES		32
 #define ABOVE			4096
 
+#define PASID_RULE	"sigreturn() keeps the PASID, whatever the frame"
+
 #define COMPONENTS_AFTER_SSE	(xcomp_pattern_mask() & ~XF_FPSSE)
 
 /* What the handler does with the XSAVE area of its frame */
@@ -380,21 +382,36 @@ static int check_refused(struct xcomp *x)
 		"sigreturn() refuses what XRSTOR would fault on"));
 }
 
+/*
+ * Take a signal with each kind of frame. Memory has another PASID than the
+ * register each time, so that it shows which of them is kept.
+ */
 static int take_signals(struct xcomp *x)
 {
-	bool ok = registers_after(x, xcomp_pattern(), edit_values);
+	static void (*const edits[])(uint8_t *area, struct xcomp_sw_bytes *sw) = {
+		edit_values, edit_bv, edit_xfeatures, edit_magic2,
+	};
+	bool ok = true;
+	unsigned int i;
+	int result;
 
-	ok &= !!registers_after(x, xcomp_pattern(), edit_bv);
-	ok &= !!registers_after(x, xcomp_pattern(), edit_xfeatures);
-	return xcomp_verdict(ok & !!registers_after(x, xcomp_pattern(),
-						    edit_magic2));
+	for (i = 0; i < ARRAY_SIZE(edits); i++) {
+		uint64_t pasid = i & 1 ? PASID_MINE : PASID_THEIRS;
+
+		pasid_lose_cpu();
+		result = pasid_write(x, pasid);
+		if (result)
+			return result;
+		ok &= !!registers_after(x, xcomp_pattern(), edits[i]);
+		ok &= pasid_is(x, pasid, "after a signal");
+	}
+	return xcomp_verdict(xcomp_rule(x, ok, PASID_RULE));
 }
 
 /* Verify that supervisor state, which no frame has, is kept. */
 static int check_pasid(struct xcomp *x)
 {
-	return pasid_keeps(x, NULL, take_signals,
-			   "sigreturn() keeps the PASID, whatever the frame");
+	return pasid_keeps(x, NULL, take_signals, PASID_RULE);
 }
 
 static const struct xcomp_check checks[] = {
