@@ -181,7 +181,7 @@ TEST_F(cet_host, own_state)
 {
 	hosts[0].x = self->f.x;
 	hosts[0].vcpu = self->f.vcpu;
-	EXPECT_TRUE(run_hosts(1, serve_exits));
+	ASSERT_TRUE(run_hosts(1, serve_exits));
 	if (hosts[0].no_shstk)
 		SKIP(return, "no shadow stacks for user space");
 }
