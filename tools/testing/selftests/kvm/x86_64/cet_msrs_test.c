@@ -2,7 +2,8 @@
 /*
  * The CET MSRs as user space sees them: which bits they take, in lists of any
  * order, with a refused one among them, and as "KVM registers", whose numbers
- * have reserved fields. The guest's SSP is such a register and no MSR.
+ * have reserved fields. The guest's SSP is such a register and no MSR. What user
+ * space denies to the guest by a filter, the guest does not have.
  */
 #include "xstate_util.h"
 
@@ -284,6 +285,121 @@ TEST_F(cet_msrs, no_kvm_msr)
 	ASSERT_TRUE(xstate_fill(&self->x, 0));
 	xstate_run(vcpu, UCALL_DONE);
 	EXPECT_TRUE(xstate_ssp_kept(&self->x, 0, "refused WRMSR"));
+}
+
+/* What the guest writes to each MSR, what it reads, and the vectors that it meets */
+struct filtered {
+	u64 written[ARRAY_SIZE(xcomp_cet_msrs)];
+	u64 read[ARRAY_SIZE(xcomp_cet_msrs)];
+	u8 vectors[ARRAY_SIZE(xcomp_cet_msrs)][2];
+};
+
+static struct filtered filtered;
+
+static void guest_filtered_code(void)
+{
+	struct filtered *f = &filtered;
+	u32 i;
+
+	for (;;) {
+		for (i = 0; i < ARRAY_SIZE(xcomp_cet_msrs); i++) {
+			f->vectors[i][0] = rdmsr_safe(xcomp_cet_msrs[i],
+						      &f->read[i]);
+			f->vectors[i][1] = wrmsr_safe(xcomp_cet_msrs[i],
+						      f->written[i]);
+		}
+		GUEST_SYNC(0);
+	}
+}
+
+/* Deny @access, KVM_MSR_FILTER_READ, _WRITE or both, to all MSRs of CET. */
+static void deny_cet_msrs(struct kvm_vm *vm, u32 access)
+{
+	u64 allowed = 0;
+	struct kvm_msr_filter filter = {
+		.ranges[0] = {
+			.flags = access,
+			.base = XF_MSR_U_CET,
+			.nmsrs = XF_MSR_INT_SSP_TAB - XF_MSR_U_CET + 1,
+			.bitmap = (u8 *)&allowed,
+		},
+	};
+
+	if (!access)
+		filter.ranges[0].nmsrs = 0;
+	vm_ioctl(vm, KVM_X86_SET_MSR_FILTER, &filter);
+}
+
+static bool filtered_is(const struct xcomp *x, u32 msr, const char *what,
+			u64 wanted, u64 got)
+{
+	if (wanted != got)
+		ksft_print_msg("%s: %s with a filter: %s: wanted %#lx got %#lx\n",
+			       x->name, xf_msr_name(msr), what,
+			       (unsigned long)wanted, (unsigned long)got);
+	return wanted == got;
+}
+
+/*
+ * Run the guest with @denied once. Whether it had the MSRs but for that, and what
+ * it and the host read is what was last written: of @seed before, of @next after
+ * writes that are allowed.
+ */
+static bool filtered_ok(struct xcomp *x, struct kvm_vcpu *vcpu, u32 denied,
+			unsigned int seed, unsigned int next)
+{
+	struct filtered *f = addr_gva2hva(vcpu->vm, (gva_t)&filtered);
+	bool has, reads, writes, ok = true;
+	u32 i, msr;
+
+	deny_cet_msrs(vcpu->vm, denied);
+	for (i = 0; i < ARRAY_SIZE(xcomp_cet_msrs); i++)
+		f->written[i] = xstate_msr_value(x, xcomp_cet_msrs[i], next);
+	xstate_run(vcpu, UCALL_SYNC);
+
+	for (i = 0; i < ARRAY_SIZE(xcomp_cet_msrs); i++) {
+		msr = xcomp_cet_msrs[i];
+		has = xcomp_has_msr(x, msr);
+		reads = has && !(denied & KVM_MSR_FILTER_READ);
+		writes = has && !(denied & KVM_MSR_FILTER_WRITE);
+		ok &= filtered_is(x, msr, "vector of RDMSR",
+				  reads ? 0 : GP_VECTOR, f->vectors[i][0]);
+		ok &= filtered_is(x, msr, "vector of WRMSR",
+				  writes ? 0 : GP_VECTOR, f->vectors[i][1]);
+		if (reads)
+			ok &= filtered_is(x, msr, "what the guest reads",
+					  xstate_msr_value(x, msr, seed),
+					  f->read[i]);
+		if (has)
+			ok &= xf_msr_kept(x->name, msr, "WRMSR with a filter",
+					  xstate_msr_value(x, msr, writes ? next : seed),
+					  xstate_msr(x, msr));
+	}
+	return ok;
+}
+
+/*
+ * Verify that a filter that user space sets while the guest uses the MSRs holds
+ * for the next RDMSR or WRMSR, that it leaves the values alone, and that the
+ * guest has the MSRs again once it is gone.
+ */
+TEST_F(cet_msrs, filtered)
+{
+	const u32 both = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE;
+	struct xcomp *x = &self->x;
+	struct kvm_vcpu *vcpu;
+
+	if (xkvm_cap(x->kvm, KVM_CAP_X86_MSR_FILTER) <= 0)
+		SKIP(return, "no KVM_CAP_X86_MSR_FILTER");
+	kvm_vm_free(self->vm);
+	vcpu = xstate_guest(x, guest_filtered_code);
+	self->vm = vcpu->vm;
+	ASSERT_TRUE(xstate_fill(x, 0));
+	EXPECT_TRUE(filtered_ok(x, vcpu, 0, 0, 1));
+	EXPECT_TRUE(filtered_ok(x, vcpu, KVM_MSR_FILTER_READ, 1, 2));
+	EXPECT_TRUE(filtered_ok(x, vcpu, KVM_MSR_FILTER_WRITE, 2, 3));
+	EXPECT_TRUE(filtered_ok(x, vcpu, both, 2, 4));
+	EXPECT_TRUE(filtered_ok(x, vcpu, 0, 2, 5));
 }
 
 int main(int argc, char **argv)
