@@ -8,7 +8,7 @@ set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/tap.sh"
 
-plan 24
+plan 26
 scratch
 
 # report FOLDER: judge it, keep the KTAP there
@@ -40,6 +40,10 @@ for kernel in newest 6.1; do
 	ok "it finds no fault in the emulated CPU on $kernel" report "$tmp/$kernel"
 	ok "it ran all its checks in user mode on $kernel" all_ran "$tmp/$kernel/results.log"
 done
+
+# With two CPUs the emulator's main loop is another one.
+ok "it runs on two CPUs" lab/run -k newest -c spr-smp -o "$tmp/smp" -l "$tmp/list" -t 300
+ok "it finds no fault in the emulated CPU on two CPUs" report "$tmp/smp"
 
 ok "upstream's programs run" env O="$tmp/up" TESTS=upstream KERNEL=newest lab/kselftest
 ok "dmesg shows PASID state" like "$tmp/up/console.log" "0x400: 'PASID state'"

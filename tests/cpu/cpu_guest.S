@@ -66,6 +66,23 @@ guest_fault:
 2:	out	%al, $0xe1		/* not expected */
 	jmp	2b
 
+	/*
+	 * A handler of #DE that may be copied elsewhere: note in guest_de the stack
+	 * pointer here and the one in the frame, count, and skip a DIV.
+	 */
+	.globl	guest_de_entry, guest_de_end
+guest_de_entry:
+	push	%rax
+	lea	8(%rsp), %rax
+	mov	%rax, guest_de
+	mov	32(%rsp), %rax
+	mov	%rax, guest_de + 8
+	incq	guest_de + 16
+	pop	%rax
+	addq	$2, (%rsp)
+	iretq
+guest_de_end:
+
 	/* Where a guest function returns to. */
 	.globl	guest_exit
 guest_exit:

@@ -27,6 +27,7 @@
 #define IDT		0x7000UL
 #define TSS		0x8000UL
 #define STACK_TOP	0x18000UL
+#define OWN_LARGE_PAGE	0x200000UL	/* nothing else is in it */
 
 #define PTE_PRESENT	BIT(0)
 #define PTE_WRITE	BIT(1)
@@ -37,6 +38,11 @@
 
 #define CR4_OSXSAVE	BIT(18)
 #define CR4_PKE		BIT(22)
+
+/* What guest_de_entry in cpu_guest.S notes. */
+struct {
+	__u64 rsp, frame_rsp, entries;
+} guest_de;
 
 struct fault fault;
 static_assert(offsetof(struct fault, resume) == 0 && offsetof(struct fault, vector) == 8 &&
@@ -125,19 +131,23 @@ static void put_page_tables(struct vm *vm)
 	pt[SHADOW_STACK >> 12] &= ~PTE_WRITE;
 }
 
+static void put_gate(struct vm *vm, int vector, __u64 handler)
+{
+	__u64 *gate = (__u64 *)(vm->memory + IDT) + 2 * vector;
+
+	gate[0] = (handler & 0xffff) | 8 << 16 | 0x8e00ULL << 32 | (handler >> 16 & 0xffff) << 48;
+	gate[1] = handler >> 32;
+}
+
 static void put_idt(struct vm *vm)
 {
-	__u64 *idt = (void *)(vm->memory + IDT), *gdt = (void *)(vm->memory + GDT), handler;
+	__u64 *gdt = (void *)(vm->memory + GDT);
 	int i;
 
 	gdt[1] = 0x00af9b000000ffff;		/* 64-bit code */
 	gdt[2] = 0x00cf93000000ffff;		/* data */
-	for (i = 0; i < 32; i++) {
-		handler = (__u64)guest_vectors + 16 * i;
-		idt[2 * i] = (handler & 0xffff) | 8 << 16 | 0x8e00ULL << 32 |
-			     (handler >> 16 & 0xffff) << 48;
-		idt[2 * i + 1] = handler >> 32;
-	}
+	for (i = 0; i < 32; i++)
+		put_gate(vm, i, (__u64)guest_vectors + 16 * i);
 }
 
 static void put_image(struct vm *vm)
@@ -314,6 +324,36 @@ static void test_faults(void)
 	check_eq(out[7], 3, "error code of a store to a read-only page");
 }
 
+static GUEST void guest_div(void)
+{
+	asm volatile("mov %%rsp, %0\n\tdiv %%ecx\n\tmov %%rsp, %1"
+		     : "=&r" (guest.out[0]), "=&r" (guest.out[1])
+		     : "a" (0), "c" (0), "d" (0) : "memory");
+}
+
+/*
+ * Verify that a VM exit before the first instruction of an exception handler leaves
+ * the exception delivered: KVM maps the page of that handler when it is first executed.
+ * KVM does not intercept #DE, so that the CPU has delivered it.
+ */
+static void test_exit_at_handler(void)
+{
+	__u64 *out, *de;
+	struct vm vm;
+
+	setup();
+	vm = start(guest_div, 0, 0);
+	memcpy(vm.memory + OWN_LARGE_PAGE, guest_de_entry, guest_de_end - guest_de_entry);
+	put_gate(&vm, DE_VECTOR, OWN_LARGE_PAGE);
+	check_eq(enter(&vm), PORT_DONE, "port");
+	out = ((struct guest *)in_guest(&vm, &guest))->out;
+	de = in_guest(&vm, &guest_de);
+	check_eq(de[2], 1, "exceptions that arrived");
+	check_eq(de[1], out[0], "RSP in the exception frame");
+	check_eq(de[0], (out[0] & ~0xfULL) - 40, "RSP of the handler");
+	check_eq(out[1], out[0], "RSP after IRET");
+}
+
 /* Verify that VM entry takes a posted-interrupt descriptor that is 64-byte aligned. */
 static void test_apicv(void)
 {
@@ -331,6 +371,8 @@ static void test_apicv(void)
 
 static const struct cpu_test guest_tests_list[] = {
 	{ "guest_faults", "Intel SDM vol. 3, Exception and Interrupt Reference", test_faults },
+	{ "exit_at_handler", "Intel SDM vol. 3, Saving RIP, RSP, RFLAGS, and SSP",
+	  test_exit_at_handler },
 	{ "apicv_entry", "Intel SDM vol. 3, Checks on VMX Controls (posted interrupts)",
 	  test_apicv },
 };

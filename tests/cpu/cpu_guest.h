@@ -39,7 +39,7 @@ struct vm {
 };
 
 /* In cpu_guest.S, and from the linker */
-extern char guest_vectors[], guest_exit[];
+extern char guest_vectors[], guest_exit[], guest_de_entry[], guest_de_end[];
 extern char __executable_start[], _end[];
 void guest_call(__u64 *out);
 void guest_bad_return(__u64 *out);

@@ -166,6 +166,7 @@ static inline int run_tests(const struct test_group *const *groups)
 /* ---- Faults: an instruction is tried, a handler notes what it raised ---- */
 
 #define NO_FAULT	(~0ULL)
+#define DE_VECTOR	0
 #define UD_VECTOR	6
 #define NM_VECTOR	7
 #define GP_VECTOR	13
