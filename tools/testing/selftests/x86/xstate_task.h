@@ -14,6 +14,7 @@
 
 /* Not the initial one: flush to zero, and another rounding mode */
 #define TASK_MXCSR		0xbf80
+#define TASK_MXCSR_THEIRS	0xdf80
 
 #define TASK_MSR_XFD_ERR	0x1c5
 

@@ -329,6 +329,16 @@ TEST_F(xsave2_size, mxcsr)
 		EXPECT_EQ(value, got);
 	}
 
+	/* It goes with AVX too, whatever was there before. */
+	if (xstate_filled(x) & XF_BIT(XF_YMM)) {
+		image = xstate_image(x, XF_BIT(XF_YMM), 1);
+		value = XSTATE_MXCSR_INIT ^ XF_BIT(13) ^ XF_BIT(14);
+		memcpy(image + XSTATE_MXCSR, &value, sizeof(value));
+		EXPECT_EQ(0, xsave_errno(x, KVM_SET_XSAVE, image));
+		memcpy(&got, xstate_read_image(x) + XSTATE_MXCSR, sizeof(got));
+		EXPECT_EQ(value, got);
+	}
+
 	image = xstate_image(x, xstate_filled(x) & XF_BIT(XF_PKRU), 1);
 	memset(image + XSTATE_MXCSR, 0xff, 4);
 	EXPECT_EQ(0, xsave_errno(x, KVM_SET_XSAVE, image));
