@@ -15,6 +15,7 @@
 
 /* Not in any memory slot */
 #define MMIO		0xc0000000ull
+#define MMIO_STACK	(MMIO + 0x100)
 
 /* Instructions with an operand at (%rax) or on a stack that are both MMIO */
 #define MMIO_INSN(name, insn)					\
@@ -26,12 +27,15 @@ static __attribute__((naked)) void mmio_##name(void)		\
 MMIO_INSN(mov, "mov (%rax), %rbx")
 MMIO_INSN(jmp, "jmp *(%rax)")
 MMIO_INSN(call, "call *(%rax)")
+MMIO_INSN(call_rel, "call .+5")
+MMIO_INSN(call_reg, "call *%rax")
 MMIO_INSN(ret, "ret")
 MMIO_INSN(ret_imm, "ret $8")
 /* Far JMP and CALL with REX.W, which assemblers spell in different ways */
 MMIO_INSN(ljmp, ".byte 0x48, 0xff, 0x28")
 MMIO_INSN(lcall, ".byte 0x48, 0xff, 0x18")
 MMIO_INSN(lret, "lretq")
+MMIO_INSN(lret_imm, "lretq $8")
 
 /*
  * The halves of CET that act on each, see "Shadow Stacks" and "Indirect Branch
@@ -46,11 +50,14 @@ static const struct insn {
 	{ "MOV",	mmio_mov,	0, false, false },
 	{ "JMP",	mmio_jmp,	CET_ENDBR_EN, false, false },
 	{ "CALL",	mmio_call,	CET_SHSTK_EN | CET_ENDBR_EN, false, false },
+	{ "CALL rel",	mmio_call_rel,	CET_SHSTK_EN, true, false },
+	{ "CALL reg",	mmio_call_reg,	CET_SHSTK_EN | CET_ENDBR_EN, true, false },
 	{ "RET",	mmio_ret,	CET_SHSTK_EN, true, false },
 	{ "RET imm",	mmio_ret_imm,	CET_SHSTK_EN, true, false },
 	{ "far JMP",	mmio_ljmp,	CET_ENDBR_EN, false, true },
 	{ "far CALL",	mmio_lcall,	CET_SHSTK_EN | CET_ENDBR_EN, false, true },
 	{ "far RET",	mmio_lret,	CET_SHSTK_EN, true, true },
+	{ "far RET imm", mmio_lret_imm,	CET_SHSTK_EN, true, true },
 };
 
 /* What is on when the vCPU comes to the instruction */
@@ -117,7 +124,7 @@ static void set_regs(struct kvm_vcpu *vcpu, const struct insn *in, bool user)
 	struct kvm_regs regs = {
 		.rip = (u64)in->rip,
 		.rax = MMIO,
-		.rsp = in->on_stack ? MMIO : (u64)stack + sizeof(user_stack),
+		.rsp = in->on_stack ? MMIO_STACK : (u64)stack + sizeof(user_stack),
 		.rflags = 2,
 	};
 
