@@ -102,7 +102,9 @@ static uint8_t *signal_stack(uint64_t mask, uint8_t poison)
 /* Take a signal with @loaded in the registers; they come back in @saved. */
 static bool take_signal(struct xcomp *x, const uint8_t *loaded, uint8_t *saved)
 {
-	if (!xcomp_call_between(loaded, saved, SYS_kill, getpid(), SIGUSR1))
+	/* The other thread would take a signal to the process as well. */
+	if (!xcomp_call_between(loaded, saved, SYS_tkill, syscall(SYS_gettid),
+				SIGUSR1))
 		return true;
 	xcomp_error(x, "taking a signal");
 	return false;
