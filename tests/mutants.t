@@ -75,7 +75,7 @@ own b-nobuild killed 'nonsense'
 own c-equivalent equivalent '/* comment */'
 own d-survivor killed '/* comment, too */'
 
-# interrupted: stop it when it has come to the third
+# interrupted: stop it when it has come to the last one
 interrupted()
 {
 	# In a session of its own, to find what may be left of it.
@@ -83,12 +83,12 @@ interrupted()
 		>"$tmp/first" 2>&1 &
 	_pid=$!
 	_i=0
-	while [ $_i -lt 1200 ] && ! grep -q '^survived c-equivalent' "$tmp/first"; do
-		sleep 0.5
+	while [ $_i -lt 6000 ] && ! find "$tmp/part" -name d-survivor 2>/dev/null | grep -q .; do
+		sleep 0.1
 		_i=$((_i + 1))
 	done
-	# Into the build of the next, or its boot.
-	sleep 5
+	# Into the build of that one.
+	sleep 1
 	kill -TERM $_pid
 	wait $_pid
 	[ $? = 143 ]
