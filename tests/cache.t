@@ -140,7 +140,8 @@ interrupt()
 	python3 -c '
 import os, signal, sys
 os.setpgid(0, 0)
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+for sig in signal.SIGINT, signal.SIGHUP:
+    signal.signal(sig, signal.SIG_DFL)
 os.execv(sys.argv[1], sys.argv[1:])' "$tmp/lab/outer" >"$tmp/out" 2>"$tmp/err" &
 	_pid=$!
 	wait_for "$CACHE/log/started" || echo "# it did not start"
