@@ -8,7 +8,7 @@ set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/tap.sh"
 
-plan 26
+plan 27
 scratch
 
 # report FOLDER: judge it, keep the KTAP there
@@ -35,15 +35,13 @@ ok "the CPU self-test builds" tests/cpu/build "$tmp/cpu"
 	echo "cpu_user 300 $tmp/cpu/cpu_user -w"
 	echo "cpu_guest 300 $tmp/cpu/cpu_guest"
 } >"$tmp/list"
-for kernel in newest 6.1; do
-	ok "it runs on $kernel" lab/run -k $kernel -o "$tmp/$kernel" -l "$tmp/list" -t 300
-	ok "it finds no fault in the emulated CPU on $kernel" report "$tmp/$kernel"
-	ok "it ran all its checks in user mode on $kernel" all_ran "$tmp/$kernel/results.log"
-done
-
 # With two CPUs the emulator's main loop is another one.
-ok "it runs on two CPUs" lab/run -k newest -c spr-smp -o "$tmp/smp" -l "$tmp/list" -t 300
-ok "it finds no fault in the emulated CPU on two CPUs" report "$tmp/smp"
+for on in newest+spr 6.1+spr newest+spr-smp; do
+	ok "it runs on $on" \
+		lab/run -k "${on%+*}" -c "${on#*+}" -o "$tmp/$on" -l "$tmp/list" -t 300
+	ok "it finds no fault in the emulated CPU on $on" report "$tmp/$on"
+	ok "it ran all its checks in user mode on $on" all_ran "$tmp/$on/results.log"
+done
 
 ok "upstream's programs run" env O="$tmp/up" TESTS=upstream KERNEL=newest lab/kselftest
 ok "dmesg shows PASID state" like "$tmp/up/console.log" "0x400: 'PASID state'"

@@ -95,7 +95,8 @@ static inline void pasid_lose_cpu(void)
 
 /*
  * Set up by @prepare, if there is any, then verify that the PASID is there
- * after @act, and still is once other tasks have run.
+ * after @act, and still is once other tasks have run. Memory has another one
+ * before @act, so that it shows whether that of the register is kept.
  */
 static inline int pasid_keeps(struct xcomp *x, int (*prepare)(struct xcomp *x),
 			      int (*act)(struct xcomp *x), const char *rule)
@@ -106,7 +107,11 @@ static inline int pasid_keeps(struct xcomp *x, int (*prepare)(struct xcomp *x),
 	if (!result && prepare)
 		result = prepare(x);
 	if (!result)
-		result = pasid_write(x, PASID_MINE);
+		result = pasid_write(x, PASID_THEIRS);
+	if (result)
+		return result;
+	pasid_lose_cpu();
+	result = pasid_write(x, PASID_MINE);
 	if (result)
 		return result;
 
