@@ -16,6 +16,7 @@
 #ifndef ARCH_SHSTK_ENABLE
 #define ARCH_SHSTK_ENABLE	0x5001
 #define ARCH_SHSTK_DISABLE	0x5002
+#define ARCH_SHSTK_STATUS	0x5005
 #define ARCH_SHSTK_SHSTK	1
 #define ARCH_SHSTK_WRSS		2
 #endif
@@ -115,17 +116,28 @@ static void host_wrss(u64 *to, u64 value)
 	ret;								\
 })
 
+static bool same(const char *what, u64 wanted, u64 got)
+{
+	return xarea_same("the host", what, wanted, got);
+}
+
 /* Return with a wrong shadow stack pointer, and the process ends. */
 static void *host_thread(void *arg)
 {
 	struct host *h = arg;
+	u64 left = -1ull;
 
 	h->no_shstk = host_shstk(ARCH_SHSTK_ENABLE, ARCH_SHSTK_SHSTK);
 	if (!h->no_shstk)
 		host_shstk(ARCH_SHSTK_ENABLE, ARCH_SHSTK_WRSS);
 	h->serve(h);
-	if (!h->no_shstk)
+	if (!h->no_shstk) {
 		host_shstk(ARCH_SHSTK_DISABLE, ARCH_SHSTK_SHSTK);
+		/* WRSS is nothing without a shadow stack, and goes with it. */
+		host_shstk(ARCH_SHSTK_STATUS, &left);
+		if (!same("features after ARCH_SHSTK_DISABLE", 0, left))
+			h->bad = true;
+	}
 	return NULL;
 }
 
@@ -146,11 +158,6 @@ static bool run_hosts(int nr, void (*serve)(struct host *h))
 		ok &= !hosts[i].bad;
 	}
 	return ok;
-}
-
-static bool same(const char *what, u64 wanted, u64 got)
-{
-	return xarea_same("the host", what, wanted, got);
 }
 
 static noinline void serve_exits(struct host *h)

@@ -12,8 +12,9 @@
 #define SMRAM_SLOT	(BIT(16) | 1)
 #define SMRAM_PAGES	16
 
-/* Where the handler begins */
+/* Where the handler begins, and where KVM keeps SSP (CHECK_SMRAM64_OFFSET) */
 #define SMM_HANDLER	(SMRAM + 0x8000)
+#define SMRAM_SSP	(SMRAM + 0xff18)
 
 #define PORT_GUEST	0x55
 #define PORT_SMM	0x56
@@ -182,6 +183,38 @@ TEST_F(cet_smm, cr0_wp)
 	EXPECT_EQ(before.cr4, after.cr4);
 	EXPECT_EQ(before.cr0, after.cr0);
 	EXPECT_TRUE(xstate_kept(&f->x, 0, "SMI and RSM"));
+}
+
+/* RSM with @ssp in SMRAM: shutdown, if the guest has shadow stacks at all */
+static void rsm_with(struct __test_metadata *_metadata, struct cet_guest *f,
+		     u64 ssp)
+{
+	begin(_metadata, f, handler_plain, sizeof(handler_plain), 0);
+	ASSERT_EQ(0, ioctl(f->vcpu->fd, KVM_SMI));
+	ASSERT_TRUE(run_to(f->vcpu, PORT_SMM));
+	memcpy(addr_gpa2hva(f->vcpu->vm, SMRAM_SSP), &ssp, sizeof(ssp));
+	if (!f->x.shstk_on) {
+		ASSERT_TRUE(run_to(f->vcpu, PORT_GUEST));
+		EXPECT_TRUE(xstate_kept(&f->x, 0, "RSM"));
+		return;
+	}
+	ASSERT_EQ(0, _vcpu_run(f->vcpu));
+	EXPECT_EQ(KVM_EXIT_SHUTDOWN, f->vcpu->run->exit_reason);
+}
+
+/*
+ * Verify that RSM shuts down, as for any state that no guest can have, if the
+ * SSP in SMRAM is not a multiple of 4; nobody minds who has no shadow stacks.
+ */
+TEST_F(cet_smm, ssp_misaligned)
+{
+	rsm_with(_metadata, &self->f, xstate_ssp_value(1) | 1);
+}
+
+/* Verify the same of an SSP that is not canonical. */
+TEST_F(cet_smm, ssp_not_canonical)
+{
+	rsm_with(_metadata, &self->f, BIT_ULL(62));
 }
 
 int main(int argc, char **argv)
