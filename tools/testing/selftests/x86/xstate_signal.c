@@ -307,6 +307,67 @@ static int check_tile(struct xcomp *x)
 	return xcomp_verdict(ok & xcomp_sub(x, tile_by_frame));
 }
 
+static bool handler_has_tile;
+
+/* Last of all, as the handler leaves its registers behind */
+static void leave_tile(uint8_t *area, struct xcomp_sw_bytes *sw)
+{
+	struct xcomp_tile t;
+
+	(void)area;
+	(void)sw;
+	xcomp_tile_init(&t, FRAME_FILL);
+	xcomp_tile_load(&t);
+	handler_has_tile = xcomp_tile_in_use();
+}
+
+static void leave_tile_xfeatures(uint8_t *area, struct xcomp_sw_bytes *sw)
+{
+	sw->xfeatures &= ~XF_BIT(XF_XTILE_DATA);
+	leave_tile(area, sw);
+}
+
+static void leave_tile_legacy(uint8_t *area, struct xcomp_sw_bytes *sw)
+{
+	edit_magic1(area, sw);
+	leave_tile(area, sw);
+}
+
+/*
+ * Verify that tiles that a handler leaves loaded are gone if its frame has none,
+ * even if that is because the handler was the first to use them.
+ */
+static int check_tile_left(struct xcomp *x)
+{
+	static const struct {
+		const char *what;
+		void (*fn)(uint8_t *area, struct xcomp_sw_bytes *sw);
+	} rows[] = {
+		{ "tiles in use after the first use in a handler", leave_tile },
+		{ "tiles in use that are not in XSTATE_BV", leave_tile },
+		{ "tiles in use that are not in xfeatures", leave_tile_xfeatures },
+		{ "tiles in use without magic1", leave_tile_legacy },
+	};
+	unsigned int i;
+	bool ok = true;
+
+	if (!x->have_amx)
+		return xcomp_skip(x, XCOMP_NO_AMX);
+	if (!xcomp_request(x, false))
+		return KSFT_FAIL;
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		handler_has_tile = false;
+		if (!registers_after(x, xcomp_pattern(), rows[i].fn))
+			return KSFT_FAIL;
+		ok &= xcomp_same(x, "tiles in use in the handler", true,
+				 handler_has_tile);
+		ok &= xcomp_same(x, rows[i].what, false, xcomp_tile_in_use());
+		xcomp_tile_release();
+	}
+	return xcomp_verdict(xcomp_rule(x, ok,
+		"sigreturn() resets the tiles that the frame does not have"));
+}
+
 #endif /* __x86_64__ */
 
 static void edit_mxcsr(uint8_t *area, struct xcomp_sw_bytes *sw)
@@ -411,6 +472,7 @@ static const struct xcomp_check checks[] = {
 	{ "fpsse", check_fpsse },
 #ifdef __x86_64__
 	{ "tile", check_tile },
+	{ "tile_left", check_tile_left },
 #endif
 	{ "refused", check_refused },
 	{ "pasid", check_pasid },
