@@ -8,7 +8,7 @@ set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/tap.sh"
 
-plan 64
+plan 66
 scratch
 out=$tmp/out
 mkdir -p "$out" "$tmp/patches"
@@ -165,14 +165,16 @@ kvm/more_test 14"
 
 printf '{"mutants": [{"files": ["a.c"], "kills": {"assertion": ["perm_test (exit code 1)", "more_test:y.a"]}},
 	{"files": ["b.c"], "kills": {"assertion": ["more_test:y.a", "more_test:y.b"]}}]}\n' >"$out/table.json"
+# order PROGRAM...: those that end the host
 order()
 {
-	lab/mutate-report order "$out" "$tmp/patches/killed.patch" | tr '\n' ' '
+	lab/mutate-report order "$out" "$tmp/patches/killed.patch" "$@" | tr '\n' ' '
 }
 is "with FAST=1 the one that kills most goes first" "$(order)" "kvm/more_test 14 kvm/perm_test 14 "
 printf '{"files": ["%s"], "kills": {"assertion": ["perm_test:x.a"]}}\n' \
 	"$(sed -n 's|^+++ b/||p' "$tmp/patches/killed.patch")" >"$out/other.json"
 is "those that kill mutants of the same file before others" "$(order)" "kvm/perm_test 14 kvm/more_test 14 "
+is "one that ends the host goes last" "$(order kvm/perm_test)" "kvm/more_test 14 kvm/perm_test 14 "
 rm "$out/table.json" "$out/other.json"
 
 known=upstream/x86/test_shadow_stack_64
@@ -186,6 +188,7 @@ known_failure
 results 'ok 1 y.a' 'ok 2 y.b' | program kvm/more_test 0
 end_run
 is "one that fails anyway goes last" "$(order)" "kvm/more_test 14 $known 14 "
+is "even after one that ends the host" "$(order kvm/more_test)" "kvm/more_test 14 $known 14 "
 run baseline
 results 'ok 1 x.a' 'ok 2 x.b # SKIP no AMX' | program kvm/perm_test 0
 results 'ok 1 y.a' 'not ok 2 y.b # XFAIL known' | program kvm/more_test 0
