@@ -11,11 +11,11 @@ kselftest:
 	@lab/kselftest
 
 check:
-	@lab/packages
+	@lab/kernel/packages
 	@prove tests/
 
 check-slow:
-	@lab/packages
+	@lab/kernel/packages
 	@prove tests/slow/
 
 install:
@@ -43,7 +43,7 @@ detection:
 	@lab/mutate detection
 
 update:
-	@lab/fetch update
+	@lab/kernel/fetch update
 
 clean:
 	@lab/clean

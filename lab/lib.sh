@@ -11,7 +11,7 @@
 
 # The root of this repository, for the script that sources this file.
 # shellcheck disable=SC2034
-TOP=$(cd "$(dirname "$0")/.." && pwd)
+TOP=$(cd "$(dirname "$0")" && until [ -e lab/lib.sh ] || [ "$PWD" = / ]; do cd ..; done && pwd)
 
 lab_child=
 lab_tmp=
@@ -44,7 +44,7 @@ die()
 need()
 {
 	command -v "$1" >/dev/null 2>&1 ||
-		die "$1 is missing: install the Debian package $2 (lab/packages installs all that is needed)"
+		die "$1 is missing: install the Debian package $2 (lab/kernel/packages installs all that is needed)"
 }
 
 lab_exit()

@@ -29,11 +29,11 @@ inventory()
 }
 
 for series in 7.3 7.2 6.12; do
-	tree=$(lab/fetch source $series) || tree=/nowhere
+	tree=$(lab/kernel/fetch source $series) || tree=/nowhere
 	before=$(inventory "$tree")
 	for cc in gcc clang; do
 		what="$cc, $series"
-		dir=$(lab/build-selftests "$tree" --cc=$cc 2>"$tmp/err") || dir=/nowhere
+		dir=$(lab/selftests/build "$tree" --cc=$cc 2>"$tmp/err") || dir=/nowhere
 		tap_diag "$tmp/err"
 		ok "$what: builds" [ -d "$dir" ]
 		missing=
@@ -54,7 +54,7 @@ for series in 7.3 7.2 6.12; do
 		log=$CACHE/log/$(basename "$dir").log
 		ok "$what: the log of the build is there" [ -f "$log" ]
 		nok "$what: no warning" grep -i 'warning' "$log"
-		again=$(PATH="$tmp/bin:$PATH" lab/build-selftests "$tree" --cc=$cc 2>&1)
+		again=$(PATH="$tmp/bin:$PATH" lab/selftests/build "$tree" --cc=$cc 2>&1)
 		is "$what: nothing is built twice" "$again" "$dir"
 	done
 	is "$series: the tree is untouched" "$(inventory "$tree")" "$before"
@@ -71,7 +71,7 @@ int main(int argc, char **argv)
 }
 END
 rc=0
-"$tmp/repo/lab/build-selftests" "$(lab/fetch source 7.3)" >"$tmp/out" 2>"$tmp/err" || rc=$?
+"$tmp/repo/lab/selftests/build" "$(lab/kernel/fetch source 7.3)" >"$tmp/out" 2>"$tmp/err" || rc=$?
 is "a warning fails the build" "$rc $(cat "$tmp/out")" "1 "
 ok "with the compiler's message" like "$tmp/err" "error: unused parameter .argc"
 is "and leaves nothing" "$(find "$CACHE/tmp" -maxdepth 1 -name 'selftests-*')" ""

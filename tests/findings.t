@@ -15,7 +15,7 @@ find $dir -name '*.patch' | sort >"$tmp/patches"
 plan $((3 * $(wc -l <"$tmp/patches") + 1))
 ok "there are patches" [ -s "$tmp/patches" ]
 
-tree=$(lab/fetch source 7.3) || tree=/nowhere
+tree=$(lab/kernel/fetch source 7.3) || tree=/nowhere
 mkdir "$tmp/tree"
 grep -h '^--- a/' $dir/*.patch | cut -d / -f 2- | sort -u | while read -r f; do
 	mkdir -p "$tmp/tree/${f%/*}"

@@ -95,7 +95,7 @@ ok "the interrupted run is no good one" [ ! -e "$tmp/out/status" ]
 
 # --- all of it ---
 
-tree=$(lab/fetch source 7.3) || tree=/nowhere
+tree=$(lab/kernel/fetch source 7.3) || tree=/nowhere
 suite()
 {
 	env HOST=1 KSRC="$tree" O="$tmp/suite" TESTS="$1" lab/kselftest

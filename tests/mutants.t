@@ -68,7 +68,7 @@ own()
 		echo "+$3"
 	} >"$tmp/own/$1.patch"
 }
-tree=$(lab/fetch source 7.3) || tree=
+tree=$(lab/kernel/fetch source 7.3) || tree=
 own a-noapply killed '/* comment */'
 sed -i 's/^ /  /' "$tmp/own/a-noapply.patch"
 own b-nobuild killed 'nonsense'

@@ -59,7 +59,7 @@ header "no diff" "no diff" '/^+++/d'
 rm "$tmp/patches/header.patch"
 
 ok "all of lab/mutants have good headers" lab/mutate-report check lab/mutants/*.patch
-tree=$(lab/fetch source 7.3) || tree=
+tree=$(lab/kernel/fetch source 7.3) || tree=
 # applies: those that do not, with zero fuzz
 applies()
 {
@@ -178,7 +178,7 @@ is "one that ends the host goes last" "$(order kvm/perm_test)" "kvm/more_test 14
 rm "$out/table.json" "$out/other.json"
 
 known=upstream/x86/test_shadow_stack_64
-# known_failure: what lab/upstream-known knows of it
+# known_failure: what lab/selftests/upstream-known knows of it
 known_failure()
 {
 	printf '[FAIL]\tUserfaultfd test\n' | program $known 1

@@ -92,7 +92,7 @@ ok "the summary fits on a screen" [ "$(wc -l <"$tmp/summary")" -le 24 ]
 ok "prove takes the KTAP" prove -e cat "$tmp/ktap"
 
 CACHE=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xcomp-lab}
-tree=$(lab/fetch source 7.3) || tree=
+tree=$(lab/kernel/fetch source 7.3) || tree=
 kunit()
 {
 	python3 -B "$tree/tools/testing/kunit/kunit.py" parse "$1"

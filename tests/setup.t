@@ -34,34 +34,34 @@ refuses()
 # --- bad input ---
 
 refuses "no such series" '^lab: Debian has no cloud kernel of the series 5\.9: there are 6\.1 .*7\.3' \
-	lab/fetch kernel 5.9
+	lab/kernel/fetch kernel 5.9
 refuses "a word for a series" "^lab: 'latest' is no kernel series: 7\.3, 6\.12 and newest are" \
-	lab/fetch kernel latest
-refuses "no series" '^lab: use: lab/fetch kernel SERIES' lab/fetch kernel
-refuses "an unknown thing" '^lab: use: lab/fetch' lab/fetch emulator
-refuses "an unknown package group" "^lab: no package group 'all': there are fetch build" lab/packages all
+	lab/kernel/fetch kernel latest
+refuses "no series" '^lab: use: lab/kernel/fetch kernel SERIES' lab/kernel/fetch kernel
+refuses "an unknown thing" '^lab: use: lab/kernel/fetch' lab/kernel/fetch emulator
+refuses "an unknown package group" "^lab: no package group 'all': there are fetch build" lab/kernel/packages all
 refuses "no kernel tree" "^lab: '$tmp' is no kernel tree with KVM selftests: give the root of one" \
-	lab/build-selftests "$tmp"
+	lab/selftests/build "$tmp"
 mkdir -p "$tmp/old/tools/testing/selftests/kvm"
 : >"$tmp/old/tools/testing/selftests/kvm/Makefile"
 refuses "an old kernel tree" '^lab: the selftests library in .* is too old: give a tree of 6\.12 or newer' \
-	lab/build-selftests "$tmp/old"
-refuses "no such patch" '^lab: cannot read the patch .*/none' lab/build-kernel 7.3 "$tmp/none"
+	lab/selftests/build "$tmp/old"
+refuses "no such patch" '^lab: cannot read the patch .*/none' lab/kernel/build 7.3 "$tmp/none"
 
 # --- packages ---
 
 # The same script with a package that nobody has, run by somebody else.
-mkdir -p "$tmp/repo/lab" "$tmp/nobody"
+mkdir -p "$tmp/repo/lab/kernel" "$tmp/nobody"
 cp lab/lib.sh lab/kernel-trouble "$tmp/repo/lab/"
-sed 's/bison:bison/bison:no-such-command/' lab/packages >"$tmp/repo/lab/packages"
+sed 's/bison:bison/bison:no-such-command/' lab/kernel/packages >"$tmp/repo/lab/kernel/packages"
 chmod -R a+rX "$tmp"
-chmod 755 "$tmp/repo/lab/packages"
+chmod 755 "$tmp/repo/lab/kernel/packages"
 chmod 777 "$tmp/nobody"
 if [ "$(id -u)" = 0 ]; then
 	try setpriv --reuid=65534 --regid=65534 --clear-groups env CACHE="$tmp/nobody/cache" \
-		"$tmp/repo/lab/packages" build
+		"$tmp/repo/lab/kernel/packages" build
 else
-	try env CACHE="$tmp/nobody/cache" "$tmp/repo/lab/packages" build
+	try env CACHE="$tmp/nobody/cache" "$tmp/repo/lab/kernel/packages" build
 fi
 is "without root nothing is installed" "$rc" 1
 ok "what is missing is named" like "$tmp/err" '^lab: missing Debian packages: bison$'
@@ -69,14 +69,14 @@ ok "with the command to type" like "$tmp/err" 'apt-get install -y --no-install-r
 
 # --- the network is not needed twice ---
 
-ok "the kernel is fetched" lab/fetch kernel newest
+ok "the kernel is fetched" lab/kernel/fetch kernel newest
 mkdir "$tmp/bin"
 for c in apt-get apt-cache apt-config dpkg-deb; do
 	# shellcheck disable=SC2016 # for the script to expand
 	printf '#!/bin/sh\necho "$0 $*" >>%s/called\nexit 1\n' "$tmp" >"$tmp/bin/$c"
 done
 chmod +x "$tmp"/bin/*
-try env PATH="$tmp/bin:$PATH" lab/fetch kernel newest
+try env PATH="$tmp/bin:$PATH" lab/kernel/fetch kernel newest
 is "a second time it is only named" "$rc $([ -f "$(cat "$tmp/out")/vmlinuz" ] && echo there)" "0 there"
 nok "without apt" [ -e "$tmp/called" ]
 kernel=$(cat "$tmp/out")
@@ -109,7 +109,7 @@ done
 chmod -R a+rX "$tmp"
 index=$CACHE/index
 export CACHE="$tmp/cache"
-try env PATH="$tmp/bin:$PATH" lab/fetch kernel newest
+try env PATH="$tmp/bin:$PATH" lab/kernel/fetch kernel newest
 is "an index without a signature is refused" "$rc" 1
 ok "with the reason" like "$tmp/err" "^E: The repository .* is not signed"
 ok "and a clear line" like "$tmp/err" '^lab: cannot read the package index of the Debian mirror file:'
@@ -151,7 +151,7 @@ through_proxy()
 	done
 	sed -i "s|$index|$CACHE/index|; /Proxy/d" "$CACHE/index/apt.conf"
 	echo "Acquire::http::Proxy \"http://127.0.0.1:$(cat "$tmp/port")\";" >>"$CACHE/index/apt.conf"
-	try lab/fetch bios
+	try lab/kernel/fetch bios
 	kill $_proxy
 	wait $_proxy 2>/dev/null
 }

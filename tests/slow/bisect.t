@@ -99,8 +99,8 @@ rm -rf "$tree"
 
 # --- the history ---
 
-source=$(lab/fetch source 7.3)
-lab/build-kernel 7.3 >"$tmp/folder"
+source=$(lab/kernel/fetch source 7.3)
+lab/kernel/build 7.3 >"$tmp/folder"
 # The objects, and the folder they were built in.
 objects=$(sed 's/labkernel/labobj/' "$tmp/folder")/obj
 built=$(sed 's/labkernel/labwork/' "$tmp/folder")
@@ -131,7 +131,7 @@ $git commit -q -m "base"
 $git tag base
 
 # What an earlier bisection of this tree would have left: checkout and objects,
-# those of lab/build-kernel made to look as if compiled there.
+# those of lab/kernel/build made to look as if compiled there.
 work=$(KSRC=$tree lab/bisect folder)
 mkdir -p "$work/src"
 trap 'rm -rf "$tmp" "$work"' EXIT

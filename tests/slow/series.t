@@ -18,8 +18,8 @@ GIT_CONFIG_GLOBAL=/dev/null
 GIT_CONFIG_SYSTEM=/dev/null
 export GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL GIT_COMMITTER_NAME GIT_COMMITTER_EMAIL
 export GIT_CONFIG_GLOBAL GIT_CONFIG_SYSTEM
-texts=$(find lab/series.d -name '[0-9]*.txt' | wc -l)
-checkpatch=$(lab/fetch source 7.3)/scripts/checkpatch.pl
+texts=$(find lab/selftests/series.d -name '[0-9]*.txt' | wc -l)
+checkpatch=$(lab/kernel/fetch source 7.3)/scripts/checkpatch.pl
 
 # graft TREE NAME: in $tmp/NAME a git tree like TREE, of which the selftests of kvm
 # and x86 are copies and the rest is links
@@ -85,7 +85,7 @@ for s in 7.3 6.12; do
 	7.3)	folder=x86 other='vm_vaddr_|vm_paddr_' list=kvm/Makefile.kvm ;;
 	6.12)	folder=x86_64 other='[^_]gva_t|[^_]gpa_t|\bvm_alloc|\bvm_get_pte' list=kvm/Makefile ;;
 	esac
-	tree=$(lab/fetch source $s)
+	tree=$(lab/kernel/fetch source $s)
 	graft "$tree" $s
 	git -C "$tmp/$s" tag base
 	ok "$s: make series" make -s series KSRC="$tmp/$s" O="$tmp/out-$s"

@@ -12,7 +12,7 @@ need bc bc
 need flex flex
 need bison bison
 need cpio cpio
-[ -e /usr/include/gelf.h ] || die "gelf.h is missing: install the Debian package libelf-dev (lab/packages kernel)"
+[ -e /usr/include/gelf.h ] || die "gelf.h is missing: install the Debian package libelf-dev (lab/kernel/packages kernel)"
 
 # kbuild SECONDS WHAT ARGUMENT...
 # Nothing of this machine or moment goes into the kernel.
@@ -29,9 +29,9 @@ kbuild()
 # configure WHAT: the options that the kernel did not take go to $dropped
 configure()
 {
-	kbuild 300 "configuring $1" KCONFIG_ALLCONFIG="$TOP/lab/kernel.config" allnoconfig
+	kbuild 300 "configuring $1" KCONFIG_ALLCONFIG="$TOP/lab/kernel/kernel.config" allnoconfig
 	# shellcheck disable=SC2034 # for the script that sources this file
-	dropped=$(sed -n '/^# Only where/q; /^CONFIG/p' "$TOP/lab/kernel.config" |
+	dropped=$(sed -n '/^# Only where/q; /^CONFIG/p' "$TOP/lab/kernel/kernel.config" |
 		grep -vxFf "$obj/.config" | tr '\n' ' ') || :
 }
 
@@ -42,7 +42,7 @@ compile()
 }
 
 # take_out IMAGE FOLDER: vmlinuz or vmlinux, modules/, version, config, as of
-# lab/fetch kernel
+# lab/kernel/fetch kernel
 take_out()
 {
 	case $1 in
