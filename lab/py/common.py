@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the lab's commands share: messages, bounded processes and the cache.
+
+The cache is that of lab/lib.sh: a folder appears in it only when it is whole, and
+its name ends in a hash of what it was made from.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+LAB = TOP / "lab"
+
+
+class LabError(Exception):
+    """Something the user has to know, in one line that says how to mend it."""
+
+
+def die(text):
+    raise LabError(text)
+
+
+def is_chatty():
+    return sys.stderr.isatty() or os.environ.get("VERBOSE", "0") == "1"
+
+
+def say(text):
+    """Progress, for a terminal only."""
+    if is_chatty():
+        print(f"lab: {text}", file=sys.stderr, flush=True)
+
+
+def warn(text):
+    print(f"lab: {text}", file=sys.stderr, flush=True)
+
+
+def run_command(main, *arguments):
+    """Call main and turn what goes wrong into one line and an exit status.
+
+    Signals end the process by an exception, so that every "finally" on the way
+    out has its turn.
+    """
+    def on_signal(number, _):
+        for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(sig, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sig, on_signal)
+    # Scripts look for messages, and hashes depend on sorting.
+    os.environ["LC_ALL"] = "C"
+    # The options of the make that runs a command are not meant for those it runs.
+    for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"):
+        os.environ.pop(name, None)
+    try:
+        status = main(*arguments)
+    except LabError as error:
+        warn(error)
+        status = 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EMFILE):
+            raise
+        warn(f"{error.filename or 'a file'}: {error.strerror}: mend that, or choose another folder "
+             "with O= or CACHE=")
+        status = 1
+    except BrokenPipeError:
+        status = 1
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    sys.exit(status)
+
+
+# --- the cache ---
+
+def cache():
+    """The folder of the cache, as lab/lib.sh has it."""
+    folder = os.environ.get("CACHE", "")
+    if not folder:
+        home = os.environ.get("XDG_CACHE_HOME") or \
+            (os.environ.get("HOME") and os.environ["HOME"] + "/.cache")
+        if not home:
+            die("HOME is not set: name a folder for the cache with CACHE=/some/folder")
+        folder = home + "/xcomp-lab"
+    if re.search(r"[^A-Za-z0-9/._+,@~-]", folder):
+        die(f"CACHE='{folder}': kernel Makefiles take no blanks or special characters in paths, "
+            "choose another folder")
+    path = Path(folder).absolute()
+    os.environ["CACHE"] = str(path)
+    try:
+        for part in ("lock", "log", "tmp"):
+            (path / part).mkdir(parents=True, exist_ok=True)
+    except OSError:
+        pass
+    if not os.access(path / "tmp", os.W_OK):
+        die(f"cannot write to the cache folder {path}: choose another one with CACHE=/some/folder")
+    return path
+
+
+def hash_bytes(*parts):
+    """The first 16 digits of the SHA256 of strings and bytes."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else str(part).encode()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()[:16]
+
+
+def hash_file(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def locked(path, wait=3600):
+    """Hold the lock file path; with wait=0 yields False if another one has it."""
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                yield False
+                return
+            say(f"another run holds {path.name}, waiting for it")
+            wait_for_lock(file, path, wait)
+        yield True
+
+
+def wait_for_lock(file, path, seconds):
+    def on_alarm(*_):
+        raise LabError(f"{path.name}: another run has held its lock for {seconds} s")
+
+    old = signal.signal(signal.SIGALRM, on_alarm)
+    signal.alarm(seconds)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, old)
+
+
+def cache_put(name, make):
+    """The folder NAME of the cache; make(folder) fills it if it is not there."""
+    base = cache()
+    path = base / name
+    if path.exists():
+        return path
+    with locked(base / "lock" / name):
+        if path.exists():
+            return path
+        new = base / "tmp" / name
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        try:
+            make(new)
+            new.rename(path)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    return path
+
+
+@contextlib.contextmanager
+def work_folder(prefix):
+    """A temporary folder of the cache, gone at the end."""
+    path = Path(tempfile.mkdtemp(prefix=prefix + ".", dir=cache() / "tmp"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def folder(path, what="folder"):
+    """Make it, and return it in full."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        die(f"cannot make the {what} {path}: {error.strerror}")
+    return Path(path).resolve()
+
+
+def write_text(path, text):
+    """Write a file that is whole or not there."""
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        new.write_text(text)
+        os.replace(new, path)
+    finally:
+        with contextlib.suppress(OSError):
+            new.unlink()
+
+
+# --- processes ---
+
+def need(command, package):
+    if not shutil.which(command):
+        die(f"{command} is missing: install the Debian package {package} "
+            "(lab/kernel/packages installs all that is needed)")
+
+
+def call(arguments, seconds, log=None, env=None, output=False, cwd=None):
+    """Run a command, in a process group of its own that ends with it.
+
+    Its output goes to the end of the file log.  Returns its exit status, 124 if
+    it ran into the bound; with output=True its standard output as text, and a
+    status other than 0 ends this process in the same way, for the command has
+    said why.
+    """
+    with contextlib.ExitStack() as stack:
+        err = stack.enter_context(open(log, "a")) if log else None
+        child = subprocess.Popen([str(a) for a in arguments], stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.PIPE if output else err, stderr=err,
+                                 env=env, cwd=cwd, start_new_session=not output, text=True)
+        try:
+            text, _ = child.communicate(timeout=seconds)
+            status = child.returncode
+        except subprocess.TimeoutExpired:
+            text, status = "", 124
+        finally:
+            stop(child, group=not output)
+    if not output:
+        return status
+    if status:
+        raise SystemExit(1 if status < 0 else status)
+    return text.strip()
+
+
+def stop(child, group=False):
+    """End a process (and its group), kindly at first."""
+    if child.poll() is None:
+        for sig in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(OSError):
+                os.killpg(child.pid, sig) if group else child.send_signal(sig)
+            try:
+                child.wait(10)
+                break
+            except subprocess.TimeoutExpired:
+                continue
+    if group:
+        with contextlib.suppress(OSError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+
+def script(path, *arguments):
+    """What a script of the lab prints: the folder that it has made."""
+    return call([LAB / path, *arguments], 4 * 3600, output=True)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""lab/machines: the CPUs, kernels and parameters that there are, and what each has."""
+
+from dataclasses import dataclass
+
+from common import LAB, die
+
+
+@dataclass(frozen=True)
+class Cpu:
+    name: str
+    count: int
+    model: str
+    without: tuple
+    options: str
+    has: frozenset
+
+    @property
+    def kind(self):
+        """The emulator that it takes: for one CPU or for several."""
+        return "up" if self.count == 1 else "smp"
+
+    @property
+    def kvm(self):
+        """The module that KVM takes on it."""
+        return "kvm-amd" if "svm" in self.has else "kvm-intel"
+
+
+def series(text):
+    """"6.12" as something to compare."""
+    return tuple(int(n) for n in text.split("."))
+
+
+class Machines:
+    """What lab/machines says."""
+
+    def __init__(self, path=LAB / "machines"):
+        self.kernels, self.cpus, self.parameters = [], {}, {}
+        self.every, self.since, self.depends = frozenset(), [], []
+        models, takes, cpus = {}, {}, []
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            words = line.split()
+            if not words or words[0].startswith("#"):
+                continue
+            word, rest = words[0], words[1:]
+            try:
+                if word == "kernels":
+                    self.kernels = rest
+                elif word == "every":
+                    self.every = frozenset(rest)
+                elif word == "model":
+                    models[rest[0]] = frozenset(rest[1:])
+                elif word == "takes":
+                    takes[rest[0]] = frozenset(rest[1:])
+                elif word == "cpu":
+                    name, count, model, *more = rest
+                    cpus.append((name, int(count), model, more))
+                elif word == "since":
+                    self.since.append((series(rest[0]), rest[1:]))
+                elif word == "parameter":
+                    self.parameters[rest[0]] = frozenset(rest[1:])
+                elif word == "with":
+                    self.depends.append((rest[0], frozenset(rest[1:])))
+                else:
+                    raise ValueError
+            except (ValueError, IndexError):
+                die(f"{path}:{number}: what is '{line}'? The head of the file tells what a line may be")
+        for name, count, model, more in cpus:
+            if model not in models:
+                die(f"{path}: the CPU {name} needs a line 'model {model} FEATURE...'")
+            without = tuple(more[0].split(",")) if more and more[0] != "-" else ()
+            has = set(models[model]) | ({"smp"} if count > 1 else set())
+            for gone in without:
+                has -= takes.get(gone, frozenset())
+            self.cpus[name] = Cpu(name, count, model, without, " ".join(more[1:]), frozenset(has))
+
+    @property
+    def newest(self):
+        """The series whose source mutants and tests take."""
+        return self.kernels[-1]
+
+    def cpu(self, name):
+        if name not in self.cpus:
+            die(f"no CPU '{name}': there are {', '.join(self.cpus)}")
+        return self.cpus[name]
+
+    def features(self, kernel, cpu, parameter="none"):
+        """What there is on a kernel series, on a CPU, with one parameter."""
+        found = self.every | self.cpu(cpu).has
+        for first, features in self.since:
+            if series(kernel) >= first:
+                found |= set(features)
+        found -= self.parameters.get(parameter, frozenset())
+        # In their order: each may depend on those before it.
+        for feature, needs in self.depends:
+            if not found >= needs:
+                found -= {feature}
+        return found
