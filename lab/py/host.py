@@ -1,11 +1,43 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Boot a kernel on the emulated host and run programs on copies of the machine.
 
-(under construction; the interface below stands)
+The emulator boots once.  When the guest's init is ready it asks for a job
+(lab/guest/job.c), and the emulator becomes a server: for each job it forks, and the
+copy gets the answer (the patch "fork-server" of lab/emulator/bochs).  So every program
+finds the machine as it was when it had just booted, and takes nothing down but itself.
 """
 
+import contextlib
+import gzip
+import lzma
+import os
+import re
+import select
+import shutil
+import socket
+import stat
+import struct
+import subprocess
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import record
+from common import (LAB, cache, cache_put, call, die, folder, hash_bytes, hash_file, is_chatty,
+                    locked, need, say, script, stop, warn, work_folder, write_text)
+from machines import Machines
+
+# How long the emulator may use no CPU time at all.
+STALL = 30
+# CPU time for the boot; for a job, from what its program may take inside.
+BOOT_BUDGET = 120
+# What a machine may write: a console of a gigabyte helps nobody.
+MAX_OUTPUT = 64 << 20
+# Why gdb, if it is there, shall look at a machine that stands still.
+BACKTRACE = ["-batch", "-ex", "thread apply all bt"]
+# The clock of all machines starts here: a run can be had again.
+START_TIME = 1767225600
+MIB = 1 << 20
 
 
 @dataclass
@@ -36,8 +68,790 @@ class Options:
     once: bool = False          # this kernel does not come back: keep nothing of it
     seed: int = 1               # what the machine draws at random follows from it
     keep: int = 0               # seconds that the booted machine waits for the next run
+    pvh: bool = True            # False: as if the kernel had no PVH entry
+    emulator: str = ""          # a folder with the emulator; default: lab/emulator/build
+
+
+# --- what a machine is made of ---
+
+@dataclass
+class Parts:
+    """Files of a machine, and the words for its kernel."""
+    cpu: object
+    boot: Path                  # folder of guest/bootimage
+    modules: Path               # folder with modules and their list
+    job: Path                   # folder with guest/job.c, compiled
+    bios: Path
+    emulator: Path
+    words: str
+
+
+def find_kernel(options):
+    """Image and folder of modules."""
+    kernel, modules = options.kernel, options.modules
+    if re.fullmatch(r"newest|\d+\.\d+(\.\d+(-\d+)?)?", kernel) and not Path(kernel).exists():
+        kernel = script("kernel/fetch", "kernel", kernel)
+    path = Path(kernel)
+    if path.is_dir():
+        modules = modules or str(path / "modules")
+        for name in ("vmlinuz", "vmlinux"):
+            if (path / name).exists():
+                path = path / name
+                break
+    if not path.is_file() or not os.access(path, os.R_OK):
+        die(f"cannot read the kernel {kernel}: give a Debian series (7.3), a folder or an image")
+    if not modules:
+        die(f"-k {kernel} also needs the folder of its modules: add -m (MODULES=)")
+    if not Path(modules).is_dir():
+        die(f"no folder of modules: {modules}")
+    return path.resolve(), Path(modules).resolve()
+
+
+class Kitchen:
+    """Makes parts: in the cache, or with once=True where they go with the run."""
+
+    def __init__(self, once, work):
+        self.once, self.work = once, work
+
+    def part(self, name, make):
+        path = cache() / name
+        if not self.once or path.exists():
+            return cache_put(name, make)
+        path = self.work / name
+        path.mkdir()
+        make(path)
+        return path
+
+
+def make_boot(image, pvh):
+    def make(path):
+        say("preparing the kernel image")
+        log = path / "log"
+        if call([LAB / "guest/bootimage", image, path, "1" if pvh else "0"], 300, log):
+            die((log.read_text().splitlines() or ["lab/guest/bootimage failed"])[-1].removeprefix("lab: "))
+    return make
+
+
+MODULES = ("irqbypass", "kvm", "kvm-intel", "kvm-amd", "msr", "cpuid")
+# Checking the signature, parsing BTF and sorting the ftrace locations would cost some
+# two of seven seconds of a boot; the code stays as it was built, its functions just
+# cannot be traced.
+STRIP = ["--strip-debug", "-R", ".BTF", "-R", ".BTF.base", "-R", "__mcount_loc"]
+
+
+def module_files(modules):
+    """{module: file} of those that the lab loads, in the order of loading."""
+    found = {}
+    for path in sorted(modules.rglob("*.ko*")):
+        name = re.sub(r"\.ko(\.(xz|zst|gz))?$", "", path.name).replace("_", "-")
+        if name in MODULES:
+            found.setdefault(name, path)
+    return {name: found[name] for name in MODULES if name in found}
+
+
+def unpack(path):
+    """The contents of a module, compressed in whatever way."""
+    data = path.read_bytes()
+    if path.suffix == ".xz":
+        return lzma.decompress(data)
+    if path.suffix == ".gz":
+        return gzip.decompress(data)
+    if path.suffix == ".zst":
+        return subprocess.run(["zstd", "-dcq"], input=data, stdout=subprocess.PIPE,
+                              check=True, timeout=60).stdout
+    return data
+
+
+def make_modules(files):
+    def make(path):
+        # One that is built in, or not there: the tests will tell.
+        for name, file in files.items():
+            (path / f"{name}.ko").write_bytes(unpack(file))
+            if call(["objcopy", *STRIP, path / f"{name}.ko"], 60, path / "log"):
+                die(f"objcopy cannot strip {file}, see {path}/log")
+    return make
+
+
+JOB_FLAGS = ["-static", "-nostdlib", "-Os", "-Wall", "-Wextra", "-Werror", "-fno-stack-protector",
+             "-fcf-protection=none"]
+
+
+def make_job(path):
+    if call(["gcc", *JOB_FLAGS, "-o", path / "job", LAB / "guest/job.c"], 60, path / "log"):
+        die("cannot compile lab/guest/job.c:\n" + (path / "log").read_text())
+
+
+def find_parts(options, work):
+    for command, package in (("objcopy", "binutils"), ("as", "binutils"), ("xz", "xz-utils"),
+                             ("gcc", "gcc"), ("busybox", "busybox-static")):
+        need(command, package)
+    cpu = Machines().cpu(options.cpu)
+    image, modules = find_kernel(options)
+    kitchen = Kitchen(options.once, work)
+    files = module_files(modules)
+    boot_key = hash_bytes(hash_file(image), hash_file(LAB / "guest/bootimage"), options.pvh)
+    modules_key = hash_bytes(*STRIP, *(n + hash_file(f) for n, f in files.items()))
+    job_key = hash_bytes(*JOB_FLAGS, (LAB / "guest/job.c").read_bytes())
+    return Parts(
+        cpu=cpu,
+        boot=kitchen.part(f"boot-{boot_key}", make_boot(image, options.pvh)),
+        modules=kitchen.part(f"modules-{modules_key}", make_modules(files)),
+        job=cache_put(f"job-{job_key}", make_job),
+        bios=Path(script("kernel/fetch", "bios")),
+        emulator=Path(options.emulator or script("emulator/build", cpu.kind)),
+        words=" ".join(["console=ttyS0,115200 panic=0 cryptomgr.notests=1", cpu.options,
+                        options.append]).strip())
+
+
+# --- cpio archives, of the format "newc" (Documentation/driver-api/early-userspace/buffer-format.rst) ---
+
+class Archive:
+    def __init__(self):
+        self.parts, self.folders, self.count = [], set(), 0
+
+    def entry(self, name, mode, data=b""):
+        self.count += 1
+        name = name.encode() + b"\0"
+        head = b"070701" + b"".join(b"%08X" % n for n in (
+            self.count, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name), 0))
+        for blob in (head + name, data):
+            self.parts += [blob, b"\0" * (-len(blob) % 4)]
+
+    def add_folder(self, path):
+        if path and path not in self.folders:
+            self.add_folder(path.rpartition("/")[0])
+            self.folders.add(path)
+            self.entry(path, stat.S_IFDIR | 0o755)
+
+    def add(self, path, data, mode=0o644):
+        self.add_folder(path.rpartition("/")[0])
+        self.entry(path, stat.S_IFREG | mode, data)
+
+    def bytes(self):
+        self.entry("TRAILER!!!", 0)
+        return b"".join(self.parts)
+
+
+def initramfs(parts, params):
+    """What the machine boots with.  params: "MODULE.NAME=VALUE ..."."""
+    archive = Archive()
+    archive.add("init", (LAB / "guest/init").read_bytes(), 0o755)
+    archive.add("bin/busybox", Path(shutil.which("busybox")).read_bytes(), 0o755)
+    archive.add("lab/job", (parts.job / "job").read_bytes(), 0o755)
+    lines = []
+    for name in MODULES:
+        ko = parts.modules / f"{name}.ko"
+        if not ko.exists() or name in ("kvm-intel", "kvm-amd") and name != parts.cpu.kvm:
+            continue
+        archive.add(f"lab/modules/{name}.ko", ko.read_bytes())
+        words = [p.partition(".")[2] for p in params.split()
+                 # The kernel takes a dash and an underscore in module names for the same.
+                 if p.partition(".")[0].replace("_", "-") == name]
+        lines.append(" ".join([f"{name}.ko", *words]))
+    archive.add("lab/modules/list", "".join(line + "\n" for line in lines).encode())
+    return archive.bytes()
+
+
+def payload(jobs):
+    """What a copy of the machine gets: programs, files, and the list of what to run."""
+    archive, lines, files = Archive(), [], {}
+    for number, job in enumerate(jobs):
+        path = f"lab/bin/{number}/{job.program.name}"
+        archive.add(path, job.program.read_bytes(), 0o755)
+        lines.append(" ".join([job.name, str(job.seconds), f"/{path}", *job.arguments]))
+        files.update({Path(f).name: Path(f) for f in job.files})
+    for name, path in files.items():
+        archive.add(f"lab/files/{name}", path.read_bytes(), stat.S_IMODE(path.stat().st_mode))
+    archive.add("lab/list", "".join(line + "\n" for line in lines).encode())
+    return archive.bytes()
+
+
+# --- the machine ---
+
+def read_vars(path):
+    """Shell assignments of numbers, as guest/bootimage writes them."""
+    return {name: int(value, 0) for name, _, value in
+            (line.partition("=") for line in (path / "vars").read_text().split())}
+
+
+def configure(parts, options, initrd, work, logs):
+    """Lay out the machine's memory; returns the path of the emulator's configuration."""
+    v = read_vars(parts.boot)
+    at = (v["TOP_ADDR"] + 16 * MIB) // MIB * MIB
+    if at + len(initrd) + 64 * MIB >= options.memory * MIB:
+        die(f"kernel and modules need more memory than {options.memory} MiB: raise -M")
+    # Above the place that the kernel unpacks itself to.
+    cmdline, zeropage = at - 2 * MIB, at - MIB
+    (work / "initrd").write_bytes(initrd)
+    (work / "cmdline").write_bytes(parts.words.encode() + b"\0")
+    images = [(parts.boot / "kernel.bin", v["LOAD"]), (work / "initrd", at), (work / "cmdline", cmdline)]
+    symbols = {"PVH": v["PVH"], "ENTRY": v["ENTRY"], "CMDLINE": cmdline, "INITRD": at,
+               "INITRD_SIZE": len(initrd), "PARAMS": zeropage}
+    log = work / "log"
+    if call(["as", "--32", *(f"--defsym={n}={v}" for n, v in symbols.items()), "-o", work / "start.o",
+             LAB / "guest/start.S"], 60, log) or \
+       call(["ld", "-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary", "-o", work / "floppy",
+             work / "start.o"], 60, log):
+        die("cannot assemble the boot sector: " + log.read_text())
+    os.truncate(work / "floppy", 1474560)
+    if not v["PVH"]:
+        # The 32-bit boot protocol passes these in struct boot_params.
+        params = bytearray((parts.boot / "params.bin").read_bytes())
+        struct.pack_into("<II", params, 0x218, at, len(initrd))
+        struct.pack_into("<I", params, 0x228, cmdline)
+        (work / "params.bin").write_bytes(params)
+        images.append((work / "params.bin", zeropage))
+    lines = [
+        "config_interface: textconfig",
+        "display_library: nogui",
+        f"romimage: file={parts.bios}/BIOS-bochs-latest",
+        f"vgaromimage: file={parts.bios}/vgabios.bin",
+        f"megs: {options.memory}",
+        f"cpu: model={parts.cpu.model}, count={parts.cpu.count}, ips=200000000, "
+        f'reset_on_triple_fault=0, exclude_features="{" ".join(parts.cpu.without)}"',
+        f"clock: sync=none, time0={START_TIME}",
+        *(f"optramimage{n}: file={file}, address={address:#x}"
+          for n, (file, address) in enumerate(images, 1)),
+        f"floppya: 1_44={work}/floppy, status=inserted",
+        "boot: floppy",
+        f"com1: enabled=1, mode=file, dev={logs}/console.log",
+        f"com2: enabled=1, mode=file, dev={logs}/results.log",
+        f"log: {logs}/emulator.log",
+        "panic: action=fatal", "error: action=ignore", "info: action=ignore", "debug: action=ignore",
+    ]
+    (work / "bochsrc").write_text("\n".join(lines) + "\n")
+    return work / "bochsrc"
+
+
+class Watch:
+    """What can be seen of a machine from outside while it runs."""
+
+    def __init__(self, pid, logs, cpus, limits):
+        self.pid, self.logs, self.cpus = pid, logs, cpus
+        self.limits = limits        # {program: seconds}; empty: a boot
+        self.stall = float(os.environ.get("LAB_STALL", STALL))
+        self.cpu, self.changed = None, time.monotonic()
+        self.program, self.program_since = "", 0.0
+        self.offset = {"console.log": 0, "results.log": 0}
+        self.tail = dict.fromkeys(self.offset, b"")
+        self.panicked = 0.0
+
+    def cpu_seconds(self):
+        try:
+            text = Path(f"/proc/{self.pid}/stat").read_text()
+        except OSError:
+            return None
+        fields = text.rpartition(")")[2].split()
+        if fields[0] == "Z":
+            return None
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def news(self, name):
+        """What has come to a log since the last look, with the end of what was there."""
+        try:
+            with open(self.logs / name, "rb") as file:
+                file.seek(self.offset[name])
+                data = file.read(MAX_OUTPUT)
+        except OSError:
+            return b""
+        if not data:
+            return b""
+        text = self.tail[name] + data
+        self.offset[name] += len(data)
+        self.tail[name] = text[-200:]
+        return text
+
+    def budget(self):
+        """CPU time for what is running: a second in there costs one to two out here."""
+        if not self.limits:
+            return BOOT_BUDGET * self.cpus
+        return (3 * self.limits.get(self.program, 60) + 30) * self.cpus
+
+    def look(self):
+        """Why the machine has to be stopped: kind and reason, or None."""
+        now = time.monotonic()
+        if record.PANIC.encode() in self.news("console.log") and not self.panicked:
+            self.panicked = now
+        # It may have more to say.
+        if self.panicked:
+            return ("panic", "the kernel panicked") if now - self.panicked >= 1 else None
+        cpu = self.cpu_seconds()
+        if cpu is None:
+            return None             # it has ended: the server will say so
+        begun = re.findall(rb"@lab begin (\S+)", self.news("results.log"))
+        if begun and begun[-1].decode("utf-8", "replace") != self.program:
+            self.program, self.program_since = begun[-1].decode("utf-8", "replace"), cpu
+        if cpu - self.program_since >= self.budget():
+            return "hang", f"the host hung: no end after {self.budget():.0f} s of CPU time"
+        if sum(self.offset.values()) > MAX_OUTPUT:
+            return "flood", f"it wrote more than {MAX_OUTPUT >> 20} MiB"
+        if cpu != self.cpu:
+            self.cpu, self.changed = cpu, now
+        elif now - self.changed >= self.stall:
+            self.backtrace()
+            return "stall", f"the emulator stood still for {self.stall:.0f} s (see emulator.log)"
+        return None
+
+    def backtrace(self):
+        """For the people who have to find out."""
+        with contextlib.suppress(OSError), open(self.logs / "emulator.log", "a") as log:
+            for name in ("status", "wchan"):
+                log.write(Path(f"/proc/{self.pid}/{name}").read_text())
+        if shutil.which("gdb"):
+            call(["gdb", "-p", self.pid, *BACKTRACE], 60, self.logs / "emulator.log")
+
+
+class Server:
+    """An emulator that has booted, or is about to."""
+
+    def __init__(self, logs):
+        self.logs = logs            # folder of the boot's logs
+        self.child = None           # the process, if it is ours
+        self.pid = 0
+        self.socket = None
+        self.buffer = b""
+        self.is_ready = False
+
+    def start(self, emulator, bios, config, address, options):
+        """Start the emulator with its socket at address, and connect."""
+        listener = socket.socket(socket.AF_UNIX)
+        with listener:
+            # The path of a socket has no more than 107 characters.
+            with in_folder(address.parent):
+                listener.bind(address.name)
+            listener.listen(4)
+            environment = dict(os.environ, BXSHARE=str(bios), LAB_SERVER=str(listener.fileno()),
+                               LAB_SEED=str(options.seed))
+            for name in ("console.log", "results.log"):
+                (self.logs / name).write_bytes(b"")
+            with open(self.logs / "stdout", "wb") as out:
+                # A session of its own: terminal job control cannot stop the emulator.
+                self.child = subprocess.Popen(
+                    [emulator / "bochs", "-q", "-f", config], stdin=subprocess.DEVNULL, stdout=out,
+                    stderr=out, env=environment, pass_fds=[listener.fileno()], start_new_session=True)
+        self.pid = self.child.pid
+        self.connect(address)
+
+    def connect(self, address):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(10)
+        with in_folder(address.parent):
+            self.socket.connect(address.name)
+
+    def send(self, line):
+        with contextlib.suppress(OSError):
+            self.socket.sendall(line.encode() + b"\n")
+
+    def receive(self, seconds):
+        """Lines from the server, after a wait of so many seconds; None if it has gone."""
+        if not select.select([self.socket], [], [], seconds)[0]:
+            return []
+        try:
+            data = self.socket.recv(65536)
+        except OSError:
+            data = b""
+        if not data:
+            return None
+        *lines, self.buffer = (self.buffer + data).split(b"\n")
+        return [line.decode() for line in lines]
+
+    def wait_ready(self, cpus, limit):
+        """Until the machine has booted; returns kind and reason if it does not."""
+        watch = Watch(self.pid, self.logs, cpus, {})
+        end = time.monotonic() + limit
+        while True:
+            lines = self.receive(0.2)
+            if lines is None or self.child and self.child.poll() is not None:
+                return "boot", "the host stopped before it was ready to run programs"
+            if "ready" in lines:
+                self.is_ready = True
+                return "ok", ""
+            trouble = watch.look()
+            if not trouble and time.monotonic() > end:
+                watch.backtrace()
+                trouble = "limit", f"it ran longer than the limit of {limit} s"
+            if trouble:
+                return trouble[0], trouble[1] + " (at boot)"
+
+    def close(self):
+        """End it, or leave it waiting as it was told."""
+        if self.socket:
+            self.socket.close()
+        if self.child:
+            with contextlib.suppress(OSError):
+                self.child.send_signal(18)      # SIGCONT: it may have been stopped
+            self.child.kill()
+            self.child.wait()
+
+
+@contextlib.contextmanager
+def in_folder(path):
+    old = os.getcwd()
+    os.chdir(path)
+    try:
+        yield
+    finally:
+        os.chdir(old)
+
+
+# --- servers that wait for the next run ---
+
+def warm_folder():
+    return cache() / "warm"
+
+
+def stop_warm():
+    """End all servers that wait; used by lab/clean."""
+    for path in warm_folder().glob("*/pid"):
+        end_warm(path.parent)
+
+
+def end_warm(path):
+    with contextlib.suppress(OSError, ValueError):
+        pid = int((path / "pid").read_text())
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        # The number may be another process's by now.
+        if str(path / "bochsrc").encode() in words:
+            os.kill(pid, 9)
+            while Path(f"/proc/{pid}").exists() and \
+                    Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                time.sleep(0.01)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def connect_warm(path):
+    """A server that waits in path, or None."""
+    server = Server(path)
+    try:
+        server.pid = int((path / "pid").read_text())
+        server.connect(path / "socket")
+    except (OSError, ValueError):
+        return None
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        lines = server.receive(0.5)
+        if lines is None:
+            return None
+        if "ready" in lines:
+            server.is_ready = True
+            return server
+    return None
+
+
+# --- times that programs took, to begin with the longest ---
+
+def known_times():
+    try:
+        lines = (cache() / "times").read_text().splitlines()
+        return {name: float(seconds) for name, seconds in (line.split() for line in lines)}
+    except (OSError, ValueError):
+        return {}
+
+
+def note_times(new):
+    times = known_times() | new
+    write_text(cache() / "times", "".join(f"{n} {s:.2f}\n" for n, s in sorted(times.items())))
+
+
+# --- a run ---
+
+@dataclass
+class Copy:
+    """A copy of the machine and the jobs that it has."""
+    folder: Path
+    jobs: list
+    payload: Path
+    watch: Watch = None
+    pid: int = 0
+    began: float = 0.0
+    end: str = ""
+    why: str = ""
+    cpu: float = 0.0
+    memory: int = 0
+    wall: float = 0.0
+
+
+class Runner:
+    def __init__(self, options, out, work, server, cpus):
+        self.options, self.out, self.work = options, out, work
+        self.server, self.cpus = server, cpus
+        self.end, self.why = "ok", ""
+        self.copies, self.waiting, self.running = [], [], {}
+        self.plan()
+
+    def plan(self):
+        jobs = self.options.jobs
+        groups = [jobs] if self.options.together else [[job] for job in jobs]
+        for number, group in enumerate(groups):
+            name = re.sub(r"[^A-Za-z0-9_.+-]", "_", group[0].name) if len(group) == 1 else "all"
+            self.copies.append(Copy(self.out / "jobs" / f"{number:03}-{name}"[:100], group,
+                                    self.work / f"payload-{number}"))
+        self.waiting = list(self.copies)
+        if not self.options.ordered:
+            times = known_times()
+            # The longest first, and before them those of which nothing is known.
+            self.waiting.sort(key=lambda c: -sum(times.get(j.name, 1000) for j in c.jobs))
+
+    def go(self, end):
+        """Until all jobs have ended, something stops them all, or it is end o'clock."""
+        parallel = self.options.parallel or len(os.sched_getaffinity(0))
+        next_look = 0.0
+        while self.waiting or self.running:
+            while self.waiting and len(self.running) < parallel:
+                self.begin(self.waiting.pop(0))
+            lines = self.server.receive(0.2)
+            if lines is None:
+                self.stop_all("died", "the emulator has gone, see emulator.log in the folder boot")
+                self.end, self.why = "died", "the emulator that forks for each program has died"
+                return
+            for line in lines:
+                self.hear(line)
+            now = time.monotonic()
+            if now >= next_look:
+                next_look = now + 0.4
+                self.look()
+            if now > end:
+                why = f"it ran longer than the limit of {self.options.limit} s"
+                for copy in self.running.values():
+                    copy.watch.backtrace()
+                self.stop_all("limit", why)
+                self.end, self.why = "limit", why
+                return
+            if self.end == "stopped":
+                self.stop_all("stopped", "")
+                return
+
+    def begin(self, copy):
+        copy.folder.mkdir(parents=True)
+        for name in ("console.log", "results.log"):
+            (copy.folder / name).write_bytes(b"")
+        copy.payload.write_bytes(payload(copy.jobs))
+        self.server.send(f"run {copy.folder} {copy.payload} {self.options.seed}")
+        copy.began = time.monotonic()
+        # Until the server says "begin", with the process.
+        self.running[str(copy.folder)] = copy
+
+    def hear(self, line):
+        word, *rest = line.split(" ")
+        if word == "begin":
+            copy = self.running.pop(rest[1])
+            copy.pid = int(rest[0])
+            limits = {job.name: job.seconds for job in copy.jobs}
+            copy.watch = Watch(copy.pid, copy.folder, self.cpus, limits)
+            self.running[copy.pid] = copy
+        elif word == "failed":
+            copy = self.running.pop(rest[0])
+            copy.end, copy.why = "died", "the emulator cannot fork: " + " ".join(rest[1:])
+        elif word == "end" and int(rest[0]) in self.running:
+            self.ended(self.running.pop(int(rest[0])), int(rest[1]), float(rest[2]), int(rest[3]))
+
+    def ended(self, copy, status, cpu, memory):
+        copy.cpu, copy.memory, copy.wall = cpu, memory, time.monotonic() - copy.began
+        copy.payload.unlink(missing_ok=True)
+        if copy.watch.panicked:
+            copy.end, copy.why = "panic", "the kernel panicked"
+        elif not copy.end:
+            copy.end = "ok"
+            if status:
+                copy.end, copy.why = "died", f"the emulator ended by itself ({how(status)}), see emulator.log"
+            check_space(copy)
+        progress(copy)
+        if self.options.fast and is_failure(copy):
+            self.end = "stopped"
+
+    def look(self):
+        for copy in list(self.running.values()):
+            trouble = copy.watch and not copy.end and copy.watch.look()
+            if trouble:
+                copy.end, copy.why = trouble
+                self.server.send(f"kill {copy.pid}")
+        free = shutil.disk_usage(self.out).free
+        if free < MIB:
+            die(f"no space left in {self.out}: make some, or choose another folder with O=")
+
+    def stop_all(self, kind, why):
+        for copy in self.running.values():
+            copy.end, copy.why = copy.end or kind, copy.why or why
+            copy.wall = time.monotonic() - copy.began
+            if copy.watch:
+                copy.cpu = copy.watch.cpu_seconds() or 0
+                self.server.send(f"kill {copy.pid}")
+        # Their ends: nobody writes to the logs when they are judged.
+        end = time.monotonic() + 10
+        while any(c.watch and c.watch.cpu_seconds() is not None for c in self.running.values()) and \
+                time.monotonic() < end:
+            if self.server.receive(0.1) is None:
+                break
+        self.running.clear()
+
+    def machines(self):
+        return [{"folder": str(copy.folder.relative_to(self.out)), "programs": [j.name for j in copy.jobs],
+                 "end": copy.end, "why": copy.why, "cpu_seconds": round(copy.cpu, 2),
+                 "seconds": round(copy.wall, 2), "kib": copy.memory}
+                for copy in self.copies if copy.end]
+
+
+def how(status):
+    if os.WIFSIGNALED(status):
+        return f"signal {os.WTERMSIG(status)}"
+    return f"exit status {os.WEXITSTATUS(status)}"
+
+
+def check_space(copy):
+    """A full disk looks like a machine that stops without a word."""
+    with contextlib.suppress(OSError):
+        if b"@lab done" not in copy.watch.tail["results.log"] + copy.watch.news("results.log") and \
+                shutil.disk_usage(copy.folder).free < MIB:
+            copy.end, copy.why = "died", "no space left for its output"
+
+
+def is_failure(copy):
+    """Whether a run with fast=True may end here.
+
+    A limit of time, a signal or a machine that died is no failure to stop at: more may
+    follow from the others.
+    """
+    text = (copy.folder / "results.log").read_bytes()
+    codes = [int(c) for c in re.findall(rb"@lab end \S+ (\d+)", text)]
+    taint = re.search(rb"@lab done (\d+)", text)
+    if any(c not in (0, 2, 4) and not 124 <= c < 254 for c in codes):
+        return True
+    if copy.end == "ok" and taint and taint.group(1) != b"0":
+        return True
+    console = (copy.folder / "console.log").read_bytes().decode("utf-8", "replace")
+    return copy.end == "ok" and any(re.search(r"WARNING: |BUG: ", line) for line in console.splitlines())
+
+
+def progress(copy):
+    if is_chatty():
+        say(f"{copy.jobs[0].name}: {copy.why or 'ended'} ({copy.wall:.0f} s)")
+
+
+def check(options):
+    if not options.jobs:
+        die("nothing to run: name a program or a list (-l); lab/run -h tells more")
+    if options.memory < 256:
+        die(f"-M {options.memory}: the host needs at least 256 MiB")
+    for job in options.jobs:
+        if not job.program.is_file():
+            die(f"no program {job.program}: build it first ('make')")
+        if not os.access(job.program, os.X_OK):
+            die(f"{job.program} is not executable")
+        for file in job.files:
+            if not Path(file).is_file():
+                die(f"no file {file} to copy into the host")
+    Machines().cpu(options.cpu)
+
+
+LEFT_FROM_BEFORE = ("boot", "jobs", "run.json", "console.log", "results.log", "status")
+
+
+def clear(out):
+    for name in LEFT_FROM_BEFORE:
+        path = out / name
+        shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def run(options):
     """Do it; returns the record.Run.  LabError only where nothing could be started."""
-    raise NotImplementedError(options)
+    check(options)
+    out = folder(options.out, "folder")
+    # A blank would end a name in the protocol of the fork server, a comma in bochsrc.
+    if re.search(r"[\s,]", str(out)) or len(str(out)) > 350:
+        die(f"-o {out}: the emulator takes neither blanks nor commas nor more than 350 characters in paths")
+    with locked(out / ".lock", wait=0) as mine:
+        if not mine:
+            die(f"another lab is running in {out}: choose another folder with -o")
+        clear(out)
+        with work_folder("run") as work:
+            write_text(work / "out", f"{out}\n")
+            parts = find_parts(options, work)
+            start = time.monotonic()
+            rec = {"planned": [job.name for job in options.jobs], "kernel": str(options.kernel),
+                   "cpu": options.cpu, "append": options.append, "params": options.params,
+                   "seed": options.seed, "machines": [], "end": "interrupted",
+                   "why": "the run was interrupted"}
+            try:
+                run_machines(options, parts, out, work, rec)
+            finally:
+                rec["seconds"] = round(time.monotonic() - start, 2)
+                rec["cpu_seconds"] = round(sum(m.get("cpu_seconds", 0) for m in rec["machines"]), 2)
+                for name in ("console.log", "results.log"):
+                    with contextlib.suppress(OSError):
+                        join(out, [m["folder"] for m in rec["machines"]], name)
+                record.write(out, rec)
+    result = record.Run(out)
+    if rec["end"] == "ok" and not options.once:
+        note_times({m["programs"][0]: m["cpu_seconds"] for m in rec["machines"]
+                    if len(m.get("programs", [])) == 1 and m["end"] == "ok"})
+    return result
+
+
+def join(out, folders, name):
+    """One file of all machines, for people to read."""
+    with open(out / name, "wb") as whole:
+        for part in folders:
+            with contextlib.suppress(OSError):
+                whole.write((out / part / name).read_bytes())
+
+
+def run_machines(options, parts, out, work, rec):
+    initrd = initramfs(parts, options.params)
+    boot = out / "boot"
+    boot.mkdir()
+    end = time.monotonic() + options.limit
+    key = hash_bytes(hash_file(parts.emulator / "bochs"), hash_bytes(initrd), parts.boot.name,
+                     parts.cpu, parts.words, options.memory, options.seed,
+                     (LAB / "guest/start.S").read_bytes())
+    with contextlib.ExitStack() as stack:
+        server, is_new = None, True
+        if options.keep:
+            warm = folder(warm_folder()) / key
+            # Somebody else's at this moment: then it is another one, for this run alone.
+            if stack.enter_context(locked(cache() / "lock" / f"warm-{key}", wait=0)):
+                server = connect_warm(warm)
+                is_new = server is None
+                if is_new:
+                    end_warm(warm)
+                    warm.mkdir()
+                    server = Server(warm)
+        place = server.logs if server and is_new else work
+        server = server or Server(boot)
+        stack.callback(server.close)
+        if is_new:
+            say(f"booting on {parts.cpu.name}, limit {options.limit} s")
+            config = configure(parts, options, initrd, place, server.logs)
+            server.start(parts.emulator, parts.bios, config, place / "socket", options)
+            write_text(place / "pid", f"{server.pid}\n")
+            kind, why = server.wait_ready(parts.cpu.count, options.limit)
+        else:
+            kind, why = "ok", ""
+        cpu = Watch(server.pid, boot, 1, {}).cpu_seconds() or 0
+        if server.logs != boot:
+            for name in ("console.log", "results.log", "emulator.log"):
+                with contextlib.suppress(OSError):
+                    shutil.copy(server.logs / name, boot / name)
+        rec["machines"].append({"folder": "boot", "boot": True, "end": kind, "why": why, "warm": not is_new,
+                                "cpu_seconds": round(cpu, 2) if is_new else 0})
+        if kind != "ok":
+            with contextlib.suppress(OSError):
+                (boot / "emulator.log").open("ab").write((server.logs / "stdout").read_bytes())
+            rec["end"], rec["why"] = "boot", why
+            return
+        if server.logs == boot:
+            (boot / "stdout").unlink(missing_ok=True)
+        rec["boot_seconds"] = round(options.limit - (end - time.monotonic()), 2)
+        runner = Runner(options, out, work, server, parts.cpu.count)
+        try:
+            runner.go(end)
+            rec["end"], rec["why"] = runner.end, runner.why
+        except SystemExit:
+            runner.stop_all("died", "the run was interrupted")
+            raise
+        finally:
+            rec["machines"] += runner.machines()
+        if options.keep and server.logs != boot and runner.end in ("ok", "stopped"):
+            server.send(f"keep {options.keep}")
+            server.child = None     # it stays
