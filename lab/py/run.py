@@ -5,6 +5,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import here
 import host
 from common import die, say
 
@@ -56,6 +57,7 @@ def parser():
     p.add_argument("--keep", metavar="SECONDS", type=number, default=0,
                    help="leave the booted machine waiting so long for the next run of the same kernel and CPU; "
                         "take one that waits")
+    p.add_argument("--here", action="store_true", help="run on this machine's own kernel, without the lab: -l, -o alone")
     p.add_argument("--stop", action="store_true", help="end all machines that wait, and do nothing else")
     p.add_argument("--no-pvh", action="store_true", help="enter the kernel as if it had no PVH entry")
     p.add_argument("--emulator", metavar="DIR", default="", help="folder with the emulator (default: lab/emulator/build)")
@@ -87,6 +89,9 @@ def main(arguments):
     files = [Path(f) for f in a.f]
     jobs = read_list(a.l, files) if a.l else []
     jobs += [host.Job(Path(p).name, 120, Path(p), [], files) for p in a.program]
+    if a.here:
+        here.run(Path(a.o), jobs)
+        return 0
     result = host.run(host.Options(
         out=Path(a.o), jobs=jobs, kernel=a.k, modules=a.m, cpu=a.c, append=a.a, params=a.p, memory=a.M,
         limit=a.t, parallel=a.j, ordered=a.ordered, fast=a.fast, together=a.together, once=a.once,
