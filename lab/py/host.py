@@ -473,6 +473,18 @@ class Server:
             if trouble:
                 return trouble[0], trouble[1] + " (at boot)"
 
+    def keep(self, seconds):
+        """Let it wait so long for the next run, when it has said that it will."""
+        self.send(f"keep {seconds}")
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            lines = self.receive(0.5)
+            if lines is None:
+                break
+            if "kept" in lines:
+                self.child = None
+                break
+
     def close(self):
         """End it, or leave it waiting as it was told."""
         if self.socket:
@@ -652,7 +664,8 @@ class Runner:
             copy.end, copy.why = "panic", "the kernel panicked"
         elif not copy.end:
             copy.end = "ok"
-            if status:
+            # A machine that powers off leaves the emulator with status 1.
+            if status and not has_done(copy):
                 copy.end, copy.why = "died", f"the emulator ended by itself ({how(status)}), see emulator.log"
             check_space(copy)
         progress(copy)
@@ -697,11 +710,18 @@ def how(status):
     return f"exit status {os.WEXITSTATUS(status)}"
 
 
+def has_done(copy):
+    """Whether its last program has ended."""
+    try:
+        return b"@lab done " in (copy.folder / "results.log").read_bytes()
+    except OSError:
+        return False
+
+
 def check_space(copy):
     """A full disk looks like a machine that stops without a word."""
     with contextlib.suppress(OSError):
-        if b"@lab done" not in copy.watch.tail["results.log"] + copy.watch.news("results.log") and \
-                shutil.disk_usage(copy.folder).free < MIB:
+        if not has_done(copy) and shutil.disk_usage(copy.folder).free < MIB:
             copy.end, copy.why = "died", "no space left for its output"
 
 
@@ -802,9 +822,10 @@ def run_machines(options, parts, out, work, rec):
     boot = out / "boot"
     boot.mkdir()
     end = time.monotonic() + options.limit
+    # All that the machine is made of, and nothing that is read in another order next time.
     key = hash_bytes(hash_file(parts.emulator / "bochs"), hash_bytes(initrd), parts.boot.name,
-                     parts.cpu, parts.words, options.memory, options.seed,
-                     (LAB / "guest/start.S").read_bytes())
+                     parts.bios.name, parts.cpu.count, parts.cpu.model, *parts.cpu.without, parts.words,
+                     options.memory, options.seed, (LAB / "guest/start.S").read_bytes())
     with contextlib.ExitStack() as stack:
         server, is_new = None, True
         if options.keep:
@@ -853,5 +874,4 @@ def run_machines(options, parts, out, work, rec):
         finally:
             rec["machines"] += runner.machines()
         if options.keep and server.logs != boot and runner.end in ("ok", "stopped"):
-            server.send(f"keep {options.keep}")
-            server.child = None     # it stays
+            server.keep(options.keep)
