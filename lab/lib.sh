@@ -199,8 +199,3 @@ hash_files()
 		sha256sum <"$_file"
 	done | hash_text
 }
-
-# What the kernel log must not hold, one expression from the list of them
-# that lab/report reads too.
-# shellcheck disable=SC2034 # for the scripts that source this file
-KERNEL_TROUBLE=$(paste -s -d '|' "$TOP/lab/kernel-trouble")

@@ -11,7 +11,7 @@ set -u
 plan 27
 scratch
 mkdir -p "$tmp/lab"
-cp lab/lib.sh lab/kernel-trouble "$tmp/lab/"
+cp lab/lib.sh "$tmp/lab/"
 export CACHE="$tmp/cache"
 thing=$CACHE/thing-1
 

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
 # Documentation/coverage.md has every property once, and each test that it
-# names is there.  The programs themselves say what tests they have.
+# names is there.  The programs themselves say what tests they have.  And lab/machines
+# knows every reason for which one of them may skip.
 
 set -u
 # shellcheck source=tests/tap.sh
@@ -32,7 +33,7 @@ INV1 INV2 INV3 INV4 INV5 INV6 INV7 INV8 INV9
 W1 W2 W3 W4 W5 W6 W7 W8 W9 W10 W11 W12 W13 W14 W15
 "
 
-plan 17
+plan 24
 scratch
 tree=$(lab/kernel/fetch source 7.3) || tree=/nowhere
 dir=$(lab/selftests/build "$tree" 2>"$tmp/err") || dir=/nowhere
@@ -89,3 +90,33 @@ fault "no test and no reason" 's/^\(| B1 |[^|]*|\)[^|]*|/\1 not asserted |/' 'B1
 rc=0
 tests/coverage-check "$tmp" "$doc" A1 >"$tmp/out" 2>"$tmp/err" || rc=$?
 is "programs that were not built: one line" "$rc $(wc -c <"$tmp/out") $(wc -l <"$tmp/err")" "2 0 1"
+
+# --- why tests skip ---
+
+sources=tools/testing/selftests
+ok "lab/machines knows why tests skip" tests/skip-reasons
+ok "that is a lot of reasons" [ "$(tests/skip-reasons -l | wc -l)" -gt 50 ]
+
+# reasons NAME SED MESSAGE: a test that was changed like that is not taken
+reasons()
+{
+	rm -rf "$tmp/sources"
+	cp -r "$sources" "$tmp/sources"
+	sed -i "$2" "$tmp/sources/x86/xstate_task.c"
+	rc=0
+	tests/skip-reasons "$tmp/sources" >"$tmp/faults" 2>&1 || rc=$?
+	grep -qE -e "$3" "$tmp/faults" || rc="$rc, with no '$3' but $(head -n 3 "$tmp/faults" | tr '\n' ' ')"
+	is "$1" "$rc" 1
+}
+
+reasons "a new reason" '0,/"no XSAVE"/s//"no XSAVE at all"/' \
+	"^x86/xstate_task.c:[0-9]+: lab/machines does not know the reason 'no XSAVE at all'"
+reasons "a reason that is not constant" '0,/"no XSAVE"/s//"no XSAVE, %d"/' "'no XSAVE, %d' is not constant"
+reasons "a reason that cannot be followed" '0,/"no XSAVE"/s//some_reason/' \
+	"cannot tell what reason 'some_reason' is"
+reasons "a requirement" '0,/return xcomp_skip(x, "no XSAVE")/s//TEST_REQUIRE(x)/' 'TEST_REQUIRE\(\) has no constant'
+
+mkdir "$tmp/empty"
+rc=0
+tests/skip-reasons "$tmp/empty" >"$tmp/out" 2>"$tmp/err" || rc=$?
+is "no sources: one line" "$rc $(wc -c <"$tmp/out") $(wc -l <"$tmp/err")" "2 0 1"

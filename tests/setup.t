@@ -52,7 +52,7 @@ refuses "no such patch" '^lab: cannot read the patch .*/none' lab/kernel/build 7
 
 # The same script with a package that nobody has, run by somebody else.
 mkdir -p "$tmp/repo/lab/kernel" "$tmp/nobody"
-cp lab/lib.sh lab/kernel-trouble "$tmp/repo/lab/"
+cp lab/lib.sh "$tmp/repo/lab/"
 sed 's/bison:bison/bison:no-such-command/' lab/kernel/packages >"$tmp/repo/lab/kernel/packages"
 chmod -R a+rX "$tmp"
 chmod 755 "$tmp/repo/lab/kernel/packages"

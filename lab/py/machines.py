@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """lab/machines: the CPUs, kernels and parameters that there are, and what each has."""
 
+import re
 from dataclasses import dataclass
 
 from common import LAB, die
@@ -26,6 +27,16 @@ class Cpu:
         return "kvm-amd" if "svm" in self.has else "kvm-intel"
 
 
+@dataclass(frozen=True)
+class Reason:
+    """Why a test may skip: one of the features is not there."""
+    text: str                   # with "*" for anything
+    features: frozenset
+
+    def match(self, text):
+        return re.fullmatch(re.escape(self.text).replace(r"\*", ".*"), text)
+
+
 def series(text):
     """"6.12" as something to compare."""
     return tuple(int(n) for n in text.split("."))
@@ -37,6 +48,7 @@ class Machines:
     def __init__(self, path=LAB / "machines"):
         self.kernels, self.cpus, self.parameters = [], {}, {}
         self.every, self.since, self.depends = frozenset(), [], []
+        self.reasons, self.parameters_on = [], []
         models, takes, cpus = {}, {}, []
         for number, line in enumerate(path.read_text().splitlines(), 1):
             words = line.split()
@@ -59,11 +71,16 @@ class Machines:
                     self.since.append((series(rest[0]), rest[1:]))
                 elif word == "parameter":
                     self.parameters[rest[0]] = frozenset(rest[1:])
+                elif word == "parameters-on":
+                    self.parameters_on = rest
+                elif word == "reason":
+                    features, text = re.fullmatch(r"reason\s+([^:]*[^:\s]): (\S.*)", line).groups()
+                    self.reasons.append(Reason(text, frozenset(features.split())))
                 elif word == "with":
                     self.depends.append((rest[0], frozenset(rest[1:])))
                 else:
                     raise ValueError
-            except (ValueError, IndexError):
+            except (ValueError, IndexError, AttributeError):
                 die(f"{path}:{number}: what is '{line}'? The head of the file tells what a line may be")
         for name, count, model, more in cpus:
             if model not in models:
@@ -73,11 +90,25 @@ class Machines:
             for gone in without:
                 has -= takes.get(gone, frozenset())
             self.cpus[name] = Cpu(name, count, model, without, " ".join(more[1:]), frozenset(has))
+        self.parameters_on = [*self.parameters_on, *self.kernels[-1:]]
+        self.check(path)
+
+    def check(self, path):
+        """No feature is misspelt where it would excuse a skip for ever."""
+        known = self.every.union(*(cpu.has for cpu in self.cpus.values()),
+                                 *(features for _, features in self.since), {"nowhere"})
+        for reason in self.reasons:
+            for feature in sorted(reason.features - known):
+                die(f"{path}: reason '{reason.text}': no machine has a feature '{feature}'")
 
     @property
     def newest(self):
         """The series whose source mutants and tests take."""
         return self.kernels[-1]
+
+    def reason(self, text):
+        """What lab/machines knows of a reason to skip; None if nothing."""
+        return next((r for r in self.reasons if r.match(text)), None)
 
     def cpu(self, name):
         if name not in self.cpus:

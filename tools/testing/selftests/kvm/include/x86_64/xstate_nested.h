@@ -185,8 +185,10 @@ static inline const char *nested_missing(const struct xcomp *x, bool cet)
 {
 	if (x->amx && !x->have_amx)
 		return "no AMX on this machine";
-	if (cet && (x->shstk != x->shstk_on || x->ibt != x->ibt_on))
+	if (cet && x->shstk != x->shstk_on)
 		return "KVM offers no guest CET";
+	if (cet && x->ibt != x->ibt_on)
+		return "KVM offers no guest IBT";
 	if (!kvm_cpu_has(X86_FEATURE_VMX))
 		return "KVM offers no VMX to guests";
 	return NULL;

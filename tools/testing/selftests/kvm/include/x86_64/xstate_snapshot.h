@@ -184,9 +184,10 @@ static inline const char *missing(const struct xcomp *x, bool need_cet)
 {
 	if (x->amx && !x->have_amx)
 		return "no AMX on this machine";
-	if (need_cet && ((x->shstk && !x->shstk_on) ||
-			 (x->ibt && !x->shstk && !x->ibt_on)))
+	if (need_cet && x->shstk && !x->shstk_on)
 		return "KVM offers no guest CET";
+	if (need_cet && x->ibt && !x->shstk && !x->ibt_on)
+		return "KVM offers no guest IBT";
 	return NULL;
 }
 

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What lab/mutate and lab/matrix share: many runs, each a job of GNU parallel."""
+
+import argparse
+import io
+import os
+import sys
+import time
+
+import host
+import report
+from common import LAB, TOP, call, die, warn
+from run import number
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        die(f"{message}; {self.prog} -h lists what there is")
+
+
+def env(name, default=""):
+    """A variable of make, for the default of an option."""
+    return os.environ.get(name) or default
+
+
+def add_options(parser, jobs):
+    """The options that both have."""
+    parser.add_argument("--tests", default=env("TESTS"))
+    parser.add_argument("--jobs", default=env("JOBS", str(jobs)))
+    parser.add_argument("--sshlogin", default=env("SSHLOGIN"))
+    parser.add_argument("--out", default=env("O", "out"))
+
+
+def processors():
+    return len(os.sched_getaffinity(0))
+
+
+def new_parser(name, text):
+    return Parser(prog=name, description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def check_jobs(options):
+    """JOBS= as a number."""
+    try:
+        options.jobs = number(options.jobs)
+    except argparse.ArgumentTypeError as error:
+        die(f"JOBS={error}")
+
+
+def run_jobs(options, out, command, items, seconds, carry):
+    """Call "COMMAND one OUT ITEM" for each of items; each may take so many seconds.
+
+    With SSHLOGIN= that may be on other machines; carry are the arguments of parallel
+    that take files there and back.
+    """
+    todo = out / "todo"
+    todo.write_text("".join(f"{item}\n" for item in items))
+    words = ["parallel", "--will-cite", "-j", options.jobs, "--termseq", "TERM,8000,KILL,500"]
+    if options.sshlogin:
+        words += ["--sshlogin", options.sshlogin, "--workdir", TOP, *carry]
+    start = time.monotonic()
+    sys.stdout.flush()
+    try:
+        status = call([*words, "-a", todo, LAB / command, "one", out, "{}"], seconds * len(items))
+    finally:
+        todo.unlink(missing_ok=True)
+    # Jobs that ended badly have said so: parallel counts them, up to 101.
+    if not 0 <= status <= 101:
+        die(f"parallel ended with status {status}: see above, and call again to go on")
+    return time.monotonic() - start
+
+
+def run_twice(name, options):
+    """A run, repeated once if the emulator stood still or the time ran out.
+
+    That is the emulator's fault until it happens twice.  Returns the run, and the CPU
+    seconds of all of it.
+    """
+    cpu = 0
+    for attempt in (1, 2):
+        run = host.run(options)
+        cpu += run.record.get("cpu_seconds", 0)
+        if run.record.get("end") != "limit" and all(m.end != "stall" for m in run.machines):
+            break
+        warn(f"{name}: {run.trouble()}; try {attempt} of 2")
+    return run, cpu
+
+
+def write_report(path):
+    """PATH/report.ktap; returns the status of the report."""
+    with open(path / "report.ktap", "w") as ktap:
+        return report.write([path], ktap, io.StringIO())

@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Run the suite on every kernel, every CPU and with odd parameters, and show one table:
+what "make matrix" calls.
+
+  lab/matrix [OPTION]...    run the cells that have not been run, then print the table
+  lab/matrix one OUT NAME   one job of that, complete in itself.  OUT holds setup.json;
+                            writes OUT/NAME/ and what it means to OUT/NAME.json
+  lab/matrix table OUT      the table of what OUT holds
+
+A cell is named KERNEL+CPU or KERNEL+CPU+PARAMETER.  Options have the variables of
+"make matrix" as their defaults (see "make help" and Documentation/matrix.md).
+"""
+
+import json
+import lzma
+import re
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import batch
+import host
+import record
+import suite
+from batch import env
+from common import LAB, LabError, call, die, folder, hash_bytes, locked, say, script, warn, write_text
+from machines import Machines
+
+MAX_DETAILS = 5
+LIMIT = 3600                    # seconds of wall time for a cell
+PARAMETERS_CPU = "spr"          # on which parameters are tried
+MODULE_PARAMETER = re.compile(r"(kvm\w*)\.(\w+)=.*")
+STATUSES = ("pass", "skip", "xfail", "fail", "missing")
+
+
+@dataclass
+class Cell:
+    """A kernel, a CPU and at most one parameter, and the row that tells what came of it."""
+    name: str
+    key: str                    # of all that it was made from
+    kernel: str
+    cpu: str
+    parameter: str = "none"
+    row = None
+
+    def read(self, out):
+        try:
+            row = json.loads((out / f"{self.name}.json").read_text())
+        except (OSError, ValueError):
+            return
+        if row["key"] == self.key:
+            self.row = row
+
+    def status(self, test):
+        """Status and reason of a test here; a program may have skipped as a whole."""
+        tests = self.row["tests"]
+        return tests.get(test) or tests.get(program_of(test)) or ["missing", ""]
+
+
+def program_of(test):
+    """PROGRAM: of PROGRAM:TEST stands for the program as a whole."""
+    return test.partition(":")[0] + ":"
+
+
+def new_cell(key, kernel, cpu, parameter="none"):
+    name = f"{kernel}+{cpu}" + ("" if parameter == "none" else f"+{parameter}")
+    return Cell(name, key, kernel, cpu, parameter)
+
+
+@dataclass
+class Setup:
+    """What the jobs of one folder of results share: OUT/setup.json."""
+    tests: list
+    cells: list
+    parallel: int = 1           # programs at a time
+
+    @classmethod
+    def read(cls, out):
+        path = out / "setup.json"
+        try:
+            data = json.loads(path.read_text())
+            setup = cls(data["tests"], [Cell(**cell) for cell in data["cells"]], data["parallel"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return die(f"{path} is missing or not of this lab: run 'make matrix' first")
+        for cell in setup.cells:
+            cell.read(out)
+        return setup
+
+    def write(self, out):
+        write_text(out / "setup.json", json.dumps(asdict(self), indent=1) + "\n")
+
+    def cell(self, name):
+        return next((c for c in self.cells if c.name == name), None) or die(f"there is no cell '{name}'")
+
+    def todo(self):
+        """The cells that have not been run as they are now, or that had problems."""
+        return [cell.name for cell in self.cells if cell.row is None or cell.row["problems"]]
+
+
+# --- one cell ---
+
+def results(run):
+    """{"PROGRAM:TEST": [status, reason]}; "PROGRAM:" where a program skipped as a whole."""
+    tests = {}
+    for program in run.programs:
+        if program.status == "skip" and not program.results:
+            tests[program.name + ":"] = ["skip", program.reason]
+        for result in program.results:
+            tests[f"{program.name}:{result.name}"] = [result.status, result.reason]
+    return tests
+
+
+def problems(run):
+    """What went wrong in a run, apart from what was skipped."""
+    found = run.problems + [f"kernel: {e.where}: {e.line}" if e.where else f"kernel: {e.line}"
+                            for e in run.boot_events]
+    end = run.record.get("end", "ok")
+    if end != "ok":
+        found.append(f"the run: {run.record.get('why') or end}")
+    for program in run.programs:
+        found += [f"not ok: {program.name}:{result.name}" for result in program.results
+                  if result.status == "fail"]
+        if program.errors:
+            found.append(f"not ok: {program.name}: {program.errors[0]}")
+    return found
+
+
+def count(found):
+    return {status: sum(s == status for s, _ in found) for status in STATUSES}
+
+
+def judge(out, cell, run):
+    """Write OUT/NAME.json and print a row."""
+    tests, found = results(run), problems(run)
+    seconds = round(run.record.get("seconds", 0))
+    row = {"name": cell.name, "key": cell.key, "tests": tests, "problems": found, "seconds": seconds}
+    write_row(out, cell, row)
+    counts = count(tests.values())
+    print(f"{cell.name}: {counts['pass']} pass, {counts['skip']} skip, {counts['xfail']} xfail" +
+          (f"; {len(found)} problems: {found[0]}" if found else "") + f" [{seconds} s]", flush=True)
+
+
+def write_row(out, cell, row):
+    write_text(out / f"{cell.name}.json", json.dumps(row, indent=1, sort_keys=True) + "\n")
+
+
+def one(out, name):
+    setup = Setup.read(out)
+    cell = setup.cell(name)
+    shutil.rmtree(out / name, ignore_errors=True)
+    (out / f"{name}.json").unlink(missing_ok=True)
+    is_module = MODULE_PARAMETER.fullmatch(cell.parameter)
+    word = "" if cell.parameter == "none" else cell.parameter
+    try:
+        jobs = suite.select(setup.tests, suite.build(cell.kernel))
+        run, _ = batch.run_twice(name, host.Options(
+            out=folder(out / name), jobs=jobs, kernel=cell.kernel, cpu=cell.cpu,
+            append=suite.APPEND + ("" if is_module else f" {word}"), params=word if is_module else "",
+            limit=LIMIT, parallel=setup.parallel))
+    except LabError as error:
+        write_row(out, cell, {"name": name, "key": cell.key, "tests": {}, "problems": [str(error)],
+                              "seconds": 0})
+        print(f"{name}: {error}", flush=True)
+        return 0
+    batch.write_report(out / name)
+    judge(out, cell, run)
+    return 0
+
+
+# --- the table ---
+
+class Judgement:
+    """What the results of a cell are worth, by what lab/machines says of it."""
+
+    def __init__(self, cell, names, machines):
+        has = machines.features(cell.kernel, cell.cpu, cell.parameter)
+        self.problems = list(cell.row["problems"])
+        self.minimum = 0        # how many tests had to assert something
+        found = []
+        for test in names:
+            status, reason = cell.status(test)
+            found.append((status, reason))
+            if status == "missing":
+                self.problems.append(f"no result: {test}")
+            excused = status == "skip" and self.excuses(test, reason, machines.reason(reason), has)
+            self.minimum += not excused
+        # Programs that have skipped everywhere: nobody knows their tests.
+        known = {program_of(test) for test in names}
+        for test, (_, reason) in cell.row["tests"].items():
+            if test.endswith(":") and test not in known:
+                self.excuses(test.rstrip(":"), reason, machines.reason(reason), has)
+        self.counts = count(found)
+        self.asserted = self.counts["pass"] + self.counts["xfail"]
+
+    def excuses(self, test, reason, known, has):
+        """Whether a test may skip for that reason on a machine that has all this."""
+        if known and not known.features <= has:
+            return True
+        what = ("without a reason" if not reason else "although all is there" if known else
+                "for a reason that lab/machines does not know")
+        self.problems.append(f"skipped {what}: {test}" + (f" ({reason})" if reason else ""))
+        return False
+
+
+def table(out):
+    """Print all cells, and write OUT/table.md and OUT/problems.
+
+    The exit status is 0 only if in each cell nothing is "not ok", all tests that any
+    cell knows have a result, and lab/machines excuses whatever was skipped.
+    """
+    cells, machines = Setup.read(out).cells, Machines()
+    undone = [cell.name for cell in cells if cell.row is None]
+    cells = [cell for cell in cells if cell.row]
+    # All tests that any cell knows, but for the stand-ins of whole programs.
+    names = sorted({test for cell in cells for test in cell.row["tests"] if not test.endswith(":")})
+    lines = ["| cell | pass | xfail | skip | not ok | asserted | at least | seconds |",
+             "| --- | --- | --- | --- | --- | --- | --- | --- |"]
+    details, everything = [], []
+    for cell in cells:
+        j = Judgement(cell, names, machines)
+        bad = len(j.problems)
+        lines.append(f"| {cell.name} | {j.counts['pass']} | {j.counts['xfail']} | {j.counts['skip']} | {bad} | "
+                     f"{j.asserted} | {j.minimum}{' (!)' if bad else ''} | {cell.row['seconds']} |")
+        told = [f"{cell.name}: {p}" for p in j.problems]
+        everything += told
+        details += told[:MAX_DETAILS]
+        if bad > MAX_DETAILS:
+            details.append(f"{cell.name}: ... and {bad - MAX_DETAILS} more, see {out}/problems")
+    text = "\n".join(lines) + "\n"
+    write_text(out / "table.md", text)
+    write_text(out / "problems", "".join(line + "\n" for line in everything))
+    print(text, end="", flush=True)
+    details += [f"{name}: not done" for name in undone]
+    for line in details:
+        warn(line)
+    warn(f"{len(cells)} of {len(cells) + len(undone)} cells, {len(names)} tests, "
+         f"{'not all is well' if details else 'all is well'}")
+    return int(bool(details) or not names)
+
+
+# --- which cells ---
+
+def read_module(path):
+    """A kernel module, unpacked."""
+    data = path.read_bytes()
+    if path.suffix == ".xz":
+        return lzma.decompress(data)
+    if path.suffix == ".zst":
+        return subprocess.run(["zstd", "-dcq", path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              timeout=60, check=True).stdout
+    return data
+
+
+def takes(kernel, name, word):
+    """Whether a kernel takes a parameter: its modules have to know MODULE.NAME=VALUE."""
+    match = MODULE_PARAMETER.fullmatch(word)
+    if not match:
+        return True
+    module, parameter = match.groups()
+    if any(b"parmtype=%b:" % parameter.encode() in read_module(path)
+           for path in (kernel / "modules").rglob(f"{module.replace('_', '-')}.ko*")):
+        return True
+    say(f"{name} has no parameter {module}.{parameter}")
+    return False
+
+
+def fingerprint():
+    """What decides on a run beside kernel, suite and machine."""
+    files = [*sorted((LAB / "guest").iterdir()),
+             *(LAB / "py" / name for name in ("host.py", "record.py", "ktap.py", "suite.py"))]
+    return hash_bytes(*(path.read_bytes() for path in files if path.is_file()))
+
+
+def find_cells(options, machines):
+    """The cells, in the order of the table."""
+    cells, done, base = [], [], fingerprint()
+    for name in options.kernels:
+        kernel = Path(script("kernel/fetch", "kernel", name))
+        if kernel in done:
+            continue
+        done.append(kernel)
+        built = suite.build(name)
+        series = re.match(r"\d+\.\d+", (kernel / "version").read_text()).group()
+        pairs = [(cpu, "none") for cpu in options.cpus]
+        if name in options.params_on:
+            pairs += [(PARAMETERS_CPU, word) for word in options.params if takes(kernel, name, word)]
+        for cpu, parameter in pairs:
+            machine = machines.cpu(cpu)
+            emulator = Path(script("emulator/build", machine.kind)).name
+            # Sets have no order of their own.
+            key = hash_bytes(base, kernel, built.name, emulator, " ".join(options.tests), machine.model,
+                             machine.without, machine.count, machine.options, parameter)
+            cells.append(new_cell(key, series, cpu, parameter))
+    return cells
+
+
+def run_matrix(options, machines):
+    suite.packages("fetch", "build", "lab", "mutants")
+    out = folder(Path(options.out) / "matrix")
+    with locked(out / ".lock", wait=0) as mine:
+        if not mine:
+            die(f"another run writes to {out}: choose another folder with O=")
+        Setup(options.tests, find_cells(options, machines), 1 if options.jobs > 1 else 0).write(out)
+        setup = Setup.read(out)
+        todo = setup.todo()
+        if todo:
+            say(f"{len(todo)} of {len(setup.cells)} cells to run, {options.jobs} at a time")
+            carry = ["--basefile", out / "setup.json", "--return", f"{out}/{{}}.json", "--return", f"{out}/{{}}"]
+            seconds = batch.run_jobs(options, out, "matrix", todo, 2 * LIMIT + 600, carry)
+            warn(f"{seconds:.0f} s for {len(todo)} cells")
+        return table(out)
+
+
+def parser():
+    p = batch.new_parser("lab/matrix", __doc__)
+    p.add_argument("--kernels", default=env("KERNELS"))
+    p.add_argument("--cpus", default=env("CPUS"))
+    p.add_argument("--params", default=env("PARAMS"))
+    batch.add_options(p, batch.processors())
+    return p
+
+
+def complete(options, machines):
+    """Check the options, and fill in what lab/machines says."""
+    if options.params:
+        options.params = [word for word in options.params.split() if word != "none"]
+    else:
+        options.params = [] if options.kernels or options.cpus else list(machines.parameters)
+    options.params_on = options.kernels.split() or machines.parameters_on
+    # The newest that there is may be newer than the newest one that is known.
+    options.kernels = options.kernels.split() or [*machines.kernels, "newest"]
+    options.cpus = options.cpus.split() or list(machines.cpus)
+    options.tests = options.tests.split() or ["kvm", "x86"]
+    for name in options.kernels:
+        if not re.fullmatch(r"newest|\d+\.\d+", name):
+            die(f"KERNELS: '{name}' is no series of Debian kernels such as {machines.newest}")
+    for name in options.cpus:
+        if name not in machines.cpus:
+            die(f"CPUS: no CPU '{name}': there are {', '.join(machines.cpus)}")
+    for word in options.params:
+        if not re.fullmatch(r"[A-Za-z0-9._=-]+", word):
+            die(f"PARAMS: '{word}' is no parameter such as nopku or kvm.ignore_msrs=1")
+    batch.check_jobs(options)
+
+
+def main(arguments):
+    word, *rest = arguments or [""]
+    if word == "one" and len(rest) == 2:
+        return one(Path(rest[0]).resolve(), rest[1])
+    if word == "table" and len(rest) == 1:
+        return table(Path(rest[0]).resolve())
+    options, machines = parser().parse_args(arguments), Machines()
+    complete(options, machines)
+    return run_matrix(options, machines)
