@@ -55,12 +55,12 @@ class Cell:
     def status(self, test):
         """Status and reason of a test here; a program may have skipped as a whole."""
         tests = self.row["tests"]
-        return tests.get(test) or tests.get(program_of(test)) or ["missing", ""]
+        whole = next((name for name in self.whole() if test.startswith(name)), "")
+        return tests.get(test) or tests.get(whole) or ["missing", ""]
 
-
-def program_of(test):
-    """PROGRAM: of PROGRAM:TEST stands for the program as a whole."""
-    return test.partition(":")[0] + ":"
+    def whole(self):
+        """The programs that skipped as a whole, as "PROGRAM:"."""
+        return [name for name in self.row["tests"] if name.endswith(":")]
 
 
 def new_cell(key, kernel, cpu, parameter="none"):
@@ -186,10 +186,10 @@ class Judgement:
             excused = status == "skip" and self.excuses(test, reason, machines.reason(reason), has)
             self.minimum += not excused
         # Programs that have skipped everywhere: nobody knows their tests.
-        known = {program_of(test) for test in names}
-        for test, (_, reason) in cell.row["tests"].items():
-            if test.endswith(":") and test not in known:
-                self.excuses(test.rstrip(":"), reason, machines.reason(reason), has)
+        for name in cell.whole():
+            if not any(test.startswith(name) for test in names):
+                reason = cell.row["tests"][name][1]
+                self.excuses(name.rstrip(":"), reason, machines.reason(reason), has)
         self.counts = count(found)
         self.asserted = self.counts["pass"] + self.counts["xfail"]
 

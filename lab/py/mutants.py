@@ -491,7 +491,8 @@ def suite_key(options, built):
 def make_baseline(work, out, options, plain, jobs):
     """The suite has to pass on the unpatched kernel, but for what upstream's cannot."""
     say("running the suite on the unpatched kernel")
-    run = host.run(host.Options(out=work, jobs=jobs, kernel=str(plain), append=suite.APPEND, limit=3600))
+    run, _ = batch.run_twice("the unpatched kernel", host.Options(
+        out=work, jobs=jobs, kernel=str(plain), append=suite.APPEND, limit=3600))
     if batch.write_report(work) and (options.suite == "ours" or run.trouble()):
         copy_baseline(work, out)
         for text in (work / "report.ktap").read_text().splitlines():
@@ -548,7 +549,7 @@ def run_mutants(options):
 def write_detection(options):
     mutants = Path(options.out) / "mutants"
     folders = [mutants / f"{name}{'' if options.fast == '1' else '-all'}" for name in SUITES]
-    text = detection.text(*folders, fast=Setup.read(folders[0]).fast)
+    text = detection.text(*folders, fast=options.fast == "1")
     write_text(TOP / "Documentation/detection.md", text)
     return 0
 

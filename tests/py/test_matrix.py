@@ -196,10 +196,18 @@ class Skips(Case):
             Made(PROGRAM, ["1..0 # SKIP libkvm needs KVM_SET_USER_MEMORY_REGION2"], 4),
             Made("x86/xcomp_perm_64", harness("ok 1 masks"))])
         self.call(matrix.judge, self.out, cell, run)
-        self.cells.pop()
-        self.add("6.1", "spr")
         # The other program is new to the first cell.
         self.table(1, "7.3+spr: no result: x86/xcomp_perm_64:masks", "| 6.1+spr | 1 | 0 | 2 | 0 | 1 | 1 |")
+
+    def test_one_test_of_a_program(self):
+        """The name of the program has a colon then."""
+        program = f"{PROGRAM}:guest_amx_cet.reset"
+        self.cell("7.3", "spr", "none", harness("ok 1 cet_fpstate.guest_amx_cet.reset"), program=program)
+        cell = self.add("6.1", "spr")
+        lines = ["1..0 # SKIP libkvm needs KVM_SET_USER_MEMORY_REGION2"]
+        run = make_run(self.out / cell.name, [Made(program, lines, 4), Made("x86/a", harness("ok 1 a"))])
+        self.call(matrix.judge, self.out, cell, run)
+        self.table(1, "| 6.1+spr | 1 | 0 | 1 | 0 | 1 | 1 |")
 
     def test_program_whose_tests_nobody_knows(self):
         cell = self.add("7.3", "spr")

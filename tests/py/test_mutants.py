@@ -657,7 +657,6 @@ class Detection(Case):
         for name in ("ours", "upstream"):
             self.suite(name + suffix, "killed")
         (self.out / "Documentation").mkdir()
-        mutants.Setup(key="1", fast=fast).write(self.out / f"mutants/ours{suffix}")
         with mock.patch.object(mutants, "TOP", self.out):
             self.assertEqual(0, mutants.main(["detection", "--out", str(self.out), "--fast", str(int(fast))]))
         return (self.out / "Documentation/detection.md").read_text()
