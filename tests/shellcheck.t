@@ -26,7 +26,10 @@ with_first_line()
 		! head -n 3 "$f" | grep -qa '^# shellcheck shell=' || echo "$f"
 	done <"$tmp/all"
 } | sort -u >"$tmp/shell"
-with_first_line '^#!.*python3$' >"$tmp/python"
+{
+	with_first_line '^#!.*python3$'
+	grep '\.py$' "$tmp/all"
+} | sort -u >"$tmp/python"
 {
 	cat "$tmp/shell" "$tmp/python"
 	grep -E '\.([chS]|config)$|/Makefile$' "$tmp/all"

@@ -21,10 +21,9 @@ from pathlib import Path
 
 import batch
 import host
-import record
 import suite
 from batch import env
-from common import LAB, LabError, call, die, folder, hash_bytes, locked, say, script, warn, write_text
+from common import LAB, LabError, die, folder, hash_bytes, locked, say, script, warn, write_text
 from machines import Machines
 
 MAX_DETAILS = 5
@@ -220,8 +219,8 @@ def table(out):
     for cell in cells:
         j = Judgement(cell, names, machines)
         bad = len(j.problems)
-        lines.append(f"| {cell.name} | {j.counts['pass']} | {j.counts['xfail']} | {j.counts['skip']} | {bad} | "
-                     f"{j.asserted} | {j.minimum}{' (!)' if bad else ''} | {cell.row['seconds']} |")
+        lines.append(f"| {cell.name} | {j.counts['pass']} | {j.counts['xfail']} | {j.counts['skip']} | "
+                     f"{bad} | {j.asserted} | {j.minimum}{' (!)' if bad else ''} | {cell.row['seconds']} |")
         told = [f"{cell.name}: {p}" for p in j.problems]
         everything += told
         details += told[:MAX_DETAILS]
@@ -272,6 +271,12 @@ def fingerprint():
     return hash_bytes(*(path.read_bytes() for path in files if path.is_file()))
 
 
+def cell_key(parts, cpu, parameter):
+    emulator = Path(script("emulator/build", cpu.kind)).name
+    # Without what it has: a set has no order, and that decides on the table alone.
+    return hash_bytes(*parts, emulator, cpu.model, cpu.without, cpu.count, cpu.options, parameter)
+
+
 def find_cells(options, machines):
     """The cells, in the order of the table."""
     cells, done, base = [], [], fingerprint()
@@ -286,11 +291,7 @@ def find_cells(options, machines):
         if name in options.params_on:
             pairs += [(PARAMETERS_CPU, word) for word in options.params if takes(kernel, name, word)]
         for cpu, parameter in pairs:
-            machine = machines.cpu(cpu)
-            emulator = Path(script("emulator/build", machine.kind)).name
-            # Sets have no order of their own.
-            key = hash_bytes(base, kernel, built.name, emulator, " ".join(options.tests), machine.model,
-                             machine.without, machine.count, machine.options, parameter)
+            key = cell_key([base, kernel, built.name, *options.tests], machines.cpu(cpu), parameter)
             cells.append(new_cell(key, series, cpu, parameter))
     return cells
 
@@ -306,7 +307,8 @@ def run_matrix(options, machines):
         todo = setup.todo()
         if todo:
             say(f"{len(todo)} of {len(setup.cells)} cells to run, {options.jobs} at a time")
-            carry = ["--basefile", out / "setup.json", "--return", f"{out}/{{}}.json", "--return", f"{out}/{{}}"]
+            carry = ["--basefile", out / "setup.json", "--return", f"{out}/{{}}.json",
+                     "--return", f"{out}/{{}}"]
             seconds = batch.run_jobs(options, out, "matrix", todo, 2 * LIMIT + 600, carry)
             warn(f"{seconds:.0f} s for {len(todo)} cells")
         return table(out)

@@ -5,7 +5,6 @@ booted here."""
 
 import contextlib
 import io
-import json
 import lzma
 import os
 import shutil
@@ -71,7 +70,8 @@ class Cells(Case):
 
     def test_all_asserted(self):
         self.cell("7.3", "spr", "none", harness(ONE, TWO))
-        self.table(0, "| 7.3+spr | 2 | 0 | 0 | 0 | 2 | 2 | 5 |\n", "lab: 1 of 1 cells, 2 tests, all is well\n")
+        self.table(0, "| 7.3+spr | 2 | 0 | 0 | 0 | 2 | 2 | 5 |\n",
+                   "lab: 1 of 1 cells, 2 tests, all is well\n")
         self.assertIn("| 7.3+spr | 2 |", (self.out / "table.md").read_text())
         self.assertEqual("", (self.out / "problems").read_text())
 
@@ -163,6 +163,10 @@ class Skips(Case):
         self.cell("7.3", "skylake-x", "none", harness(ONE, f"{TWO} # SKIP not in the mood"))
         self.table(1, "skipped for a reason that lab/machines does not know: "
                    f"{PROGRAM}:cet_fpstate.guest_amx_cet.reset (not in the mood)")
+
+    def test_for_more_than_a_known_reason(self):
+        self.cell("7.3", "skylake-x", "none", harness(ONE, f"{TWO}{NO_AMX} today"))
+        self.table(1, "skipped for a reason that lab/machines does not know: ")
 
     def test_what_the_variant_cannot_tell(self):
         self.cell("7.3", "spr", "none", harness(ONE, f"{TWO} # SKIP the combination has no AMX"))
@@ -421,6 +425,18 @@ class Choice(Case):
 
     def test_one_kernel_by_two_names(self):
         self.assertEqual(["7.3+spr"], [c.name for c in self.find(KERNELS="7.3 newest", CPUS="spr")])
+
+    def test_key_has_the_cpu(self):
+        """A CPU that is made up anew by the same name is another one."""
+        path = self.tmp / "machines"
+        text = (LAB / "machines").read_text()
+        keys = set()
+        for line in ("cpu new 1 tigerlake", "cpu new 1 tigerlake pku", "cpu new 2 tigerlake",
+                     "cpu new 1 sapphire_rapids", "cpu new 1 tigerlake - nokaslr"):
+            path.write_text(f"{text}{line}\n")
+            with mock.patch.object(matrix, "script", lambda *words: "/emulator"):
+                keys.add(matrix.cell_key(["base"], Machines(path).cpu("new"), "none"))
+        self.assertEqual(5, len(keys))
 
     def test_keys_stay(self):
         first, second = ([c.key for c in self.find(KERNELS="7.3", CPUS="spr")] for _ in range(2))
