@@ -71,7 +71,7 @@ def run_jobs(options, out, command, items, seconds, carry):
 
 
 def run_twice(name, options):
-    """A run, repeated once if the emulator stood still or the time ran out.
+    """A run, repeated once if the emulator stood still or died or the time ran out.
 
     That is the emulator's fault until it happens twice.  Returns the run, and the CPU
     seconds of all of it.
@@ -80,7 +80,7 @@ def run_twice(name, options):
     for attempt in (1, 2):
         run = host.run(options)
         cpu += run.record.get("cpu_seconds", 0)
-        if run.record.get("end") != "limit" and all(m.end != "stall" for m in run.machines):
+        if run.record.get("end") not in ("limit", "died") and all(m.end != "stall" for m in run.machines):
             break
         warn(f"{name}: {run.trouble()}; try {attempt} of 2")
     return run, cpu

@@ -220,20 +220,22 @@ class Verdict:
 
     def add_ends(self, run):
         """How machines ended, unless the kernel has said so itself."""
+        end, why = run.record.get("end", ""), run.record.get("why", "")
         told = {e.machine for e in run.events if OOPS.search(e.line) and not USER_DEATH.search(e.line)}
         for machine in run.machines:
             names = [p.name for p in machine.programs if p.machine_end[0] != "ok" and p.began]
             text = f"{names[-1]}: {machine.why}" if names else machine.why
             if machine.end in record.HANGS or machine.end == "flood":
                 self.kills["hang"].append(text)
+            elif machine.end == "died" == end:
+                continue        # with the emulator that forks them, which runs no test
             elif machine.end in record.CRASHES and machine not in told:
                 self.kills["crash"].append(text)
-        end, why = run.record.get("end", ""), run.record.get("why", "")
         if end == "limit" and not self.kills["hang"]:
             self.kills["hang"].append(why)
         elif end == "boot" and not any(self.kills.values()):
             self.kills["crash"].append(f"it does not boot: {why}")
-        elif end in ("", "interrupted", "disk"):
+        elif end in ("", "died", "interrupted", "disk"):
             self.doubts += [why] if why else run.problems
 
     def word(self):

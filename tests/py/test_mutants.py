@@ -399,6 +399,11 @@ class Verdicts(Case):
         self.check("error    ?: nothing failed, but the disk is full", self.base, end="disk",
                    why="the disk is full")
 
+    def test_death_of_the_emulator_that_forks(self):
+        programs = [Made(PERM, ["1..2", A], None, end="died", why="the emulator has gone"), self.base[1]]
+        self.check("error    ?: nothing failed, but the emulator has died", programs, end="died",
+                   why="the emulator has died")
+
     def test_no_record(self):
         baseline = make_run(self.out / "baseline", self.base)
         (self.out / "killed").mkdir()
@@ -517,6 +522,10 @@ class One(Case):
         out, err = self.one([(base_programs(), {"end": "limit", "why": "the limit"}), (base_programs(), {})])
         self.assertTrue(out.startswith("survived killed"), out)
         self.assertIn("try 1 of 2", err)
+
+    def test_death_of_the_emulator_is_tried_again(self):
+        out, _ = self.one([(base_programs(), {"end": "died", "why": "it died"}), (base_programs(), {})])
+        self.assertTrue(out.startswith("survived killed"), out)
 
     def test_no_build(self):
         out, _ = self.one(status=1, said="make: no\nlab: compiling: failed, see /x/kernel/build.log\n")
