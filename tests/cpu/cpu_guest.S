@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The guest side of the CPU self-test that C cannot express: exception entries,
- * which start with ENDBR64 so that supervisor IBT may be on, and code that
- * calls and returns while the supervisor shadow stack is on.
+ * which start with ENDBR64 so that supervisor IBT may be on, code that calls
+ * and returns while the supervisor shadow stack is on, and code that loads RFLAGS.
  *
  * The offsets into struct fault and the ports are checked by cpu_guest.c.
  */
@@ -88,6 +88,33 @@ guest_de_end:
 guest_exit:
 	out	%al, $0xe0
 	jmp	guest_exit
+
+/*
+ * guest_popf(rflags), guest_iret(rflags): load RFLAGS by POPF or, at the same
+ * privilege level, by IRET.
+ */
+	.globl	guest_popf, guest_iret
+guest_popf:
+	push	%rdi
+	popfq
+	ret
+
+guest_iret:
+	pop	%rax
+	mov	%rsp, %rcx
+	push	$16
+	push	%rcx
+	push	%rdi
+	push	$8
+	push	%rax
+	iretq
+
+	/* Eight bytes to be copied to a page of the user: load ES, return by a fault. */
+	.globl	guest_user_code
+guest_user_code:
+	mov	%eax, %es
+	ud2
+	.balign	8
 
 .macro write_s_cet value
 	mov	$MSR_S_CET, %ecx

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Check the CPU from the inside of a small guest: XSS, XSAVES and XRSTORS, XFD,
- * protection keys, 5-level paging and supervisor CET.
+ * protection keys, 5-level paging, supervisor CET and SMAP.
  *
  * The guest runs functions of this program: a copy of the image of the program
  * lies in guest memory at its own addresses. KVM is used as it is, without
@@ -24,9 +24,6 @@
 #define PD		0x4000UL
 #define PT		0x5000UL
 #define GDT		0x6000UL
-#define IDT		0x7000UL
-#define TSS		0x8000UL
-#define STACK_TOP	0x18000UL
 #define OWN_LARGE_PAGE	0x200000UL	/* nothing else is in it */
 
 #define PTE_PRESENT	BIT(0)
@@ -250,13 +247,18 @@ int enter(struct vm *vm)
 	exit(EXIT_FAILURE);
 }
 
-__u64 *run_guest(void (*fn)(void))
+__u64 *run_guest_cr4(void (*fn)(void), __u64 cr4)
 {
-	struct vm vm = start(fn, 0, 0);
+	struct vm vm = start(fn, cr4, 0);
 
 	while (enter(&vm) != PORT_DONE)
 		;
 	return ((struct guest *)in_guest(&vm, &guest))->out;
+}
+
+__u64 *run_guest(void (*fn)(void))
+{
+	return run_guest_cr4(fn, 0);
 }
 
 static GUEST void guest_ops(void)
@@ -381,7 +383,7 @@ TEST_GROUP(guest_tests);
 
 static const struct test_group *const groups[] = {
 	&guest_tests, &guest_xsave_tests, &guest_xfd_tests, &guest_paging_tests,
-	&guest_cet_tests, NULL,
+	&guest_cet_tests, &guest_smap_tests, NULL,
 };
 
 int main(int argc, char **argv)

@@ -9,6 +9,9 @@
 
 /* Guest memory: one region from 0, mapped at the same addresses. */
 #define MEMORY_SIZE	0x800000UL
+#define IDT		0x7000UL
+#define TSS		0x8000UL
+#define STACK_TOP	0x18000UL
 #define USER_PAGE	0x20000UL
 #define SHADOW_STACK	0x21000UL
 #define TOKEN		(SHADOW_STACK + 0xff8)
@@ -20,6 +23,7 @@
 
 #define CR0_WP		BIT(16)
 #define CR4_LA57	BIT(12)
+#define CR4_SMAP	BIT(21)
 #define CR4_CET		BIT(23)
 
 #define MSR_XFD_ERR	0x1c5
@@ -28,7 +32,7 @@
 
 /* What host and guest tell each other, in the guest's copy of it. */
 struct guest {
-	__u64 xcr0, xss;
+	__u64 xcr0, xss, in;
 	__u64 out[80];
 };
 
@@ -43,6 +47,9 @@ extern char guest_vectors[], guest_exit[], guest_de_entry[], guest_de_end[];
 extern char __executable_start[], _end[];
 void guest_call(__u64 *out);
 void guest_bad_return(__u64 *out);
+void guest_popf(__u64 rflags);
+void guest_iret(__u64 rflags);
+extern char guest_user_code[];
 
 extern struct guest guest;
 extern struct op op;
@@ -58,7 +65,8 @@ struct vm start(void (*fn)(void), __u64 cr4, int irqchip);
 /* Run up to the next exit that the guest asks for; return its port. */
 int enter(struct vm *vm);
 
-/* Run @fn to its end; return what it put into guest.out. */
+/* Run @fn to its end, @cr4 set too; return what it put into guest.out. */
+__u64 *run_guest_cr4(void (*fn)(void), __u64 cr4);
 __u64 *run_guest(void (*fn)(void));
 
 /* Start a guest that runs one operation an entry, @xss enabled; run one. */
@@ -102,5 +110,6 @@ static GUEST void guest_xsave_on(void)
 
 extern const struct test_group guest_tests, guest_xsave_tests, guest_xfd_tests;
 extern const struct test_group guest_paging_tests, guest_cet_tests;
+extern const struct test_group guest_smap_tests;
 
 #endif /* CPU_GUEST_H */
