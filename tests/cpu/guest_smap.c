@@ -168,8 +168,10 @@ static GUEST void guest_smap_pkru(void)
 	stac();
 	wrpkru(2);
 	try_access(guest.out);
-	clac();
 	wrpkru(0);
+	try_access(guest.out + 30);
+	clac();
+	wrpkru(4);			/* no key of the page */
 	try_access(guest.out + 6);
 	wrpkru(2);
 	stac();
@@ -193,7 +195,8 @@ static void test_smap_pkru(void)
 	check_eq(out[2], PF_VECTOR, "vector of a store, AC set, WD");
 	check_eq(out[3], 0x23, "error code of a store, AC set, WD");
 	check_eq(out[4], PF_VECTOR, "vector of an increment, AC set, WD");
-	check_access(out + 6, 1, "AC clear, PKRU 0");
+	check_access(out + 30, 0, "AC set, PKRU 0 again");
+	check_access(out + 6, 1, "AC clear, other keys disabled");
 	check_eq(out[12], NO_FAULT, "vector of a load, WD set while AC was clear");
 	check_eq(out[14], PF_VECTOR, "vector of a store, WD set while AC was clear");
 	check_eq(out[15], 0x23, "error code of a store, WD set while AC was clear");
@@ -271,6 +274,7 @@ static void test_pkru_stack(void)
 static GUEST void guest_implicit(void)
 {
 	__u16 gdtr[5] = { 6 * 8 - 1, USER_GDT & 0xffff, USER_GDT >> 16 };
+	int i;
 
 	stac();
 	store_qword(USER_GDT, 0);
@@ -282,12 +286,16 @@ static GUEST void guest_implicit(void)
 	store_qword(USER_RIP, load((__u64)guest_user_code));
 	store_qword(TSS_RSP0, STACK_TOP - 0x1000);
 	asm volatile("lgdt %0" : : "m" (gdtr));
-	guest.out[4] = load(USER_PAGE);
-	TRY("mov %%rsp, %%r10\n\tpush %[ss]\n\tpush %%r10\n\tpush %[rflags]\n\t"
-	    "push %[cs]\n\tpush %[rip]\n\tiretq\n"
-	    "1:\tmov %%r10, %%rsp",
-	    "a" (USER_LAST), [ss] "i" (USER_DATA), [cs] "i" (USER_CODE),
-	    [rflags] "r" (RFLAGS_FIXED | guest.in), [rip] "r" (USER_RIP));
+	/* The first time the fetch may cause a VM exit, and with it a TLB flush. */
+	for (i = 0; i < 2; i++) {
+		stac();
+		guest.out[4] = load(USER_PAGE);
+		TRY("mov %%rsp, %%r10\n\tpush %[ss]\n\tpush %%r10\n\tpush %[rflags]\n\t"
+		    "push %[cs]\n\tpush %[rip]\n\tiretq\n"
+		    "1:\tmov %%r10, %%rsp",
+		    "a" (USER_LAST), [ss] "i" (USER_DATA), [cs] "i" (USER_CODE),
+		    [rflags] "r" (RFLAGS_FIXED | guest.in), [rip] "r" (USER_RIP));
+	}
 	guest.out[0] = fault.vector;
 	guest.out[1] = fault.error;
 	guest.out[2] = fault.address;
