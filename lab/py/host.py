@@ -19,6 +19,7 @@ import stat
 import struct
 import subprocess
 import time
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -152,13 +153,17 @@ def module_files(modules):
 def unpack(path):
     """The contents of a module, compressed in whatever way."""
     data = path.read_bytes()
-    if path.suffix == ".xz":
-        return lzma.decompress(data)
-    if path.suffix == ".gz":
-        return gzip.decompress(data)
-    if path.suffix == ".zst":
-        return subprocess.run(["zstd", "-dcq"], input=data, stdout=subprocess.PIPE,
-                              check=True, timeout=60).stdout
+    try:
+        if path.suffix == ".xz":
+            return lzma.decompress(data)
+        if path.suffix == ".gz":
+            return gzip.decompress(data)
+        if path.suffix == ".zst":
+            need("zstd", "zstd")
+            return subprocess.run(["zstd", "-dcq"], input=data, stdout=subprocess.PIPE,
+                                  stderr=subprocess.DEVNULL, check=True, timeout=60).stdout
+    except (lzma.LZMAError, OSError, EOFError, zlib.error, subprocess.SubprocessError) as error:
+        die(f"cannot unpack the module {path}: {error}")
     return data
 
 
@@ -453,7 +458,7 @@ class Server:
         if not data:
             return None
         *lines, self.buffer = (self.buffer + data).split(b"\n")
-        return [line.decode() for line in lines]
+        return [line.decode("utf-8", "replace") for line in lines]
 
     def wait_ready(self, cpus, limit):
         """Until the machine has booted; returns kind and reason if it does not."""
@@ -462,7 +467,7 @@ class Server:
         while True:
             lines = self.receive(0.2)
             if lines is None or self.child and self.child.poll() is not None:
-                return "boot", "the host stopped before it was ready to run programs"
+                return "died", "the host stopped before it was ready to run programs"
             if "ready" in lines:
                 self.is_ready = True
                 return "ok", ""
@@ -513,9 +518,11 @@ def warm_folder():
 
 
 def stop_warm():
-    """End all servers that wait; used by lab/clean."""
-    for path in warm_folder().glob("*/pid"):
-        end_warm(path.parent)
+    """End all servers that wait, but not those that have a client; used by lab/clean."""
+    for path in warm_folder().glob("*"):
+        with locked(cache() / "lock" / f"warm-{path.name}", wait=0) as mine:
+            if mine:
+                end_warm(path)
 
 
 def end_warm(path):
@@ -625,12 +632,13 @@ class Runner:
             if now > end:
                 why = f"it ran longer than the limit of {self.options.limit} s"
                 for copy in self.running.values():
-                    copy.watch.backtrace()
+                    if copy.watch:
+                        copy.watch.backtrace()
                 self.stop_all("limit", why)
                 self.end, self.why = "limit", why
                 return
-            if self.end == "stopped":
-                self.stop_all("stopped", "")
+            if self.end != "ok":
+                self.stop_all("stopped" if self.end == "stopped" else "died", self.why)
                 return
 
     def begin(self, copy):
@@ -644,18 +652,26 @@ class Runner:
         self.running[str(copy.folder)] = copy
 
     def hear(self, line):
-        word, *rest = line.split(" ")
+        try:
+            self.obey(*line.split(" "))
+        except (ValueError, IndexError, KeyError):
+            # What waits for it ends with the limit.
+            warn(f"the emulator's server said what it should not: {line[:200]!r}")
+
+    def obey(self, word, *rest):
         if word == "begin":
-            copy = self.running.pop(rest[1])
-            copy.pid = int(rest[0])
+            pid, copy = int(rest[0]), self.running.pop(rest[1])
+            copy.pid = pid
             limits = {job.name: job.seconds for job in copy.jobs}
             copy.watch = Watch(copy.pid, copy.folder, self.cpus, limits)
             self.running[copy.pid] = copy
         elif word == "failed":
             copy = self.running.pop(rest[0])
             copy.end, copy.why = "died", "the emulator cannot fork: " + " ".join(rest[1:])
+            copy.payload.unlink(missing_ok=True)
         elif word == "end" and int(rest[0]) in self.running:
-            self.ended(self.running.pop(int(rest[0])), int(rest[1]), float(rest[2]), int(rest[3]))
+            status, cpu, memory = int(rest[1]), float(rest[2]), int(rest[3])
+            self.ended(self.running.pop(int(rest[0])), status, cpu, memory)
 
     def ended(self, copy, status, cpu, memory):
         copy.cpu, copy.memory, copy.wall = cpu, memory, time.monotonic() - copy.began
@@ -678,9 +694,9 @@ class Runner:
             if trouble:
                 copy.end, copy.why = trouble
                 self.server.send(f"kill {copy.pid}")
-        free = shutil.disk_usage(self.out).free
-        if free < MIB:
-            die(f"no space left in {self.out}: make some, or choose another folder with O=")
+        if shutil.disk_usage(self.out).free < MIB:
+            self.end = "disk"
+            self.why = f"no space left in {self.out}: make some, or choose another folder with O="
 
     def stop_all(self, kind, why):
         for copy in self.running.values():
@@ -798,10 +814,11 @@ def run(options):
             finally:
                 rec["seconds"] = round(time.monotonic() - start, 2)
                 rec["cpu_seconds"] = round(sum(m.get("cpu_seconds", 0) for m in rec["machines"]), 2)
+                # First what matters, should the disk be full.
+                record.write(out, rec)
                 for name in ("console.log", "results.log"):
                     with contextlib.suppress(OSError):
                         join(out, [m["folder"] for m in rec["machines"]], name)
-                record.write(out, rec)
     result = record.Run(out)
     if rec["end"] == "ok" and not options.once:
         note_times({m["programs"][0]: m["cpu_seconds"] for m in rec["machines"]

@@ -19,6 +19,8 @@ DIRECTIVE = re.compile(r"(SKIP|XFAIL|XPASS|TIMEOUT|ERROR|TODO)\b:?\s*(.*)", re.I
 def clean(text):
     """One line of plain ASCII."""
     text = text.rstrip("\r\n").replace("\t", "    ")
+    if text.isascii() and text.isprintable():
+        return text             # most are
     text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
     return "".join(c if " " <= c <= "~" else "?" for c in text)
 
@@ -61,6 +63,7 @@ class Program:
     def __init__(self, prefix, name):
         self.prefix = prefix
         self.name = prefix + name
+        self.marker = name          # as the machine calls it
         self.lines = []
         self.exit_code = None
         self.began = False

@@ -14,7 +14,7 @@ moment, or had just ended; what comes before the first one, to the boot.
 
 import json
 import re
-from collections import namedtuple
+from collections import Counter, namedtuple
 
 from common import LAB, write_text
 from ktap import Program, Result, clean
@@ -54,8 +54,15 @@ HANGS = ("hang", "stall", "limit")
 Event = namedtuple("Event", "where line machine")
 
 
-def read_lines(path):
-    data = path.read_bytes().replace(b"\0", b"")
+# Of a log that was stopped for its size.
+HEAD, TAIL = 1 << 20, 1 << 16
+
+
+def read_lines(path, is_flood=False):
+    data = path.read_bytes()
+    if is_flood and len(data) > HEAD + TAIL:
+        data = data[:HEAD] + b"\n... and so on ...\n" + data[-TAIL:]
+    data = data.replace(b"\0", b"")
     return [clean(line) for line in data.decode("utf-8", "replace").split("\n")]
 
 
@@ -87,9 +94,10 @@ def write(folder, record):
 def read(folder):
     """run.json, or None if there is none that is whole."""
     try:
-        return json.loads((folder / "run.json").read_text())
+        found = json.loads((folder / "run.json").read_text())
     except (OSError, ValueError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 class Machine:
@@ -121,7 +129,7 @@ class Machine:
     def read_results(self):
         path = self.folder / "results.log"
         current, current_name = None, ""
-        for line in read_lines(path) if path.exists() else []:
+        for line in read_lines(path, self.end == "flood") if path.exists() else []:
             match = MARKER.match(line)
             text = match.group(1) if match else line
             if current is not None and (text or not match):
@@ -145,25 +153,24 @@ class Machine:
                     self.event(where, f"the kernel became tainted ({name})")
         if not path.exists() and not self.is_boot and self.end == "ok":
             self.end, self.why = "died", f"{path} is missing: nothing ran"
-        names = [p.name for p in self.programs]
-        for name in self.planned:
-            if self.run.prefix + name not in names:
-                self.program(name)
+        for name in never_ran(self.planned, self.programs):
+            self.program(name)
 
     def read_console(self):
         path = self.folder / "console.log"
-        lines = read_lines(path) if path.exists() else []
+        lines = read_lines(path, self.end == "flood") if path.exists() else []
         if not any(lines) and (self.is_boot or self.end == "ok"):
             self.event("", f"{path} is missing or empty")
         # Before the first program all is the boot's, or that of the only one.
-        where = self.run.prefix + self.planned[0] if len(self.planned) == 1 else ""
-        banners, last_event, begin = 0, None, {}
+        where = self.programs[0].name if len(self.programs) == 1 else ""
+        banners, last_event, begin, seen = 0, None, {}, Counter()
         for number, line in enumerate(lines):
             stamp = TIMESTAMP.match(line)
             text = TIMESTAMP.sub("", line)
             word, _, name = text.partition(": ")[2].partition(" ") if text.startswith("lab: ") else ("", "", "")
             if word == "begin":
-                where = self.run.prefix + name.strip()
+                seen[name.strip()] += 1
+                where = self.by_marker(name.strip(), seen[name.strip()])
                 if stamp:
                     begin[where] = float(stamp.group(1))
             elif word == "end" and stamp and where in begin:
@@ -172,7 +179,7 @@ class Machine:
                 self.log_readable = False
             elif text.startswith("Linux version "):
                 banners += 1
-                self.kernel = text.split()[2]
+                self.kernel = (text.split() + [""])[2]
                 if banners > (1 if self.is_boot else 0):
                     self.event(where, "the machine was reset: " + text[:60])
                     if self.end == "ok":
@@ -182,6 +189,11 @@ class Machine:
                 if not (follows and MINOR.search(text)):
                     self.event(where, text.strip())
                 last_event = number
+
+    def by_marker(self, name, count):
+        """The program that began in this machine, as the count-th of that name."""
+        same = [p.name for p in self.programs if p.marker == name]
+        return same[min(count, len(same)) - 1] if same else self.run.prefix + name
 
     def tell_programs(self):
         """Lay the machine's end and the kernel's words at the doors of its programs."""
@@ -198,6 +210,11 @@ class Machine:
         for program in self.programs:
             program.kernel = [e.line for e in self.run.events
                               if e.machine is self and e.where == program.name]
+
+
+def never_ran(planned, programs):
+    """Those of the planned names that none of programs goes by; a name may come twice."""
+    return (Counter(planned) - Counter(p.marker for p in programs)).elements()
 
 
 class Run:
@@ -221,6 +238,7 @@ class Run:
 
     def program(self, name):
         program = Program(self.prefix, name.replace("#", "_"))
+        program.marker = name
         seen = sum(p.name.split(" (")[0] == program.name for p in self.programs)
         if seen:
             program.name += f" ({seen + 1})"
@@ -234,12 +252,10 @@ class Run:
             self.problems.append(why or end)
         self.log_readable = all(m.log_readable for m in self.machines)
         self.kernel = next((m.kernel for m in self.machines if m.kernel), self.record.get("release", ""))
-        names = {p.name for p in self.programs}
-        for name in self.planned:
-            if self.prefix + name not in names:
-                self.program(name).stopped = self.stopped
-        order = {self.prefix + name: n for n, name in enumerate(self.planned)}
-        self.programs.sort(key=lambda p: order.get(p.name.split(" (")[0], len(order)))
+        for name in never_ran(self.planned, self.programs):
+            self.program(name).stopped = self.stopped
+        order = {name: n for n, name in enumerate(self.planned)}
+        self.programs.sort(key=lambda p: order.get(p.marker, len(order)))
         known = read_known()
         for program in self.programs:
             program.judge(self.kernel, known)
@@ -282,4 +298,7 @@ class Run:
                 return f"the kernel: {program.kernel[0]} (in {program.name})"
         if self.problems:
             return self.problems[0]
+        for program in self.programs:
+            if not program.ended and not program.stopped:
+                return f"it was planned and never ran (in {program.name})"
         return f"the kernel: {self.boot_events[0].line}" if self.boot_events else ""
