@@ -25,7 +25,7 @@ from pathlib import Path
 
 import record
 from common import (LAB, cache, cache_put, call, die, folder, hash_bytes, hash_file, is_chatty,
-                    locked, need, say, script, stop, warn, work_folder, write_text)
+                    locked, need, say, script, warn, work_folder, write_text)
 from machines import Machines
 
 # How long the emulator may use no CPU time at all.
@@ -34,7 +34,7 @@ STALL = 30
 BOOT_BUDGET = 120
 # What a machine may write: a console of a gigabyte helps nobody.
 MAX_OUTPUT = 64 << 20
-# Why gdb, if it is there, shall look at a machine that stands still.
+# What gdb, if it is there, shall say of a machine that stands still.
 BACKTRACE = ["-batch", "-ex", "thread apply all bt"]
 # The clock of all machines starts here: a run can be had again.
 START_TIME = 1767225600
@@ -187,8 +187,8 @@ def make_job(path):
 
 
 def find_parts(options, work):
-    for command, package in (("objcopy", "binutils"), ("as", "binutils"), ("xz", "xz-utils"),
-                             ("gcc", "gcc"), ("busybox", "busybox-static")):
+    for command, package in (("objcopy", "binutils"), ("as", "binutils"), ("gcc", "gcc"),
+                             ("busybox", "busybox-static")):
         need(command, package)
     cpu = Machines().cpu(options.cpu)
     image, modules = find_kernel(options)
