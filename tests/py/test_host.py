@@ -74,7 +74,8 @@ def become(folder, payload):
     if what == "warn":
         to("console", b"[    1.2] WARNING: made up\n")
     code = {"fail": 1, "skip": 4}.get(what, 0)
-    to("results", b"1..1\nok 1 fine\n\n@lab end %s %d\n@lab done %d\n" % (name, code, 512 * (what == "taint")))
+    taint = 512 if what == "taint" else 0
+    to("results", b"1..1\nok 1 fine\n\n@lab end %s %d\n@lab done %d\n" % (name, code, taint))
     to("console", b"[    1.5] lab: end " + name + b"\n")
     os._exit(1 if what == "poweroff" else 0)
 
@@ -223,7 +224,8 @@ class Initramfs(Case):
                           self.tmp, self.tmp, "")
 
     def list(self, params="", **more):
-        return self.unpacked(host.initramfs(self.parts(**more), params))["lab/modules/list"][1].decode().splitlines()
+        found = self.unpacked(host.initramfs(self.parts(**more), params))
+        return found["lab/modules/list"][1].decode().splitlines()
 
     def test_contents(self):
         found = self.unpacked(host.initramfs(self.parts(), ""))
@@ -236,7 +238,8 @@ class Initramfs(Case):
         self.assertEqual(self.list(), ["irqbypass.ko", "kvm.ko", "kvm-intel.ko", "msr.ko", "cpuid.ko"])
 
     def test_amd_takes_its_module(self):
-        self.assertEqual(self.list(cpu="ryzen"), ["irqbypass.ko", "kvm.ko", "kvm-amd.ko", "msr.ko", "cpuid.ko"])
+        self.assertEqual(self.list(cpu="ryzen"),
+                         ["irqbypass.ko", "kvm.ko", "kvm-amd.ko", "msr.ko", "cpuid.ko"])
 
     def test_modules_that_are_built_in(self):
         self.assertEqual(self.list(names=("kvm", "kvm-intel")), ["kvm.ko", "kvm-intel.ko"])
@@ -252,7 +255,8 @@ class Initramfs(Case):
 class Modules(Case):
     def test_files_of_all_kinds(self):
         text = b"module" * 100
-        zstd = subprocess.run(["zstd", "-q"], input=text, stdout=subprocess.PIPE, check=True, timeout=60).stdout
+        zstd = subprocess.run(["zstd", "-q"], input=text, stdout=subprocess.PIPE, check=True,
+                              timeout=60).stdout
         for name, data in (("x86/kvm/kvm.ko.xz", lzma.compress(text)), ("x86/kvm/kvm-intel.ko.zst", zstd),
                            ("x86/kvm/kvm-amd.ko.gz", gzip.compress(text)), ("virt/irqbypass.ko", text),
                            ("net/other.ko", b""), ("x86/kvm/kvm.ko.sig", b""), ("x86/kvmgt.ko", b"")):
@@ -305,7 +309,8 @@ class Check(Case):
             with self.subTest(regex), self.dies(regex):
                 host.find_kernel(self.options(kernel=str(kernel), modules=str(modules or "")))
         (folder / "modules").mkdir()
-        self.assertEqual(host.find_kernel(self.options(kernel=str(folder))), (folder / "vmlinuz", folder / "modules"))
+        self.assertEqual(host.find_kernel(self.options(kernel=str(folder))),
+                         (folder / "vmlinuz", folder / "modules"))
 
     def test_folders_that_the_emulator_does_not_take(self):
         for name in ("a b", "a,b", "a\tb", "x/" * 180 + "x"):
@@ -314,7 +319,7 @@ class Check(Case):
 
     def test_folder_that_another_run_has(self):
         (self.tmp / "out").mkdir()
-        with common.locked(self.tmp / "out/.lock"), self.dies("^another lab is running in .*: choose another"):
+        with common.locked(self.tmp / "out/.lock"), self.dies("^another lab is running in .*: choose"):
             host.run(self.options(self.job("a")))
 
 
@@ -325,9 +330,10 @@ class Configure(Case):
         self.file("boot/params.bin", bytes(4096))
         work = self.tmp / "work"
         work.mkdir(exist_ok=True)
-        parts = host.Parts(Machines().cpu("spr-noamx"), self.tmp / "boot", self.tmp, self.tmp, self.tmp / "bios",
-                           self.tmp, "console=ttyS0 words")
-        return host.configure(parts, self.options(memory=512), b"initrd", work, self.tmp / "out/boot").read_text()
+        parts = host.Parts(Machines().cpu("spr-noamx"), self.tmp / "boot", self.tmp, self.tmp,
+                           self.tmp / "bios", self.tmp, "console=ttyS0 words")
+        path = host.configure(parts, self.options(memory=512), b"initrd", work, self.tmp / "out/boot")
+        return path.read_text()
 
     def test_lines(self):
         text = self.make()
@@ -357,7 +363,8 @@ class Configure(Case):
 class Plan(Case):
     def order(self, *names, times="", **more):
         self.file("cache/times", times)
-        self.runner = host.Runner(self.options(*map(self.job, names), **more), self.tmp / "out", self.tmp, None, 1)
+        options = self.options(*map(self.job, names), **more)
+        self.runner = host.Runner(options, self.tmp / "out", self.tmp, None, 1)
         return [job.name for copy in self.runner.waiting for job in copy.jobs]
 
     def test_unknown_ones_first_then_the_longest(self):
@@ -393,8 +400,8 @@ class Watch(Case):
     def watch(self, limits=None, pid=0, cpus=1):
         for name in ("console.log", "results.log", "emulator.log"):
             self.file(f"logs/{name}")
-        watch = host.Watch(pid or os.getpid(), self.tmp / "logs", cpus, {"a": 10, "b": 20} if limits is None else limits)
-        return watch
+        limits = {"a": 10, "b": 20} if limits is None else limits
+        return host.Watch(pid or os.getpid(), self.tmp / "logs", cpus, limits)
 
     def add(self, name, data):
         with open(self.tmp / f"logs/{name}.log", "ab") as log:
@@ -523,8 +530,8 @@ class Failures(Case):
 
     def test_table(self):
         for code, wanted in ((0, False), (1, True), (2, False), (3, True), (4, False), (5, True), (123, True),
-                             (124, False), (128, False), (137, False), (139, False), (143, False), (253, False),
-                             (254, True), (255, True)):
+                             (124, False), (128, False), (137, False), (139, False), (143, False),
+                             (253, False), (254, True), (255, True)):
             with self.subTest(code):
                 self.assertIs(self.is_failure(f"@lab begin a\n\n@lab end a {code}\n@lab done 0\n"), wanted)
 
@@ -637,7 +644,8 @@ class Fake(Case):
         jobs = [self.job(name, seconds) for name in names]
         server = self.start(mode)
         self.assertEqual(server.wait_ready(1, 60), ("ok", ""))
-        self.runner = host.Runner(self.options(*jobs, limit=limit, **more), self.tmp / "out", self.work, server, 1)
+        options = self.options(*jobs, limit=limit, **more)
+        self.runner = host.Runner(options, self.tmp / "out", self.work, server, 1)
         began = time.monotonic()
         with contextlib.redirect_stderr(io.StringIO()) as said:
             self.runner.go(time.monotonic() + limit)
@@ -667,7 +675,8 @@ class Fake(Case):
 
     def test_each_end_is_of_one_program(self):
         with mock.patch.object(host, "MAX_OUTPUT", 3 << 20):
-            run = self.go("good", "panic", "die", "flood", "warn", "taint", "skip", "refuse", "last", parallel=4)
+            run = self.go("good", "panic", "die", "flood", "warn", "taint", "skip", "refuse", "last",
+                          parallel=4)
         self.assertEqual(self.ends(), {
             "good": "ok", "panic": "panic", "die": "died", "flood": "flood", "warn": "ok", "taint": "ok",
             "skip": "ok", "refuse": "died", "last": "ok"})
@@ -726,8 +735,8 @@ class Fake(Case):
     def test_garbage_during_a_run(self):
         runner = host.Runner(self.options(self.job("a")), self.tmp / "out", self.work, None, 1)
         copy = runner.running["/x"] = runner.waiting.pop()
-        for line in ("", "begin", "begin x /x", "begin 1", "begin 1 /nowhere", "end", "end x", "end 1", "failed",
-                     "failed /nowhere", "what is 'x'?", "\ufffd \ufffd"):
+        for line in ("", "begin", "begin x /x", "begin 1", "begin 1 /nowhere", "end", "end x", "end 1",
+                     "failed", "failed /nowhere", "what is 'x'?", "\ufffd \ufffd"):
             with self.subTest(line), contextlib.redirect_stderr(io.StringIO()) as said:
                 runner.hear(line)
                 self.assertLessEqual(said.getvalue().count("\n"), 1)

@@ -22,7 +22,8 @@ def judged(text, code=0, ended=True):
 
 class Lines(unittest.TestCase):
     def test_clean(self):
-        for text, wanted in (("plain", "plain"), ("a\r\n", "a"), ("a\tb", "a    b"), ("\x1b[1;31mred\x1b[0m", "red"),
+        for text, wanted in (("plain", "plain"), ("a\r\n", "a"), ("a\tb", "a    b"),
+                             ("\x1b[1;31mred\x1b[0m", "red"),
                              ("caf\u00e9\x7f\x01", "caf???"), ("", ""), ("\t", "    ")):
             self.assertEqual(ktap.clean(text), wanted)
 
@@ -99,7 +100,8 @@ class Verdicts(unittest.TestCase):
                 self.assertEqual(judged(text, code).status, wanted)
 
     def test_reasons(self):
-        self.assertEqual(judged("1..2\nok 1 a # SKIP x\nok 2 b # SKIP y").reason, "all of its tests were skipped")
+        self.assertEqual(judged("1..2\nok 1 a # SKIP x\nok 2 b # SKIP y").reason,
+                         "all of its tests were skipped")
         self.assertEqual(judged("1..2\nok 1 a # SKIP x\nok 2 b # SKIP x").reason, "x")
         self.assertEqual(judged("", 4).reason, "skipped by the program")
         self.assertEqual(judged("", 3).reason, "exit=3")

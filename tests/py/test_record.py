@@ -147,7 +147,8 @@ class BadPrograms(RunCase):
     def bad(self, pattern, *arguments, **more):
         self.program("prog", *arguments, **more)
         self.program("other", ONE)
-        self.fails(pattern, r"^not ok 1 prog\b", r"^ok 2 other$", r"^ok 3 lab_complete$", r"^ok 4 kernel_log$")
+        self.fails(pattern, r"^not ok 1 prog\b", r"^ok 2 other$", r"^ok 3 lab_complete$",
+                   r"^ok 4 kernel_log$")
 
     def test_not_ok_with_exit_code_0(self):
         self.bad(r"^not ok 1 prog$", "1..2\nok 1 a\n# U_CET wanted 0x3, got 0x0\nnot ok 2 b\n")
@@ -242,8 +243,8 @@ class EarlyEnds(RunCase):
             with self.subTest(kind):
                 self.new()
                 self.open_program(kind, why)
-                self.fails(rf"^  # prog: {re.escape(why)}$", r"^  ok 1 a$", r"^not ok 1 prog$", r"^ok 2 other$",
-                           r"^ok 3 lab_complete$", r"^ok 4 kernel_log$")
+                self.fails(rf"^  # prog: {re.escape(why)}$", r"^  ok 1 a$", r"^not ok 1 prog$",
+                           r"^ok 2 other$", r"^ok 3 lab_complete$", r"^ok 4 kernel_log$")
                 self.assertEqual(record.Run(self.run_.folder).trouble(), f"{why} (in prog)")
 
     def test_flood(self):
@@ -335,7 +336,8 @@ class EarlyEnds(RunCase):
         self.run_.boot.end("hang", "the host hung: no end after 120 s of CPU time (at boot)")
         self.fails(r"^  # a: it was planned and never ran$", r"^not ok 1 a$", r"^not ok 2 b$",
                    r"^# the host hung: .* \(at boot\)$", r"^not ok 3 lab_complete$",
-                   end="boot", why="the host hung: no end after 120 s of CPU time (at boot)", planned=["a", "b"])
+                   end="boot", why="the host hung: no end after 120 s of CPU time (at boot)",
+                   planned=["a", "b"])
         self.assertRegex(record.Run(self.run_.folder).trouble(), r"^the host hung: .*\(at boot\)$")
 
     def test_nothing_at_all(self):
@@ -360,7 +362,8 @@ class Together(RunCase):
 
     def test_taint_of_one_of_several(self):
         self.job("a", "b").runs("a", ONE).runs("b", ONE).done(512)
-        self.fails(r"^ok 1 a$", r"^ok 2 b$", r"^# the kernel became tainted \(512\)$", r"^not ok 4 kernel_log$")
+        self.fails(r"^ok 1 a$", r"^ok 2 b$", r"^# the kernel became tainted \(512\)$",
+                   r"^not ok 4 kernel_log$")
 
     def test_warning_of_one_of_several(self):
         machine = self.job("a", "b", "c").runs("a", ONE)
@@ -418,9 +421,11 @@ class Kernel(RunCase):
                      "a[1]: segfault at 0 ip 0", "unchecked MSR access error: WRMSR",
                      "Bad FPU state detected at x", "XSAVE consistency problem, dumping leaves",
                      "rcu: INFO: rcu_preempt self-detected stall on CPU", "watchdog: BUG: soft lockup",
-                     "Watchdog detected hard LOCKUP on cpu 0", "INFO: task a:1 blocked for more than 1 seconds.",
+                     "Watchdog detected hard LOCKUP on cpu 0",
+                     "INFO: task a:1 blocked for more than 1 seconds.",
                      "INFO: possible recursive locking detected", "INFO: suspicious RCU usage",
-                     "BUG: scheduling while atomic: a/1", "BUG: sleeping function called from invalid context",
+                     "BUG: scheduling while atomic: a/1",
+                     "BUG: sleeping function called from invalid context",
                      "BUG: KASAN: use-after-free in x", "UBSAN: shift-out-of-bounds", "BUG: KFENCE: memory",
                      "refcount_t: underflow", "list_add corruption. x", "list_del corruption. x"):
             with self.subTest(line):
@@ -441,7 +446,8 @@ class Kernel(RunCase):
 
     def test_panic_is_of_one_program(self):
         self.program("before", ONE)
-        self.job("prog").begins("prog").prints("1..2\nok 1 a\n").kernel(*PANIC).end("panic", "the kernel panicked")
+        machine = self.job("prog").begins("prog").prints("1..2\nok 1 a\n")
+        machine.kernel(*PANIC).end("panic", "the kernel panicked")
         self.program("after", ONE)
         self.fails(r"^ok 1 before$", r"^  # prog: the kernel panicked$", r"^  ok 1 a$",
                    r"^  # prog: the kernel: Kernel panic - not syncing: sysrq triggered crash$",
@@ -453,12 +459,14 @@ class Kernel(RunCase):
         self.program("prog", ONE).kernel(*PANIC).end("panic", "the kernel panicked")
         self.program("other", ONE)
         self.fails(r"^  # prog: after its end: the kernel panicked$",
-                   r"^  # prog: the kernel: Kernel panic", r"^  ok 1 fine$", r"^not ok 1 prog$", r"^ok 2 other$")
+                   r"^  # prog: the kernel: Kernel panic", r"^  ok 1 fine$", r"^not ok 1 prog$",
+                   r"^ok 2 other$")
 
     def test_reset(self):
         self.job("prog").begins("prog").prints("1..1\n").kernel(f"Linux version {RELEASE} (again)").done()
         self.program("other", ONE)
-        self.fails(r"^  # prog: the machine was reset$", r"^  # prog: the kernel: the machine was reset: Linux",
+        self.fails(r"^  # prog: the machine was reset$",
+                   r"^  # prog: the kernel: the machine was reset: Linux",
                    r"^not ok 1 prog$", r"^ok 2 other$")
 
     def test_reset_after_the_end(self):
@@ -491,7 +499,8 @@ class Kernel(RunCase):
     def test_warning_of_the_second_of_one_name(self):
         self.program("prog", ONE)
         self.program("prog", ONE, kernel=[self.WARNING])
-        self.fails(r"^1\.\.4$", r"^ok 1 prog$", r"^  # prog \(2\): the kernel: WARNING", r"^not ok 2 prog \(2\)$")
+        self.fails(r"^1\.\.4$", r"^ok 1 prog$", r"^  # prog \(2\): the kernel: WARNING",
+                   r"^not ok 2 prog \(2\)$")
 
     def test_garbage_in_the_kernel_log(self):
         machine = self.job("prog").runs("prog", ONE)
