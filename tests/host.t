@@ -1,14 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# lab/host, the runner for this machine's own kernel: limits, exit codes and
+# lab/run --here, the runner for this machine's own kernel: limits, exit codes and
 # logs, and "make kselftest HOST=1" as a whole.
 
 set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/tap.sh"
 
-plan 22
+plan 24
 scratch
 
 # script NAME: a program, from stdin
@@ -49,8 +49,14 @@ last 10 $tmp/good
 END
 
 rc=0
-lab/host -o "$tmp/out" -l "$tmp/list" >"$tmp/stdout" 2>&1 || rc=$?
-is "a run ends well whatever the programs do" "$rc $(cat "$tmp/out/status")" "0 ok"
+lab/run --here -o "$tmp/out" -l "$tmp/list" >"$tmp/stdout" 2>&1 || rc=$?
+# json EXPRESSION: of run.json
+json()
+{
+	python3 -c 'import json, sys; r = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$tmp/out/run.json" "$1"
+}
+is "a run ends well whatever the programs do" "$rc $(json 'r["end"]')" "0 ok"
+is "it tells what it ran" "$(json '" ".join(r["planned"])')" "good seven stuck killed last"
 is "it prints nothing" "$(cat "$tmp/stdout")" ""
 log=$tmp/out/results.log
 ok "arguments arrive" like "$log" '^ok 1 arguments one two$'
@@ -75,7 +81,7 @@ is "the report judges it" "$rc $(grep -c '^not ok' "$tmp/ktap")" "1 3"
 
 # A second run in the same folder at the same time is refused.
 printf 'slow 60 %s\n' "$tmp/stuck" >"$tmp/slow"
-lab/host -o "$tmp/out" -l "$tmp/slow" >/dev/null 2>&1 &
+lab/run --here -o "$tmp/out" -l "$tmp/slow" >/dev/null 2>&1 &
 pid=$!
 i=0
 while ! grep -q '^an open line' "$log" || grep -q '@lab end' "$log"; do
@@ -83,7 +89,7 @@ while ! grep -q '^an open line' "$log" || grep -q '@lab end' "$log"; do
 	i=$((i + 1))
 	[ $i -lt 100 ] || break
 done
-nok "two runs in one folder are refused" lab/host -o "$tmp/out" -l "$tmp/list"
+nok "two runs in one folder are refused" lab/run --here -o "$tmp/out" -l "$tmp/list"
 begin=$(date +%s)
 kill -TERM $pid
 rc=0
@@ -91,7 +97,8 @@ wait $pid || rc=$?
 is "an interrupt ends a run" "$rc" 143
 ok "within the time a stubborn program is given" [ $(($(date +%s) - begin)) -le 20 ]
 nok "and leaves no process" pgrep -f 'sleep 98.5'
-ok "the interrupted run is no good one" [ ! -e "$tmp/out/status" ]
+ok "the interrupted run is no good one" [ ! -e "$tmp/out/run.json" ]
+nok "as the report says" lab/report "$tmp/out"
 
 # --- all of it ---
 
@@ -101,6 +108,6 @@ suite()
 	env HOST=1 KSRC="$tree" O="$tmp/suite" TESTS="$1" lab/kselftest
 }
 ok "HOST=1 runs programs of both kinds" suite "sigaltstack xcomp_guest_perm"
-is "in the order asked for" "$(tr '\n' ' ' <"$tmp/suite/programs")" \
+is "in the order asked for" "$(sed -n 's/^@lab begin //p' "$tmp/suite/results.log" | tr '\n' ' ')" \
 	"upstream/x86/sigaltstack_64 x86/xcomp_guest_perm_64 "
 nok "an unknown test of a program fails" suite xstate_perm_test:no_such.test

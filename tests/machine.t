@@ -8,7 +8,7 @@ set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/tap.sh"
 
-plan 27
+plan 30
 scratch
 
 # report FOLDER: judge it, keep the KTAP there
@@ -41,12 +41,14 @@ for on in newest+spr 6.1+spr newest+spr-smp; do
 		lab/run -k "${on%+*}" -c "${on#*+}" -o "$tmp/$on" -l "$tmp/list" -t 300
 	ok "it finds no fault in the emulated CPU on $on" report "$tmp/$on"
 	ok "it ran all its checks in user mode on $on" all_ran "$tmp/$on/results.log"
+	is "each part has a machine of its own on $on" \
+		"$(grep -l '@lab begin' "$tmp/$on"/jobs/*/results.log | wc -l)" 2
 done
 
 ok "upstream's programs run" env O="$tmp/up" TESTS=upstream KERNEL=newest lab/kselftest
-ok "dmesg shows PASID state" like "$tmp/up/console.log" "0x400: 'PASID state'"
+ok "dmesg shows PASID state" like "$tmp/up/boot/console.log" "0x400: 'PASID state'"
 ok "dmesg shows the xfeatures and the size of Sapphire Rapids" \
-	like "$tmp/up/console.log" 'Enabled xstate features 0x61ee7, context size is 10752'
+	like "$tmp/up/boot/console.log" 'Enabled xstate features 0x61ee7, context size is 10752'
 for t in kvm/amx_test kvm/msrs_test kvm/cpuid_test kvm/set_sregs_test kvm/xss_msr_test \
 	kvm/xcr0_cpuid_test kvm/state_test kvm/cr4_cpuid_sync_test kvm/sync_regs_test \
 	x86/amx_64 x86/avx_64 x86/corrupt_xstate_header_64 x86/sigaltstack_64; do
@@ -56,4 +58,4 @@ done
 # A kernel without PVH entry is unpacked by its own code.
 echo "upstream/x86/avx_64 120 $tmp/up/selftests/upstream/x86/avx_64" >"$tmp/list"
 ok "a kernel boots by the 32-bit boot protocol" \
-	env LAB_PVH=0 lab/run -k newest -o "$tmp/nopvh" -l "$tmp/list" -t 300
+	lab/run --no-pvh -k newest -o "$tmp/nopvh" -l "$tmp/list" -t 300

@@ -8,7 +8,7 @@ set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/tap.sh"
 
-plan 46
+plan 76
 scratch
 CACHE=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xcomp-lab}
 export CACHE
@@ -37,6 +37,9 @@ refuses "no such series" '^lab: Debian has no cloud kernel of the series 5\.9: t
 	lab/kernel/fetch kernel 5.9
 refuses "a word for a series" "^lab: 'latest' is no kernel series: 7\.3, 6\.12 and newest are" \
 	lab/kernel/fetch kernel latest
+refuses "no such version" "^lab: Debian's archive has no cloud kernel 6\.12\.999: there are .*6\.12\." \
+	lab/kernel/fetch kernel 6.12.999
+refuses "no version" "^lab: '6\.12\.1\.2' is no kernel version: 6\.18\.5 and" lab/kernel/fetch kernel 6.12.1.2
 refuses "no series" '^lab: use: lab/kernel/fetch kernel SERIES' lab/kernel/fetch kernel
 refuses "an unknown thing" '^lab: use: lab/kernel/fetch' lab/kernel/fetch emulator
 refuses "an unknown package group" "^lab: no package group 'all': there are fetch build" lab/kernel/packages all
@@ -47,6 +50,22 @@ mkdir -p "$tmp/old/tools/testing/selftests/kvm"
 refuses "an old kernel tree" '^lab: the selftests library in .* is too old: give a tree of 6\.12 or newer' \
 	lab/selftests/build "$tmp/old"
 refuses "no such patch" '^lab: cannot read the patch .*/none' lab/kernel/build 7.3 "$tmp/none"
+
+# The same of lab/run, before anything is fetched, built or started.
+box=$(command -v busybox)
+refuses "nothing to run" '^lab: nothing to run: name a program or a list' lab/run -o "$tmp/run"
+refuses "no list" "^lab: cannot read the list $tmp/none" lab/run -o "$tmp/run" -l "$tmp/none"
+echo "name $box" >"$tmp/list"
+refuses "half a line" "^lab: $tmp/list: 'name $box': a line is NAME SECONDS FILE" lab/run -o "$tmp/run" -l "$tmp/list"
+refuses "no program" "^lab: no program $tmp/none: build it first" lab/run -o "$tmp/run" "$tmp/none"
+refuses "no number" "^lab: argument -M: 'x' is no number above 0; lab/run -h" lab/run -o "$tmp/run" -M x "$box"
+refuses "little memory" '^lab: -M 100: the host needs at least 256 MiB' lab/run -o "$tmp/run" -M 100 "$box"
+refuses "no such CPU" "^lab: no CPU 'z80': there are spr, spr-smp" lab/run -o "$tmp/run" -c z80 "$box"
+refuses "no such option" '^lab: .*--none; lab/run -h lists the options' lab/run --none "$box"
+refuses "a folder with a comma" '^lab: -o .*: the emulator takes neither blanks nor commas' \
+	lab/run -o "$tmp/a,b" "$box"
+refuses "no such file" "^lab: no file $tmp/none to copy into the host" lab/run -o "$tmp/run" -f "$tmp/none" "$box"
+ok "lab/run -h tells of every option" sh -c 'lab/run -h | grep -q -e --seed'
 
 # --- packages ---
 
@@ -180,20 +199,27 @@ fi
 
 export CACHE="$tmp/cache"
 rm -rf "$CACHE"
-refuses "KERNEL=" "^lab: KERNEL='x': give a Debian version series such as 7\.3, or the path" \
+refuses "KERNEL=" "^lab: KERNEL='x': give a Debian version series such as 7\.3, an exact version" \
 	env KERNEL=x lab/kselftest
 refuses "KERNEL= as a path" "^lab: KERNEL='$tmp/none': no such file" env KERNEL="$tmp/none" lab/kselftest
 refuses "HOST=" "^lab: HOST='yes': HOST=1 runs on this machine" env HOST=yes lab/kselftest
 refuses "CPU= with HOST=1" '^lab: CPU=.*leave them out with HOST=1' env HOST=1 CPU=spr lab/kselftest
+refuses "JOBS=" "^lab: JOBS='x' is no number above 0" env JOBS=x lab/kselftest
+refuses "SEED=" "^lab: SEED='0' is no number above 0" env SEED=0 lab/kselftest
 refuses "install without DESTDIR" '^lab: where to\? say make install DESTDIR=' lab/kselftest install ''
 
-for t in all kselftest check check-slow install bisect series runner matrix soak mutants update clean distclean help; do
+for t in all kselftest check check-slow install bisect series runner matrix soak mutants detection update clean distclean help; do
 	[ "$t" = all ] || make -s help | grep -q "^make $t" || echo "$t"
 done >"$tmp/out"
 is "make help lists every target" "$(cat "$tmp/out")" ""
 
-mkdir -p "$CACHE/kernel-1" "$CACHE/lock" "$CACHE/pin" "$tmp/out.d"
-touch "$CACHE/lock/kernel-1" "$CACHE/notes" "$tmp/out.d/notes" "$tmp/out.d/results.log"
+mkdir -p "$CACHE/kernel-1" "$CACHE/lock" "$CACHE/pin" "$CACHE/warm/1" "$tmp/out.d/boot" "$tmp/out.d/jobs/000-a"
+touch "$CACHE/lock/kernel-1" "$CACHE/notes" "$CACHE/times" "$tmp/out.d/notes" "$tmp/out.d/results.log" \
+	"$tmp/out.d/run.json" "$tmp/out.d/.lock" "$tmp/out.d/boot/console.log" "$tmp/out.d/jobs/000-a/console.log"
+sh -c 'while :; do sleep 0.1; done' sh "$CACHE/warm/1/bochsrc" &
+waits=$!
+echo $waits >"$CACHE/warm/1/pid"
 ok "distclean" make -s distclean O="$tmp/out.d" CACHE="$CACHE"
+nok "it ends machines that wait" kill $waits
 is "it removes what the lab made and nothing else" \
 	"$(cd "$tmp" && find cache out.d -mindepth 1 | sort | tr '\n' ' ')" "cache/notes out.d/notes "

@@ -35,9 +35,11 @@ with_first_line()
 	grep -E '\.([chS]|config)$|/Makefile$' "$tmp/all"
 } | sort -u >"$tmp/sources"
 shell=$(wc -l <"$tmp/shell")
-plan $((shell + $(wc -l <"$tmp/python") + 2))
+python=$(wc -l <"$tmp/python")
+plan $((shell + python + 3))
 
 ok "there are scripts to check" [ "$shell" -ge 8 ]
+ok "and Python files" [ "$python" -ge 8 ]
 
 # -x follows the files that a script sources, from the folder it names.
 while read -r f; do

@@ -9,62 +9,33 @@ set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/../tap.sh"
 
-plan 39
+plan 33
 scratch
 
-# --- what a run means ---
+# --- what a run means, of which tests/py/test_record.py has all cases ---
 
-# means NAME WANTED: lab/verdict on $tmp/run, exit status and line
+# means NAME RESULT WANTED: lab/verdict on a run of one program, exit status and line
 means()
 {
+	rm -rf "$tmp/run"
+	python3 -B -c 'import sys
+sys.path.insert(0, "tests/py")
+from runs import Run
+run = Run(sys.argv[1])
+run.program("kvm/a", f"1..1\n{sys.argv[2]}\n")
+run.write()' "$tmp/run" "$2"
 	rc=0
 	text=$(lab/verdict "$tmp/run") || rc=$?
-	is "$1" "$rc $text" "$2"
-	rm -rf "$tmp/run"
+	is "$1" "$rc $text" "$3"
 }
 
-# ran STATUS: a run that ended with STATUS; the report comes from stdin
-ran()
-{
-	mkdir "$tmp/run"
-	printf '%s\n' '@lab begin kvm/a' >"$tmp/run/results.log"
-	echo "$1" >"$tmp/run/status"
-	cat >"$tmp/run/report.ktap"
-}
-
-# report LINE...: a report of one program with these results
-report()
-{
-	echo "KTAP version 1"
-	echo "1..3"
-	printf '  %s\n' "KTAP version 1" "# Subtest: kvm/a" "1..9" "$@"
-	echo "ok 1 kvm/a"
-	echo "ok 2 lab_complete"
-	echo "ok 3 kernel_log"
-}
-
-report "ok 1 a.one" "ok 2 a.two # SKIP no AMX" "ok 3 a.three # XFAIL known" | ran ok
-means "a test that passes: good" "0 good: 1 passed"
-report "ok 1 a.one" "# lost" "not ok 2 a.two" | sed 's/^ok 1 kvm/not &/' | ran ok
-means "a test that fails: bad" "1 bad: a.two"
-report "ok 1 a.one # SKIP no AMX" "ok 2 a.two # SKIP no CET" | ran ok
-means "nothing but skipped tests: cannot be told" "125 skip: none of 2 tests could be told"
-report "ok 1 a.one # XFAIL known" "ok 2 a.two # SKIP no CET" | ran ok
-means "nothing passes, one fails as expected: bad" "1 bad: 1 failed as expected, none passed"
-report | sed '/^  [1-9k]/d; /^  K/d; /^  #/d; /^  1/d' | ran ok
-means "a program without TAP counts itself" "0 good: 1 passed"
-report | sed '/^  /d; s/^ok 1 kvm.*/& # SKIP no AMX/' | ran ok
-means "also where it skips" "125 skip: none of 1 tests could be told"
-report "ok 1 a.one" | sed 's|^ok 3.*|# kvm/a: WARNING: CPU: 0 at made/up.c:1\nnot &|' | ran ok
-means "a kernel warning: bad" "1 bad: kvm/a: WARNING: CPU: 0 at made/up.c:1"
-report "ok 1 a.one" | sed 's|^ok 2.*|# the kernel panicked (in kvm/a)\nnot &|' | ran "the kernel panicked (in kvm/a)"
-means "a panic while a program runs: bad" "1 bad: the kernel panicked (in kvm/a)"
-mkdir "$tmp/run"
-: >"$tmp/run/results.log"
-echo "the kernel panicked" >"$tmp/run/status"
-means "a panic before: no boot" "125 skip: the kernel did not come up: the kernel panicked"
-mkdir "$tmp/run"
-means "no run at all: cannot be told" "125 skip: the kernel did not come up: no run"
+means "a test that passes: good" "ok 1 a.one" "0 good: 1 passed"
+means "a test that fails: bad" "not ok 1 a.one" "1 bad: a.one"
+means "nothing but skipped tests: cannot be told" "ok 1 a.one # SKIP no AMX" \
+	"125 skip: none of 1 tests could be told"
+rc=0
+lab/verdict "$tmp/nowhere" >"$tmp/out" 2>"$tmp/err" || rc=$?
+is "no folder: cannot be told, in one line" "$rc $(wc -l <"$tmp/err")" "125 1"
 
 # --- bad input ---
 
