@@ -36,6 +36,10 @@ FAKE_BOCHS = r'''#!/usr/bin/env python3
 import os, re, signal, socket, sys, time
 
 mode = os.environ.get("FAKE", "")
+config = sys.argv[-1]
+if os.path.exists(config):
+    with open(re.search(r"com1:.*dev=(\S+)", open(config).read())[1], "wb") as log:
+        log.write(b"[    0.000000] Linux version 7.3.4-fake (builder)\n")
 if mode == "no-boot":
     sys.exit("it cannot boot")
 listener = socket.socket(fileno=int(os.environ["LAB_SERVER"]))
@@ -485,18 +489,18 @@ class Watch(Case):
         child = subprocess.Popen(["sleep", "100"])
         self.addCleanup(child.wait)
         self.addCleanup(child.kill)
-        with mock.patch.dict(os.environ, LAB_STALL="0.5"), mock.patch("shutil.which", return_value=None):
+        with mock.patch.dict(os.environ, LAB_STALL="20"), mock.patch("shutil.which", return_value=None):
             watch = self.watch(pid=child.pid)
             self.assertIsNone(watch.look())
-            time.sleep(0.1)
+            watch.changed -= 10
             self.assertIsNone(watch.look())
-            time.sleep(0.6)
-            self.assertEqual(watch.look(), ("stall", "the emulator stood still for 0 s (see emulator.log)"))
+            watch.changed -= 10
+            self.assertEqual(watch.look(), ("stall", "the emulator stood still for 20 s (see emulator.log)"))
         self.assertIn("State:", (self.tmp / "logs/emulator.log").read_text())
 
     def test_process_that_has_ended(self):
         child = subprocess.Popen(["true"])
-        time.sleep(0.2)
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         watch = self.watch(pid=child.pid)
         self.assertIsNone(watch.cpu_seconds())      # a zombie
         self.assertIsNone(watch.look())
@@ -574,7 +578,6 @@ class Warm(Case):
 
     def test_its_own_process(self):
         child = self.process("bochs", "-f", self.tmp / "cache/warm/key/bochsrc")
-        time.sleep(0.2)             # until it has become what its command line says
         host.end_warm(self.waiting("key", child.pid))
         self.assertEqual(child.wait(10), -signal.SIGKILL)
         self.assertFalse((self.tmp / "cache/warm/key").exists())
@@ -592,7 +595,6 @@ class Warm(Case):
             children[key] = self.process(self.tmp / f"cache/warm/{key}/bochsrc")
             self.waiting(key, children[key].pid)
         (self.tmp / "cache/warm/empty").mkdir()
-        time.sleep(0.2)
         with common.locked(self.tmp / "cache/lock/warm-used"):
             host.stop_warm()
         self.assertEqual([p.name for p in (self.tmp / "cache/warm").iterdir()], ["used"])
@@ -693,20 +695,20 @@ class Fake(Case):
         self.assertEqual((self.ends(), self.statuses(run)), ({"poweroff": "ok"}, {"poweroff": "pass"}))
 
     def test_stall(self):
-        with mock.patch.dict(os.environ, LAB_STALL="1"), mock.patch("shutil.which", return_value=None):
+        with mock.patch.dict(os.environ, LAB_STALL="4"), mock.patch("shutil.which", return_value=None):
             run = self.go("sleep", "good")
         self.assertEqual(self.ends(), {"sleep": "stall", "good": "ok"})
-        self.assertEqual(run.trouble(), "the emulator stood still for 1 s (see emulator.log) (in sleep)")
+        self.assertEqual(run.trouble(), "the emulator stood still for 4 s (see emulator.log) (in sleep)")
 
     def test_limit(self):
         with mock.patch("shutil.which", return_value=None):
-            run = self.go("sleep", "good", limit=2, parallel=2)
+            run = self.go("sleep", "good", limit=5, parallel=2)
         self.assertEqual(self.ends(), {"sleep": "limit", "good": "ok"})
-        self.assertEqual(run.problems, ["it ran longer than the limit of 2 s"])
+        self.assertEqual(run.problems, ["it ran longer than the limit of 5 s"])
 
     def test_limit_while_the_server_says_nothing(self):
         """No watch yet for such a one."""
-        run = self.go("silent", "good", limit=1, parallel=2)
+        run = self.go("silent", "good", limit=5, parallel=2)
         self.assertEqual(self.ends(), {"silent": "limit", "good": "ok"})
         self.assertEqual(run.record["end"], "limit")
 
@@ -767,6 +769,56 @@ class Fake(Case):
         server = self.start("slow-boot")
         self.file("out/boot/console.log", "[ 1.0] Kernel panic - not syncing: VFS\n")
         self.assertEqual(server.wait_ready(1, 60), ("panic", "the kernel panicked (at boot)"))
+
+    def whole(self, *names, mode="", **more):
+        """host.run() as a whole, but for the parts."""
+        for name in ("vars", "kernel.bin", "params.bin"):
+            self.file(f"boot/{name}", "PVH=1 ENTRY=1 LOAD=1 TOP_ADDR=0x1000000")
+        self.file("job/job", b"job", 0o755)
+        parts = host.Parts(Machines().cpu("spr"), self.tmp / "boot", self.tmp, self.tmp / "job", self.tmp,
+                           self.tmp / "emulator", "words")
+        with mock.patch.object(host, "find_parts", return_value=parts), \
+                mock.patch.dict(os.environ, FAKE=mode):
+            return host.run(self.options(*map(self.job, names), **more))
+
+    def test_whole_run(self):
+        self.file("out/jobs/000-old/results.log", "old")
+        run = self.whole("a", "b", seed=7, append="x=y")
+        self.assertEqual(run.trouble(), "")
+        self.assertEqual(self.statuses(run), {"a": "pass", "b": "pass"})
+        self.assertEqual(run.kernel, "7.3.4-fake")
+        for key, wanted in (("planned", ["a", "b"]), ("end", "ok"), ("seed", 7), ("append", "x=y"),
+                            ("cpu", "spr")):
+            self.assertEqual(run.record[key], wanted)
+        self.assertEqual([(m["folder"], m["end"]) for m in run.record["machines"]],
+                         [("boot", "ok"), ("jobs/000-a", "ok"), ("jobs/001-b", "ok")])
+        self.assertEqual((self.tmp / "out/results.log").read_text().count("@lab done 0"), 2)
+        self.assertEqual((self.tmp / "out/console.log").read_text().count("Linux version"), 1)
+        self.assertFalse((self.tmp / "out/jobs/000-old").exists())
+        self.assertEqual(sorted(host.known_times()), ["a", "b"])
+        self.assertEqual(list((self.tmp / "cache/tmp").iterdir()), [])
+
+    def test_whole_run_that_does_not_boot(self):
+        run = self.whole("a", mode="no-boot")
+        self.assertEqual((run.record["end"], run.record["machines"][0]["end"]), ("boot", "died"))
+        self.assertEqual(run.trouble(), "the host stopped before it was ready to run programs")
+        self.assertIn("it cannot boot", (self.tmp / "out/boot/emulator.log").read_text())
+        self.assertEqual(host.known_times(), {})
+
+    def test_whole_run_that_nothing_is_learnt_from(self):
+        self.whole("a", "die", once=True)
+        self.assertEqual(host.known_times(), {})
+        self.whole("a", "die")
+        self.assertEqual(sorted(host.known_times()), ["a"])
+
+    def test_interrupted_run_is_recorded(self):
+        with mock.patch.object(host.Runner, "look", side_effect=SystemExit(130)), \
+                self.assertRaises(SystemExit):
+            self.whole("sleep", "good", parallel=1, ordered=True)
+        run = record.Run(self.tmp / "out")
+        self.assertEqual((run.record["end"], run.trouble()),
+                         ("interrupted", "the run was interrupted (in sleep)"))
+        self.assertEqual(list((self.tmp / "cache/tmp").iterdir()), [])
 
     def test_close_ends_it_even_if_it_was_stopped(self):
         server = self.start()
