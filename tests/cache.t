@@ -14,6 +14,8 @@ mkdir -p "$tmp/lab"
 cp lab/lib.sh "$tmp/lab/"
 export CACHE="$tmp/cache"
 thing=$CACHE/thing-1
+# What processes sleep is their name: another run of this test has others.
+export NAP="99.$$"
 
 # script NAME: a script of the lab, from stdin
 script()
@@ -103,7 +105,7 @@ is "a later run makes it" "$rc $(cat "$thing/file")" "0 content"
 script slow <<'END'
 make()
 {
-	logged 1 "a slow step" sleep 99.25
+	logged 1 "a slow step" sleep "$NAP"
 }
 cache_put thing-1 make
 END
@@ -111,7 +113,7 @@ rm -rf "$CACHE"
 try slow
 ok "a step that takes too long is stopped" like "$tmp/err" '^lab: a slow step: stopped after 1 seconds'
 is "nothing is left of that" "$rc $(leftovers)" "1 "
-nok "nor is the process" pgrep -f 'sleep 99.25'
+nok "nor is the process" pgrep -f "sleep $NAP"
 
 # --- interrupts ---
 
@@ -124,7 +126,7 @@ make()
 {
 	echo half >file
 	touch "$CACHE/log/started"
-	logged 60 "a step" sh -c 'sleep 99.5 & sleep 99.5'
+	logged 60 "a step" sh -c 'sleep "$NAP" & sleep "$NAP"'
 	echo whole >file
 }
 cache_put thing-1 make
@@ -157,7 +159,7 @@ for sig in INT:130 TERM:143 HUP:129; do
 	interrupt ${sig%:*}
 	is "SIG${sig%:*} ends a run at once" "$rc" ${sig#*:}
 	is "SIG${sig%:*} leaves nothing" "$(leftovers)$(cat "$tmp/out")" ""
-	nok "SIG${sig%:*} leaves no process" pgrep -f 'sleep 99.5'
+	nok "SIG${sig%:*} leaves no process" pgrep -f "sleep $NAP"
 done
 
 # A run that is killed cannot clean up, but the next one is not misled.
@@ -167,7 +169,7 @@ pid=$!
 wait_for "$CACHE/log/started" || echo "# it did not start"
 kill -KILL $pid
 wait $pid 2>/dev/null
-for p in $(pgrep -f 'sleep 99.5'); do
+for p in $(pgrep -f "sleep $NAP"); do
 	kill "$p"
 done
 try make_thing

@@ -10,6 +10,8 @@ set -u
 
 plan 24
 scratch
+# What processes sleep is their name: another run of this test has others.
+export NAP="98.$$"
 
 # script NAME: a program, from stdin
 script()
@@ -32,9 +34,9 @@ END
 script stuck <<'END'
 trap '' TERM
 printf 'an open line'
-sleep 98.5 &
-sleep 98.5
-sleep 98.5
+sleep "$NAP" &
+sleep "$NAP"
+sleep "$NAP"
 END
 script killed <<'END'
 kill -SEGV $$
@@ -64,7 +66,7 @@ ok "a program runs in its own folder" like "$log" "^$tmp\$"
 ok "exit codes are kept" like "$log" '^@lab end seven 7$'
 ok "a program that ignores SIGTERM is stopped" like "$log" '^@lab end stuck (124|137)$'
 ok "an open line does not hide the marker" like "$log" '^an open line$'
-nok "its children are gone too" pgrep -f 'sleep 98.5'
+nok "its children are gone too" pgrep -f "sleep $NAP"
 ok "death by a signal shows" like "$log" '^@lab end killed 139$'
 ok "the next program runs all the same" like "$log" '^@lab end last 0$'
 ok "the end is marked, with the taint that arose" like "$log" '^@lab done 0$'
@@ -96,7 +98,7 @@ rc=0
 wait $pid || rc=$?
 is "an interrupt ends a run" "$rc" 143
 ok "within the time a stubborn program is given" [ $(($(date +%s) - begin)) -le 20 ]
-nok "and leaves no process" pgrep -f 'sleep 98.5'
+nok "and leaves no process" pgrep -f "sleep $NAP"
 ok "the interrupted run is no good one" [ ! -e "$tmp/out/run.json" ]
 nok "as the report says" lab/report "$tmp/out"
 
