@@ -56,7 +56,9 @@ def run_command(main, *arguments):
         raise SystemExit(128 + number)
 
     for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(sig, on_signal)
+        # As in a shell, what nohup(1) has the process ignore stays ignored.
+        if sig != signal.SIGHUP or signal.getsignal(sig) != signal.SIG_IGN:
+            signal.signal(sig, on_signal)
     # Scripts look for messages, and hashes depend on sorting.
     os.environ["LC_ALL"] = "C"
     # The options of the make that runs a command are not meant for those it runs.
@@ -67,16 +69,22 @@ def run_command(main, *arguments):
     except LabError as error:
         warn(error)
         status = 1
+    except BrokenPipeError:
+        status = 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EMFILE):
             raise
         warn(f"{error.filename or 'a file'}: {error.strerror}: mend that, or choose another folder "
              "with O= or CACHE=")
         status = 1
-    except BrokenPipeError:
-        status = 1
-    with contextlib.suppress(OSError):
+    try:
         sys.stdout.flush()
+    except OSError as error:
+        if error.errno != errno.EPIPE:
+            warn(f"cannot write to stdout: {error.strerror}")
+        status = status or 1
+        # What is left in the buffer would fail once more on the way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(status)
 
 

@@ -49,9 +49,9 @@ class Case(unittest.TestCase):
         changed.start()
         self.addCleanup(changed.stop)
 
-    def command(self, source):
+    def command(self, source, stdin=subprocess.DEVNULL):
         text = COMMAND.format(lab=str(runs.TOP / "lab/py"), source=source)
-        return subprocess.Popen([sys.executable, "-B", "-c", text], stdin=subprocess.DEVNULL,
+        return subprocess.Popen([sys.executable, "-B", "-c", text], stdin=stdin,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.tmp)
 
     def ends(self, source, status, stderr=None, stdout=""):
@@ -83,6 +83,25 @@ class Commands(Case):
         self.ends("cache()", 0)
         with mock.patch.dict(os.environ, CACHE="/proc/nowhere"):
             self.ends("cache()", 1, "^lab: cannot write to the cache folder /proc/nowhere: choose another")
+
+    def test_output_that_nobody_takes(self):
+        """Quiet, and no success: half of a report is none."""
+        for source in ("print('x' * 10)", "print('x' * 100000, flush=True)"):
+            with self.subTest(source):
+                child = self.command(f"sys.stdin.read(); {source}; return 0", stdin=subprocess.PIPE)
+                child.stdout.close()
+                child.stdin.close()
+                self.assertEqual((child.stderr.read(), child.wait(60)), ("", 1))
+                child.stderr.close()
+        self.ends("os.dup2(os.open('/dev/full', os.O_WRONLY), 1); print('x'); return 0", 1,
+                  "^lab: .*No space left on device")
+
+    def test_hangup_that_is_ignored(self):
+        """As by nohup(1)."""
+        source = "os.kill(os.getpid(), 1); return 7"
+        self.ends(source, 129)
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, signal.SIG_IGN))
+        self.ends(source, 7)
 
     def test_other_errors_have_a_traceback(self):
         child = self.command("1 / 0")
