@@ -533,6 +533,12 @@ class Known(RunCase):
         self.known("6.1.0", kernel=["WARNING: made up"])
         self.fails(r"^not ok 1 upstream/kvm/set_sregs_test", r"the kernel: WARNING: made up$")
 
+    def test_known_failure_on_a_machine_that_hangs_after_it(self):
+        self.new("6.1.0")
+        self.job("upstream/kvm/set_sregs_test").runs(
+            "upstream/kvm/set_sregs_test", "  KVM allowed invalid efer bit (0x100)\n", 254).end("hang", "the host hung")
+        self.fails(r"^not ok 1 upstream/kvm/set_sregs_test", r"after its end: the host hung$")
+
 
 class Several(RunCase):
     def test_several_runs_make_one_stream_with_distinct_names(self):
