@@ -436,8 +436,9 @@ class Server:
                 self.child = subprocess.Popen(
                     [emulator / "bochs", "-q", "-f", config], stdin=subprocess.DEVNULL, stdout=out,
                     stderr=out, env=environment, pass_fds=[listener.fileno()], start_new_session=True)
-        self.pid = self.child.pid
-        self.connect(address)
+            self.pid = self.child.pid
+            # While the socket is there: the emulator may end as soon as it has begun.
+            self.connect(address)
 
     def connect(self, address):
         self.socket = socket.socket(socket.AF_UNIX)
