@@ -848,7 +848,9 @@ def run_machines(options, parts, out, work, rec):
                      options.memory, options.seed, (LAB / "guest/start.S").read_bytes())
     with contextlib.ExitStack() as stack:
         server, is_new = None, True
-        if options.keep:
+        # A kernel that does not come back needs no machine that waits for it.
+        keep = 0 if options.once else options.keep
+        if keep:
             warm = folder(warm_folder()) / key
             # Somebody else's at this moment: then it is another one, for this run alone.
             if stack.enter_context(locked(cache() / "lock" / f"warm-{key}", wait=0)):
@@ -893,5 +895,5 @@ def run_machines(options, parts, out, work, rec):
             raise
         finally:
             rec["machines"] += runner.machines()
-        if options.keep and server.logs != boot and runner.end in ("ok", "stopped"):
-            server.keep(options.keep)
+        if keep and server.logs != boot and runner.end in ("ok", "stopped"):
+            server.keep(keep)
