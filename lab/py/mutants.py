@@ -375,7 +375,10 @@ def order(out, patch, baseline, jobs):
     """
     kills = {}
     for path in out.glob("*.json"):
-        rows = json.loads(path.read_text())
+        try:
+            rows = json.loads(path.read_text())
+        except (OSError, ValueError):
+            continue            # another job has taken it away, to write it anew
         for row in rows.get("mutants", [rows] if "kills" in rows else []):
             weight = 4 if set(row["files"]) & set(patch.files) else 1
             for name in {item.split(":")[0].split(" ")[0] for item in row["kills"].get("assertion", [])}:
