@@ -12,10 +12,8 @@ A cell is named KERNEL+CPU or KERNEL+CPU+PARAMETER.  Options have the variables 
 """
 
 import json
-import lzma
 import re
 import shutil
-import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -240,24 +238,13 @@ def table(out):
 
 # --- which cells ---
 
-def read_module(path):
-    """A kernel module, unpacked."""
-    data = path.read_bytes()
-    if path.suffix == ".xz":
-        return lzma.decompress(data)
-    if path.suffix == ".zst":
-        return subprocess.run(["zstd", "-dcq", path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              timeout=60, check=True).stdout
-    return data
-
-
 def takes(kernel, name, word):
     """Whether a kernel takes a parameter: its modules have to know MODULE.NAME=VALUE."""
     match = MODULE_PARAMETER.fullmatch(word)
     if not match:
         return True
     module, parameter = match.groups()
-    if any(b"parmtype=%b:" % parameter.encode() in read_module(path)
+    if any(b"parmtype=%b:" % parameter.encode() in host.unpack(path)
            for path in (kernel / "modules").rglob(f"{module.replace('_', '-')}.ko*")):
         return True
     say(f"{name} has no parameter {module}.{parameter}")
