@@ -2,6 +2,7 @@
 """Run programs on this machine's own kernel, and leave what a run in the lab leaves."""
 
 import contextlib
+import os
 import subprocess
 import time
 
@@ -50,7 +51,7 @@ def run(out, jobs):
             die(f"another run writes to {out}: choose another folder with O=")
         for name in ("run.json", "console.log", "results.log"):
             (out / name).unlink(missing_ok=True)
-        rec = {"planned": [job.name for job in jobs], "end": "ok",
+        rec = {"planned": [job.name for job in jobs], "end": "ok", "release": os.uname().release,
                "machines": [{"folder": ".", "programs": [job.name for job in jobs], "end": "ok"}]}
         start = time.monotonic()
         before, taint_before = kernel_log(), taint()

@@ -85,6 +85,7 @@ def write(folder, record):
                  CRASHES and HANGS, "flood" (too much output) and "stopped"
     end, why   of the run as a whole: "ok", "boot" (it did not come up), "limit",
                "stopped" (at the first failure, as asked), "interrupted", "disk"
+    release    of the kernel, where console.log does not begin with its boot
     seconds    wall time
     and whatever else there is to say of the run.
     """

@@ -533,6 +533,12 @@ class Known(RunCase):
         self.known("6.1.0", kernel=["WARNING: made up"])
         self.fails(r"^not ok 1 upstream/kvm/set_sregs_test", r"the kernel: WARNING: made up$")
 
+    def test_known_failure_on_a_kernel_that_was_there_before(self):
+        self.new("6.1.0")
+        self.run_.boot.console = b"[    0.000000] no banner\n"
+        self.program("upstream/kvm/set_sregs_test", "  KVM allowed invalid efer bit (0x100)\n", 254)
+        self.passes(r"^ok 1 upstream/kvm/set_sregs_test # XFAIL ", release="6.1.0-56-amd64")
+
     def test_known_failure_on_a_machine_that_hangs_after_it(self):
         self.new("6.1.0")
         self.job("upstream/kvm/set_sregs_test").runs(
