@@ -800,6 +800,10 @@ def run(options):
     # A blank would end a name in the protocol of the fork server, a comma in bochsrc.
     if re.search(r"[\s,]", str(out)) or len(str(out)) > 350:
         die(f"-o {out}: the emulator takes neither blanks nor commas nor more than 350 characters in paths")
+    # The lock is there before the folders are, and stays.
+    for name in ("boot", "jobs"):
+        if (out / name).exists() and not (out / ".lock").exists():
+            die(f"{out / name} is there, and not of the lab: choose another folder with -o (O=)")
     with locked(out / ".lock", wait=0) as mine:
         if not mine:
             die(f"another lab is running in {out}: choose another folder with -o")

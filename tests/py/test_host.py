@@ -321,6 +321,16 @@ class Check(Case):
             with self.subTest(name), self.dies("the emulator takes neither blanks nor commas"):
                 host.run(host.Options(out=self.tmp / name, jobs=[self.job("a")]))
 
+    def test_folder_with_things_of_others(self):
+        """O=/ has a folder boot."""
+        for name in ("boot", "jobs"):
+            with self.subTest(name):
+                kept = self.file(f"{name}-out/{name}/kept")
+                with self.dies(f"/{name} is there, and not of the lab: choose another folder"):
+                    host.run(host.Options(out=kept.parents[1], jobs=[self.job("a")]))
+                self.assertTrue(kept.exists())
+                self.assertFalse((kept.parents[1] / ".lock").exists())
+
     def test_folder_that_another_run_has(self):
         (self.tmp / "out").mkdir()
         with common.locked(self.tmp / "out/.lock"), self.dies("^another lab is running in .*: choose"):
@@ -631,6 +641,7 @@ class Fake(Case):
         self.file("emulator/bochs", FAKE_BOCHS, 0o755)
         self.boot, self.work = self.tmp / "out/boot", self.tmp / "work"
         self.boot.mkdir(parents=True)
+        self.file("out/.lock")
         self.work.mkdir()
         common.cache()
 
