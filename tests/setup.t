@@ -213,7 +213,9 @@ for t in all kselftest check check-slow install bisect series runner matrix soak
 done >"$tmp/out"
 is "make help lists every target" "$(cat "$tmp/out")" ""
 
-mkdir -p "$CACHE/kernel-1" "$CACHE/lock" "$CACHE/pin" "$CACHE/warm/1" "$tmp/out.d/boot" "$tmp/out.d/jobs/000-a"
+mkdir -p "$CACHE/kernel-1" "$CACHE/lock" "$CACHE/pin" "$CACHE/warm/1" "$tmp/out.d/boot" "$tmp/out.d/jobs/000-a" \
+	"$tmp/out.d/mutants/ours/m" "$tmp/out.d/mutants/kernels/labkernel-1" "$tmp/out.d/matrix/c" "$tmp/out.d/soak/1"
+touch "$tmp/out.d/mutants/ours/setup.json" "$tmp/out.d/matrix/setup.json" "$tmp/out.d/soak/list"
 touch "$CACHE/lock/kernel-1" "$CACHE/notes" "$CACHE/times" "$tmp/out.d/notes" "$tmp/out.d/results.log" \
 	"$tmp/out.d/run.json" "$tmp/out.d/.lock" "$tmp/out.d/boot/console.log" "$tmp/out.d/jobs/000-a/console.log"
 sh -c 'while :; do sleep 0.1; done' sh "$CACHE/warm/1/bochsrc" &
