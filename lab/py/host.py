@@ -520,24 +520,36 @@ def warm_folder():
     return cache() / "warm"
 
 
-def stop_warm():
-    """End all servers that wait, but not those that have a client; used by lab/clean."""
+def stop_warm(dead=False):
+    """End all servers that wait, but not those that have a client; used by lab/clean.
+
+    With dead=True only remove what those left that have ended by themselves.
+    """
     for path in warm_folder().glob("*"):
         with locked(cache() / "lock" / f"warm-{path.name}", wait=0) as mine:
-            if mine:
+            if mine and not (dead and waiting(path)):
                 end_warm(path)
 
 
-def end_warm(path):
-    with contextlib.suppress(OSError, ValueError):
+def waiting(path):
+    """The process of the server in path, or 0."""
+    try:
         pid = int((path / "pid").read_text())
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        # The number may be another process's by now.
-        if str(path / "bochsrc").encode() in words:
+    except (OSError, ValueError):
+        return 0
+    # The number may be another process's by now.
+    return pid if str(path / "bochsrc").encode() in words else 0
+
+
+def end_warm(path):
+    pid = waiting(path)
+    if pid:
+        with contextlib.suppress(OSError):
             os.kill(pid, 9)
-            while Path(f"/proc/{pid}").exists() and \
-                    Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-                time.sleep(0.01)
+        end = time.monotonic() + 10
+        while waiting(path) and time.monotonic() < end:
+            time.sleep(0.01)
     shutil.rmtree(path, ignore_errors=True)
 
 
@@ -855,6 +867,7 @@ def run_machines(options, parts, out, work, rec):
         # A kernel that does not come back needs no machine that waits for it.
         keep = 0 if options.once else options.keep
         if keep:
+            stop_warm(dead=True)
             warm = folder(warm_folder()) / key
             # Somebody else's at this moment: then it is another one, for this run alone.
             if stack.enter_context(locked(cache() / "lock" / f"warm-{key}", wait=0)):

@@ -578,6 +578,9 @@ class Warm(Case):
         child = subprocess.Popen(["sh", "-c", "while :; do sleep 0.1; done", *map(str, words)])
         self.addCleanup(child.wait)
         self.addCleanup(child.kill)
+        # exec() has closed the pipe that Popen() waits for before it sets the words.
+        while not Path(f"/proc/{child.pid}/cmdline").read_bytes():
+            time.sleep(0.01)
         return child
 
     def test_number_of_another_process(self):
@@ -611,6 +614,15 @@ class Warm(Case):
         self.assertIsNone(children["used"].poll())
         for key in ("one", "two"):
             self.assertEqual(children[key].wait(10), -signal.SIGKILL)
+
+    def test_what_is_left_of_those_that_ended(self):
+        common.cache()
+        child = self.process(self.tmp / "cache/warm/one/bochsrc")
+        self.waiting("one", child.pid)
+        self.waiting("dead", "999999999")
+        host.stop_warm(dead=True)
+        self.assertEqual([p.name for p in (self.tmp / "cache/warm").iterdir()], ["one"])
+        self.assertIsNone(child.poll())
 
     def test_connecting_to_nobody(self):
         self.assertIsNone(host.connect_warm(self.tmp / "cache/warm/none"))
