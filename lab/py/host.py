@@ -191,6 +191,8 @@ def find_parts(options, work):
                              ("busybox", "busybox-static")):
         need(command, package)
     cpu = Machines().cpu(options.cpu)
+    if options.emulator and not os.access(Path(options.emulator) / "bochs", os.X_OK):
+        die(f"--emulator {options.emulator}: no program bochs there")
     image, modules = find_kernel(options)
     kitchen = Kitchen(options.once, work)
     files = module_files(modules)
@@ -861,7 +863,8 @@ def run_machines(options, parts, out, work, rec):
     # All that the machine is made of, and nothing that is read in another order next time.
     key = hash_bytes(hash_file(parts.emulator / "bochs"), hash_bytes(initrd), parts.boot.name,
                      parts.bios.name, parts.cpu.count, parts.cpu.model, *parts.cpu.without, parts.words,
-                     options.memory, options.seed, (LAB / "guest/start.S").read_bytes())
+                     options.memory, options.seed, (LAB / "guest/start.S").read_bytes(),
+                     Path(__file__).read_bytes())
     with contextlib.ExitStack() as stack:
         server, is_new = None, True
         # A kernel that does not come back needs no machine that waits for it.
@@ -907,7 +910,7 @@ def run_machines(options, parts, out, work, rec):
         try:
             runner.go(end)
             rec["end"], rec["why"] = runner.end, runner.why
-        except SystemExit:
+        except BaseException:       # a signal, or no space for the next payload
             runner.stop_all("died", "the run was interrupted")
             raise
         finally:
