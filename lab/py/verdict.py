@@ -8,7 +8,8 @@ One line on stdout, and the exit status that git understands:
 	0	good		nothing is "not ok", and at least one test passed
 	1	bad REASON	a test failed, or the kernel warned, died or hung after
 				the first program had started
-	125	skip REASON	it cannot be told: no boot, or nothing but skipped tests
+	125	skip REASON	it cannot be told: no boot, nothing but skipped tests, or a run
+				that came to no end for a reason that is not the kernel's
 
 A test that is expected to fail on known kernels (XFAIL) decides only where nothing
 passed, which is where it was the only one asked for: then it is bad.
@@ -20,11 +21,17 @@ from pathlib import Path
 import record
 
 
+# Ends of a run for which its programs fail, whatever the kernel.
+NOT_THE_KERNEL = ("interrupted", "disk", "died")
+
+
 def judge(folder):
     """Exit status and line for the run in folder."""
     run = record.Run(folder)
     if not any(p.began for p in run.programs):
         return 125, f"skip: the kernel did not come up: {(run.problems or ['no run'])[0]}"
+    if run.record.get("end") in NOT_THE_KERNEL:
+        return 125, f"skip: {run.problems[0]}"
     bad = first_failure(run)
     if bad:
         return 1, f"bad: {bad}"

@@ -626,6 +626,14 @@ class Verdict(RunCase):
         self.means(125, "skip: the kernel did not come up: the kernel panicked (at boot)",
                    end="boot", why="the kernel panicked (at boot)", planned=["kvm/a"])
 
+    def test_run_that_others_have_ended(self):
+        for end in ("interrupted", "disk", "died"):
+            with self.subTest(end):
+                self.new()
+                self.program("kvm/a", "ok\n")
+                self.job("kvm/b").begins("kvm/b").end("died", "the run was interrupted")
+                self.means(125, "skip: it came to nothing", end=end, why="it came to nothing")
+
     def test_no_run_at_all(self):
         self.run_.folder.mkdir()
         self.means(125, "skip: the kernel did not come up: "
