@@ -18,8 +18,9 @@ console.log and results.log of all of them together.  lab/report OUT judges it.
 A line of LIST is NAME SECONDS FILE [ARGUMENT...]; SECONDS limits the time that passes
 inside the host.  PROGRAM is the same for one static program with a limit of 120.
 
-Exit status: 0 if the host came up and ran every program without a kernel warning;
-1 otherwise.  What the programs returned is in results.log.
+Exit status: 0 if the host came up and ran every program without a kernel warning
+(with --fast, as many as were to run); 1 otherwise.  What the programs returned is in
+results.log.
 """
 
 

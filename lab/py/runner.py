@@ -5,7 +5,8 @@ use: lab/runner DIR [COLLECTION:TEST...]	(default: all that its list names)
 
 DIR comes from "make install DESTDIR=DIR", or is the kselftest_install of a kernel
 tree.  Each test is run alone, by its name, by the run_kselftest.sh of DIR.  KERNEL,
-MODULES, CPU, APPEND, PARAMS, JOBS and O come from the environment, see "make help".
+MODULES, CPU, APPEND, PARAMS, JOBS, SEED, LIMIT and O come from the environment, see
+"make help".
 KTAP on stdout; what each run printed is in $O/runner.
 """
 
@@ -81,7 +82,7 @@ def find(arguments):
         known = []
     if not known:
         die(f"'{source}' has no kselftest-list.txt, or an empty one; {USE}")
-    tests = arguments[1:] or known
+    tests = list(dict.fromkeys(arguments[1:] or known))
     for test in tests:
         if test not in known:
             die(f"'{test}' is not in {source}/kselftest-list.txt")
