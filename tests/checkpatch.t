@@ -12,7 +12,7 @@ find "$TOP" \( -name .git -o -name out \) -prune -o -type f -name '*.[ch]' -prin
 plan $(($(wc -l <"$tmp/files") + 2))
 ok "there are files to check" [ -s "$tmp/files" ]
 
-tree=$(lab/kernel/fetch source 7.3) || tree=
+tree=$(lab/kernel/fetch source "$newest") || tree=
 
 # It leaves files in the current folder.
 check()

@@ -35,7 +35,7 @@ W1 W2 W3 W4 W5 W6 W7 W8 W9 W10 W11 W12 W13 W14 W15
 
 plan 24
 scratch
-tree=$(lab/kernel/fetch source 7.3) || tree=/nowhere
+tree=$(lab/kernel/fetch source "$newest") || tree=/nowhere
 dir=$(lab/selftests/build "$tree" 2>"$tmp/err") || dir=/nowhere
 tap_diag "$tmp/err"
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# The kernel patches among the findings apply to Linux 7.3, one after the other
+# The kernel patches among the findings apply to the newest Linux, one after the other
 # and without fuzz, pass the kernel's style check but for the Signed-off-by that
 # their sender adds, and belong to a finding that the index lists.
 
@@ -15,7 +15,7 @@ find $dir -name '*.patch' | sort >"$tmp/patches"
 plan $((3 * $(wc -l <"$tmp/patches") + 1))
 ok "there are patches" [ -s "$tmp/patches" ]
 
-tree=$(lab/kernel/fetch source 7.3) || tree=/nowhere
+tree=$(lab/kernel/fetch source "$newest") || tree=/nowhere
 mkdir "$tmp/tree"
 grep -h '^--- a/' $dir/*.patch | cut -d / -f 2- | sort -u | while read -r f; do
 	mkdir -p "$tmp/tree/${f%/*}"

@@ -104,7 +104,7 @@ nok "as the report says" lab/report "$tmp/out"
 
 # --- all of it ---
 
-tree=$(lab/kernel/fetch source 7.3) || tree=/nowhere
+tree=$(lab/kernel/fetch source "$newest") || tree=/nowhere
 suite()
 {
 	env HOST=1 KSRC="$tree" O="$tmp/suite" TESTS="$1" lab/kselftest

@@ -68,7 +68,6 @@ own()
 		echo "+$3"
 	} >"$tmp/own/$1.patch"
 }
-newest=$(sed -n 's/^kernels .* //p' lab/machines)
 tree=$(lab/kernel/fetch source "$newest") || tree=
 own a-noapply killed '/* comment */'
 sed -i 's/^ /  /' "$tmp/own/a-noapply.patch"

@@ -11,7 +11,7 @@ set -u
 
 plan 13
 scratch
-tree=$(lab/kernel/fetch source 7.3) || tree=
+tree=$(lab/kernel/fetch source "$newest") || tree=
 
 # report OUT...: $rc, $tmp/ktap and $tmp/summary
 report()

@@ -49,7 +49,7 @@ mkdir -p "$tmp/old/tools/testing/selftests/kvm"
 : >"$tmp/old/tools/testing/selftests/kvm/Makefile"
 refuses "an old kernel tree" '^lab: the selftests library in .* is too old: give a tree of 6\.12 or newer' \
 	lab/selftests/build "$tmp/old"
-refuses "no such patch" '^lab: cannot read the patch .*/none' lab/kernel/build 7.3 "$tmp/none"
+refuses "no such patch" '^lab: cannot read the patch .*/none' lab/kernel/build "$newest" "$tmp/none"
 
 # The same of lab/run, before anything is fetched, built or started.
 box=$(command -v busybox)

@@ -11,6 +11,7 @@
 #	like FILE REGEX			for ok and nok: FILE has a line like REGEX
 #	skip NAME REASON
 #	scratch				set $tmp to a folder removed at the end
+#	$newest				the newest kernel series of lab/machines
 
 case $0 in
 tests/slow/*|*/tests/slow/*)	TOP=$(cd "$(dirname "$0")/../.." && pwd) ;;
@@ -19,6 +20,8 @@ esac
 cd "$TOP" || exit 1
 tap_count=0
 tmp=
+# shellcheck disable=SC2034 # for the test that sources this file
+newest=$(sed -n 's/^kernels .* //p' lab/machines)
 
 plan()
 {

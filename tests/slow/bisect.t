@@ -70,8 +70,8 @@ rm -rf "$tree"
 
 # --- the history ---
 
-source=$(lab/kernel/fetch source 7.3)
-lab/kernel/build 7.3 >"$tmp/folder"
+source=$(lab/kernel/fetch source "$newest")
+lab/kernel/build "$newest" >"$tmp/folder"
 # The objects, and the folder they were built in.
 objects=$(sed 's/labkernel/labobj/' "$tmp/folder")/obj
 built=$(sed 's/labkernel/labwork/' "$tmp/folder")

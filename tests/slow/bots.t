@@ -11,7 +11,7 @@ set -u
 
 plan 26
 scratch
-tree=$(lab/kernel/fetch source 7.3)
+tree=$(lab/kernel/fetch source "$newest")
 
 # kunit FILE: the summary of the kernel's parser, and its exit status
 kunit()

@@ -19,7 +19,7 @@ GIT_CONFIG_SYSTEM=/dev/null
 export GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL GIT_COMMITTER_NAME GIT_COMMITTER_EMAIL
 export GIT_CONFIG_GLOBAL GIT_CONFIG_SYSTEM
 texts=$(find lab/selftests/series.d -name '[0-9]*.txt' | wc -l)
-checkpatch=$(lab/kernel/fetch source 7.3)/scripts/checkpatch.pl
+checkpatch=$(lab/kernel/fetch source "$newest")/scripts/checkpatch.pl
 
 # graft TREE NAME: in $tmp/NAME a git tree like TREE, of which the selftests of kvm
 # and x86 are copies and the rest is links
@@ -80,13 +80,13 @@ twice()
 	done
 }
 
-for s in 7.3 6.12; do
+for s in "$newest" 6.12; do
 	case $s in
-	7.3)	folder=x86 other='vm_vaddr_|vm_paddr_' list=kvm/Makefile.kvm ;;
+	"$newest") folder=x86 other='vm_vaddr_|vm_paddr_' list=kvm/Makefile.kvm ;;
 	6.12)	folder=x86_64 other='[^_]gva_t|[^_]gpa_t|\bvm_alloc|\bvm_get_pte' list=kvm/Makefile ;;
 	esac
-	tree=$(lab/kernel/fetch source $s)
-	graft "$tree" $s
+	tree=$(lab/kernel/fetch source "$s")
+	graft "$tree" "$s"
 	git -C "$tmp/$s" tag base
 	ok "$s: make series" make -s series KSRC="$tmp/$s" O="$tmp/out-$s"
 	find "$tmp/out-$s/series" -name '0*.patch' | sort >"$tmp/patches"
@@ -111,7 +111,7 @@ for s in 7.3 6.12; do
 			bad="$bad ${p##*/} does not apply"
 			break
 		}
-		build_new $s </dev/null >>"$tmp/am-$s" 2>&1 || bad="$bad ${p##*/} does not build"
+		build_new "$s" </dev/null >>"$tmp/am-$s" 2>&1 || bad="$bad ${p##*/} does not build"
 		! grep -H 'warning:' "$tmp/am-$s" || bad="$bad ${p##*/} gives warnings"
 	done <"$tmp/patches"
 	[ -z "$bad" ] || tap_diag "$tmp/am-$s"
@@ -123,7 +123,7 @@ for s in 7.3 6.12; do
 		grep -vE "/(x86/|kvm/($folder|include/$folder)/|$list\$|kvm/config\$)")" ""
 	nok "$s: and nothing for other versions in them" sh -c \
 		"grep -hE '^\+.*(__has_include|kvm_compat|#ifndef ARCH_|$other)' '$tmp/out-$s/series/'*.patch"
-	is "$s: names are unique in kselftest-list.txt" "$(twice $s)" ""
+	is "$s: names are unique in kselftest-list.txt" "$(twice "$s")" ""
 	nok "$s: nothing that the build leaves shows up in git" \
 		sh -c "git -C '$tmp/$s' status --porcelain tools/testing/selftests/kvm tools/testing/selftests/x86 | grep ."
 done
@@ -143,9 +143,9 @@ refuses()
 
 refuses "no kernel tree" "^lab: '$tmp' is no kernel tree with KVM selftests" env KSRC="$tmp" lab/series
 refuses "no author" '^lab: whose patches are these\? Tell git' \
-	env -u GIT_AUTHOR_NAME -u GIT_AUTHOR_EMAIL KSRC="$tmp/7.3" lab/series
+	env -u GIT_AUTHOR_NAME -u GIT_AUTHOR_EMAIL KSRC="$tmp/$newest" lab/series
 mkdir "$tmp/repo"
 cp -R lab tools "$tmp/repo/"
 : >"$tmp/repo/tools/testing/selftests/x86/unnamed.c"
 refuses "a source without a patch" '^lab: each program needs a text in lab/series\.d .* x86/unnamed\.c' \
-	env KSRC="$tmp/7.3" "$tmp/repo/lab/series"
+	env KSRC="$tmp/$newest" "$tmp/repo/lab/series"
