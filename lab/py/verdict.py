@@ -66,6 +66,9 @@ def main(arguments):
     if len(arguments) != 1 or not Path(arguments[0]).is_dir():
         print("lab: use: lab/verdict OUT, a folder that lab/kselftest has written", file=sys.stderr)
         return 125
-    status, line = judge(Path(arguments[0]))
+    try:
+        status, line = judge(Path(arguments[0]))
+    except Exception as error:      # of whatever kind: 1 would tell git of a bad kernel
+        status, line = 125, f"skip: cannot judge {arguments[0]}: {error!r}"
     print(line)
     return status

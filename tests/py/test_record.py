@@ -4,6 +4,7 @@
 With KEEP_RUNS=DIR the runs stay there, for tests/report.t to show them to others.
 """
 
+import contextlib
 import io
 import os
 import re
@@ -633,6 +634,14 @@ class Verdict(RunCase):
                 self.program("kvm/a", "ok\n")
                 self.job("kvm/b").begins("kvm/b").end("died", "the run was interrupted")
                 self.means(125, "skip: it came to nothing", end=end, why="it came to nothing")
+
+    def test_run_that_cannot_be_judged(self):
+        self.run_.folder.mkdir()
+        (self.run_.folder / "run.json").write_text('{"machines": [{}]}')
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            self.assertEqual(verdict.main([str(self.run_.folder)]), 125)
+        self.assertRegex(out.getvalue(), "^skip: cannot judge .*KeyError")
 
     def test_no_run_at_all(self):
         self.run_.folder.mkdir()
