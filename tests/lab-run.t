@@ -216,11 +216,8 @@ gcc -static -O1 -mrdrnd -o "$tmp/random" "$tmp/random.c"
 line random 60 "$tmp/random"
 line row 120 "$built/kvm/x86_64/xstate_perm_test -r xstate_perm.guest_amx_cet.cet_msrs"
 
-LAB_STALL=10
-LAB_FLOOD=$((1 << 20))
-export LAB_STALL LAB_FLOOD
 begin all frozen stuck flood good second panic next late warning taint reset sleeper random row \
-	-- -j 4 --keep 300
+	-- -j 4 --keep 300 --stall 10 --flood 1048576
 until_like "$tmp/all/jobs/000-frozen/results.log" '@lab begin'
 kill -STOP "$(copies all frozen)"
 rc=0
@@ -228,7 +225,6 @@ rc=0
 is "a second lab in the same folder is refused, in one line" "$rc $(wc -l <"$tmp/second.err")" "1 1"
 ok "that says why" like "$tmp/second.err" "^lab: another lab is running in $tmp/all: choose another folder with -o"
 finish all
-unset LAB_STALL LAB_FLOOD
 
 is "a run with bad programs fails" "$rc" 1
 is "in one line" "$(wc -l <"$tmp/all.err")" 1

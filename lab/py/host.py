@@ -69,6 +69,8 @@ class Options:
     once: bool = False          # this kernel does not come back: keep nothing of it
     seed: int = 1               # what the machine draws at random follows from it
     keep: int = 0               # seconds that the booted machine waits for the next run
+    stall: int = STALL          # the two constants above: tests have no patience
+    flood: int = MAX_OUTPUT
     pvh: bool = True            # False: as if the kernel had no PVH entry
     emulator: str = ""          # a folder with the emulator; default: lab/emulator/build
 
@@ -333,12 +335,10 @@ def configure(parts, options, initrd, work, logs):
 class Watch:
     """What can be seen of a machine from outside while it runs."""
 
-    def __init__(self, pid, logs, cpus, limits):
+    def __init__(self, pid, logs, cpus, limits, stall=STALL, flood=MAX_OUTPUT):
         self.pid, self.logs, self.cpus = pid, logs, cpus
         self.limits = limits        # {program: seconds}; empty: a boot
-        # Tests have no patience.
-        self.stall = float(os.environ.get("LAB_STALL", STALL))
-        self.flood = int(os.environ.get("LAB_FLOOD", MAX_OUTPUT))
+        self.stall, self.flood = stall, flood
         self.cpu, self.changed = None, time.monotonic()
         self.program, self.program_since = "", 0.0
         self.offset = {"console.log": 0, "results.log": 0}
@@ -465,9 +465,9 @@ class Server:
         *lines, self.buffer = (self.buffer + data).split(b"\n")
         return [line.decode("utf-8", "replace") for line in lines]
 
-    def wait_ready(self, cpus, limit):
+    def wait_ready(self, cpus, limit, stall=STALL):
         """Until the machine has booted; returns kind and reason if it does not."""
-        watch = Watch(self.pid, self.logs, cpus, {})
+        watch = Watch(self.pid, self.logs, cpus, {}, stall)
         end = time.monotonic() + limit
         while True:
             lines = self.receive(0.2)
@@ -680,7 +680,8 @@ class Runner:
             pid, copy = int(rest[0]), self.running.pop(rest[1])
             copy.pid = pid
             limits = {job.name: job.seconds for job in copy.jobs}
-            copy.watch = Watch(copy.pid, copy.folder, self.cpus, limits)
+            copy.watch = Watch(copy.pid, copy.folder, self.cpus, limits, self.options.stall,
+                               self.options.flood)
             self.running[copy.pid] = copy
         elif word == "failed":
             copy = self.running.pop(rest[0])
@@ -888,7 +889,7 @@ def run_machines(options, parts, out, work, rec):
             config = configure(parts, options, initrd, place, server.logs)
             server.start(parts.emulator, parts.bios, config, place / "socket", options)
             write_text(place / "pid", f"{server.pid}\n")
-            kind, why = server.wait_ready(parts.cpu.count, options.limit)
+            kind, why = server.wait_ready(parts.cpu.count, options.limit, options.stall)
         else:
             kind, why = "ok", ""
         cpu = Watch(server.pid, boot, 1, {}).cpu_seconds() or 0

@@ -58,6 +58,10 @@ def parser():
     p.add_argument("--keep", metavar="SECONDS", type=number, default=0,
                    help="leave the booted machine waiting so long for the next run of the same kernel and CPU; "
                         "take one that waits")
+    p.add_argument("--stall", metavar="SECONDS", type=number, default=host.STALL,
+                   help=f"how long a machine may use no CPU time (default: {host.STALL})")
+    p.add_argument("--flood", metavar="BYTES", type=number, default=host.MAX_OUTPUT,
+                   help=f"what a machine may write (default: {host.MAX_OUTPUT >> 20} MiB)")
     p.add_argument("--here", action="store_true", help="run on this machine's own kernel, without the lab: -l, -o alone")
     p.add_argument("--stop", action="store_true", help="end all machines that wait, and do nothing else")
     p.add_argument("--no-pvh", action="store_true", help="enter the kernel as if it had no PVH entry")
@@ -96,7 +100,7 @@ def main(arguments):
     result = host.run(host.Options(
         out=Path(a.o), jobs=jobs, kernel=a.k, modules=a.m, cpu=a.c, append=a.a, params=a.p, memory=a.M,
         limit=a.t, parallel=a.j, ordered=a.ordered, fast=a.fast, together=a.together, once=a.once,
-        seed=a.seed, keep=a.keep, pvh=not a.no_pvh, emulator=a.emulator))
+        seed=a.seed, keep=a.keep, stall=a.stall, flood=a.flood, pvh=not a.no_pvh, emulator=a.emulator))
     trouble = result.trouble()
     if trouble:
         print(f"lab: {trouble}; see {result.folder}/console.log", file=sys.stderr)

@@ -499,8 +499,9 @@ class Watch(Case):
         child = subprocess.Popen(["sleep", "100"])
         self.addCleanup(child.wait)
         self.addCleanup(child.kill)
-        with mock.patch.dict(os.environ, LAB_STALL="20"), mock.patch("shutil.which", return_value=None):
+        with mock.patch("shutil.which", return_value=None):
             watch = self.watch(pid=child.pid)
+            watch.stall = 20
             self.assertIsNone(watch.look())
             watch.changed -= 10
             self.assertIsNone(watch.look())
@@ -718,8 +719,8 @@ class Fake(Case):
         self.assertEqual((self.ends(), self.statuses(run)), ({"poweroff": "ok"}, {"poweroff": "pass"}))
 
     def test_stall(self):
-        with mock.patch.dict(os.environ, LAB_STALL="4"), mock.patch("shutil.which", return_value=None):
-            run = self.go("sleep", "good")
+        with mock.patch("shutil.which", return_value=None):
+            run = self.go("sleep", "good", stall=4)
         self.assertEqual(self.ends(), {"sleep": "stall", "good": "ok"})
         self.assertEqual(run.trouble(), "the emulator stood still for 4 s (see emulator.log) (in sleep)")
 
@@ -785,8 +786,8 @@ class Fake(Case):
                              ("limit", "it ran longer than the limit of 0.5 s (at boot)"))
 
     def test_boot_that_stalls(self):
-        with mock.patch.dict(os.environ, LAB_STALL="1"), mock.patch("shutil.which", return_value=None):
-            self.assertEqual(self.start("slow-boot").wait_ready(1, 60)[0], "stall")
+        with mock.patch("shutil.which", return_value=None):
+            self.assertEqual(self.start("slow-boot").wait_ready(1, 60, stall=1)[0], "stall")
 
     def test_boot_that_panics(self):
         server = self.start("slow-boot")
