@@ -419,7 +419,6 @@ class Server:
         self.pid = 0
         self.socket = None
         self.buffer = b""
-        self.is_ready = False
 
     def start(self, emulator, bios, config, address, options):
         """Start the emulator with its socket at address, and connect."""
@@ -474,7 +473,6 @@ class Server:
             if lines is None or self.child and self.child.poll() is not None:
                 return "died", "the host stopped before it was ready to run programs"
             if "ready" in lines:
-                self.is_ready = True
                 return "ok", ""
             trouble = watch.look()
             if not trouble and time.monotonic() > end:
@@ -569,7 +567,6 @@ def connect_warm(path):
         if lines is None:
             return None
         if "ready" in lines:
-            server.is_ready = True
             return server
     return None
 

@@ -25,7 +25,7 @@ results.log.
 
 
 def number(text):
-    if not text.isdigit() or int(text) == 0:
+    if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"'{text}' is no number above 0")
     return int(text)
 
@@ -80,7 +80,7 @@ def read_list(path, files):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
-        if len(words) < 3 or not words[1].isdigit() or int(words[1]) == 0:
+        if len(words) < 3 or not words[1].isdecimal() or int(words[1]) == 0:
             die(f"{path}: '{line}': a line is NAME SECONDS FILE [ARGUMENT...], SECONDS a number above 0")
         jobs.append(host.Job(words[0], int(words[1]), Path(words[2]), words[3:], files))
     return jobs
