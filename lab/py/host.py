@@ -695,8 +695,9 @@ class Runner:
             copy.end, copy.why = "panic", "the kernel panicked"
         elif not copy.end:
             copy.end = "ok"
-            # A machine that powers off leaves the emulator with status 1.
-            if status and not has_done(copy):
+            # A machine that powers off, which init does when told to, leaves the emulator
+            # with status 1, and so does one that is reset.
+            if status and not ("lab.leave=" in self.options.append and has_done(copy)):
                 copy.end, copy.why = "died", f"the emulator ended by itself ({how(status)}), see emulator.log"
             check_space(copy)
         progress(copy)

@@ -715,8 +715,12 @@ class Fake(Case):
         self.assertEqual(why["refuse"], "the emulator cannot fork: Cannot allocate memory")
 
     def test_machine_that_powers_off(self):
-        run = self.go("poweroff")
+        run = self.go("poweroff", append="lab.leave=poweroff")
         self.assertEqual((self.ends(), self.statuses(run)), ({"poweroff": "ok"}, {"poweroff": "pass"}))
+
+    def test_machine_that_is_reset_after_its_last_program(self):
+        run = self.go("poweroff")
+        self.assertEqual((self.ends(), self.statuses(run)), ({"poweroff": "died"}, {"poweroff": "fail"}))
 
     def test_stall(self):
         with mock.patch("shutil.which", return_value=None):
