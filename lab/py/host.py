@@ -770,8 +770,9 @@ def is_failure(copy):
         return True
     if copy.end == "ok" and taint and taint.group(1) != b"0":
         return True
-    console = (copy.folder / "console.log").read_bytes().decode("utf-8", "replace")
-    return copy.end == "ok" and any(re.search(r"WARNING: |BUG: ", line) for line in console.splitlines())
+    # The kernel's word on a program that died is such a signal.
+    return copy.end == "ok" and any(record.TROUBLE.search(line) and "segfault at" not in line
+                                    for line in record.read_lines(copy.folder / "console.log"))
 
 
 def progress(copy):
