@@ -761,7 +761,7 @@ def is_failure(copy):
     """Whether a run with fast=True may end here.
 
     A limit of time, a signal or a machine that died is no failure to stop at: more may
-    follow from the others.
+    follow from the others.  A warning is, whatever came of it.
     """
     text = (copy.folder / "results.log").read_bytes()
     codes = [int(c) for c in re.findall(rb"@lab end \S+ (\d+)", text)]
@@ -770,9 +770,11 @@ def is_failure(copy):
         return True
     if copy.end == "ok" and taint and taint.group(1) != b"0":
         return True
+    lines = record.read_lines(copy.folder / "console.log", copy.end == "flood")
+    if copy.end != "ok":
+        return any("WARNING: " in line for line in lines)
     # The kernel's word on a program that died is such a signal.
-    return copy.end == "ok" and any(record.TROUBLE.search(line) and "segfault at" not in line
-                                    for line in record.read_lines(copy.folder / "console.log"))
+    return any(record.TROUBLE.search(line) and "segfault at" not in line for line in lines)
 
 
 def progress(copy):

@@ -565,7 +565,8 @@ class Failures(Case):
     def test_machine_that_died_is_none_to_stop_at(self):
         for end in ("panic", "hang", "stall", "died", "flood"):
             with self.subTest(end):
-                self.assertFalse(self.is_failure("@lab begin a\n", "[ 1.0] WARNING: x\nKernel panic\n", end))
+                self.assertFalse(self.is_failure("@lab begin a\n", "[ 1.0] Oops: x\nKernel panic\n", end))
+                self.assertTrue(self.is_failure("@lab begin a\n", "[ 1.0] WARNING: x\nKernel panic\n", end))
 
     def test_garbage(self):
         self.assertFalse(self.is_failure(b"\xff\0@lab end\n", b"\xff\xfe"))
