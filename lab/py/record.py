@@ -93,12 +93,17 @@ def write(folder, record):
 
 
 def read(folder):
-    """run.json, or None if there is none that is whole."""
+    """run.json, or None if there is none that is whole and of this lab."""
     try:
         found = json.loads((folder / "run.json").read_text())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return found if is_record(found) else None
+
+
+def is_record(found):
+    return isinstance(found, dict) and all(
+        isinstance(m, dict) and "folder" in m and "end" in m for m in found.get("machines", []))
 
 
 class Machine:

@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import unittest
+import unittest.mock
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -636,12 +637,20 @@ class Verdict(RunCase):
                 self.means(125, "skip: it came to nothing", end=end, why="it came to nothing")
 
     def test_run_that_cannot_be_judged(self):
-        self.run_.folder.mkdir()
-        (self.run_.folder / "run.json").write_text('{"machines": [{}]}')
+        self.program("kvm/a", "ok\n")
+        self.run_.write()
         out = io.StringIO()
-        with contextlib.redirect_stdout(out):
+        with contextlib.redirect_stdout(out), \
+                unittest.mock.patch("record.read_known", side_effect=KeyError("word")):
             self.assertEqual(verdict.main([str(self.run_.folder)]), 125)
         self.assertRegex(out.getvalue(), "^skip: cannot judge .*KeyError")
+
+    def test_record_of_something_else(self):
+        self.run_.folder.mkdir()
+        for text in ('{"machines": [{}]}', '{"machines": ["x"]}', "[]", "{"):
+            with self.subTest(text):
+                (self.run_.folder / "run.json").write_text(text)
+                self.assertIsNone(record.read(self.run_.folder))
 
     def test_no_run_at_all(self):
         self.run_.folder.mkdir()
