@@ -9,18 +9,8 @@ import time
 
 import host
 import report
-from common import LAB, TOP, call, die, warn
-from run import number
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        die(f"{message}; {self.prog} -h lists what there is")
-
-
-def env(name, default=""):
-    """A variable of make, for the default of an option."""
-    return os.environ.get(name) or default
+from common import LAB, TOP, call, die, env, warn
+from run import Parser, number
 
 
 def add_options(parser, jobs):

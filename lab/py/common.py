@@ -30,6 +30,11 @@ def die(text):
     raise LabError(text)
 
 
+def env(name, default=""):
+    """A variable of make, for the default of an option."""
+    return os.environ.get(name) or default
+
+
 def is_chatty():
     return sys.stderr.isatty() or os.environ.get("VERBOSE", "0") == "1"
 

@@ -32,7 +32,7 @@ def number(text):
 
 class Parser(argparse.ArgumentParser):
     def error(self, message):
-        die(f"{message}; lab/run -h lists the options")
+        die(f"{message}; {self.prog} -h lists the options")
 
 
 def parser():

@@ -11,7 +11,7 @@ from pathlib import Path
 import here
 import host
 import report
-from common import LAB, call, die, folder, say, script, write_text
+from common import LAB, call, die, env, folder, say, script, write_text
 from run import Parser, number
 
 # What one program may take, in time inside the machine.
@@ -100,9 +100,6 @@ def install(built, tree, target):
 
 
 def parser():
-    def env(name, default=""):
-        return os.environ.get(name) or default
-
     def count(name, default):
         try:
             return number(env(name, str(default))) if env(name) else default

@@ -342,7 +342,7 @@ class Configure(Case):
         vars_ = {"PVH": 0x1000000, "ENTRY": 0x1000000, "LOAD": 0x1000000, "TOP_ADDR": 0x4000000} | more
         self.file("boot/vars", "".join(f"{n}={v:#x}\n" for n, v in vars_.items()))
         self.file("boot/params.bin", bytes(4096))
-        work = self.tmp / "work"
+        work = self.tmp / "parts"
         work.mkdir(exist_ok=True)
         parts = host.Parts(Machines().cpu("spr-noamx"), self.tmp / "boot", self.tmp, self.tmp,
                            self.tmp / "bios", self.tmp, "console=ttyS0 words")
@@ -354,18 +354,18 @@ class Configure(Case):
         for line in ("megs: 512", f"com1: enabled=1, mode=file, dev={self.tmp}/out/boot/console.log",
                      f"com2: enabled=1, mode=file, dev={self.tmp}/out/boot/results.log",
                      f"optramimage1: file={self.tmp}/boot/kernel.bin, address=0x1000000",
-                     f"optramimage2: file={self.tmp}/work/initrd, address=0x5000000",
-                     f"optramimage3: file={self.tmp}/work/cmdline, address=0x4e00000"):
+                     f"optramimage2: file={self.tmp}/parts/initrd, address=0x5000000",
+                     f"optramimage3: file={self.tmp}/parts/cmdline, address=0x4e00000"):
             self.assertIn(line + "\n", text)
         self.assertIn('exclude_features="xfd amx amx_int8 amx_bf16"\n', text)
         self.assertNotIn("optramimage4", text)
-        self.assertEqual((self.tmp / "work/cmdline").read_bytes(), b"console=ttyS0 words\0")
-        self.assertEqual((self.tmp / "work/floppy").stat().st_size, 1474560)
-        self.assertEqual((self.tmp / "work/floppy").read_bytes()[510:512], b"\x55\xaa")
+        self.assertEqual((self.tmp / "parts/cmdline").read_bytes(), b"console=ttyS0 words\0")
+        self.assertEqual((self.tmp / "parts/floppy").stat().st_size, 1474560)
+        self.assertEqual((self.tmp / "parts/floppy").read_bytes()[510:512], b"\x55\xaa")
 
     def test_without_pvh_the_parameters_are_poked(self):
-        self.assertIn(f"optramimage4: file={self.tmp}/work/params.bin, address=0x4f00000\n", self.make(PVH=0))
-        params = (self.tmp / "work/params.bin").read_bytes()
+        self.assertIn(f"optramimage4: file={self.tmp}/parts/params.bin, address=0x4f00000\n", self.make(PVH=0))
+        params = (self.tmp / "parts/params.bin").read_bytes()
         self.assertEqual(params[0x218:0x220], (0x5000000).to_bytes(4, "little") + (6).to_bytes(4, "little"))
         self.assertEqual(params[0x228:0x22c], (0x4e00000).to_bytes(4, "little"))
 
