@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What kselftest_harness.h lacks, written so that it can become a part of it:
+ *
+ * - XFAIL_IF(), a failure that is known, and told apart at run time;
+ * - EXPECT_SAME() and friends, which name the row and print what they compare
+ *   in hex, with what the caller says about the case;
+ * - an exit status of 4 where every row was skipped, and of 1 where no row of
+ *   the given name exists;
+ * - after a failure, the commands that run the failed rows alone.
+ *
+ * Include this file in place of kselftest_harness.h, and before any file that
+ * includes that one.  Helpers in other files may use all of this: they take
+ * _metadata as their first parameter.
+ */
+#ifndef __KSELFTEST_HARNESS_EXT_H
+#define __KSELFTEST_HARNESS_EXT_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kselftest.h"
+
+#define TH_FAILED_ROWS	8
+#define TH_ROW_SIZE	256
+
+/* The row that runs, as the harness names it: th_begin() sets it. */
+__attribute__((weak)) char th_row[TH_ROW_SIZE];
+
+/* The first rows that failed, and how many did, in the parent */
+__attribute__((weak)) char th_failed[TH_FAILED_ROWS][TH_ROW_SIZE];
+__attribute__((weak)) unsigned int th_nr_failed;
+
+static inline void th_note_result(int code, const char *row)
+{
+	if (code == KSFT_FAIL && th_nr_failed++ < TH_FAILED_ROWS)
+		snprintf(th_failed[th_nr_failed - 1], TH_ROW_SIZE, "%s", row);
+}
+
+/* End the program: 0 if a row has passed, 1 if one failed, 4 if all skipped. */
+static inline __attribute__((noreturn)) void th_exit(bool passed)
+{
+	unsigned int i;
+
+	if (!ksft_test_num())
+		fprintf(stderr, "no row of that name: -l lists them\n");
+	for (i = 0; i < th_nr_failed && i < TH_FAILED_ROWS; i++)
+		ksft_print_msg("to run it alone: %s -r %s\n", program_invocation_name, th_failed[i]);
+	ksft_print_cnts();
+	if (!passed || !ksft_test_num())
+		exit(KSFT_FAIL);
+	exit(ksft_cnt.ksft_xskip == ksft_test_num() ? KSFT_SKIP : KSFT_PASS);
+}
+
+#undef ksft_exit
+#define ksft_exit(condition)	th_exit(condition)
+#define ksft_test_result_code(code, row, ...) \
+	(th_note_result(code, row), (ksft_test_result_code)(code, row, __VA_ARGS__))
+
+#include "kselftest_harness.h"
+
+/* To be called first in FIXTURE_SETUP(): learn the row's name. */
+#define th_begin(variant) \
+	__th_begin(_metadata, variant)
+
+static inline void __th_begin(struct __test_metadata *const _metadata, const void *variant)
+{
+	struct __fixture_variant_metadata *v = _metadata->fixture->variant;
+
+	while (v && v->data != variant)
+		v = v->next;
+	snprintf(th_row, sizeof(th_row), "%s%s%s.%s", _metadata->fixture->name,
+		 v && v->name[0] ? "." : "", v ? v->name : "", _metadata->name);
+}
+
+/* A diagnostic with file, line and row, which does not fail the test */
+#define TH_ROW_LOG(fmt, ...) \
+	ksft_print_msg("%s:%d: %s: " fmt "\n", __FILE__, __LINE__, th_row, ##__VA_ARGS__)
+
+static inline bool __th_differ(struct __test_metadata *const _metadata, bool differ)
+{
+	if (differ)
+		_metadata->exit_code = KSFT_FAIL;
+	return differ;
+}
+
+/*
+ * EXPECT_SAME(wanted, got, fmt, ...): the two are the same number.  @fmt says
+ * what they are, and in a loop its variables.
+ */
+#define EXPECT_SAME(wanted, got, fmt, ...) ({						\
+	unsigned long long __wanted = (wanted), __got = (got);				\
+											\
+	if (__th_differ(_metadata, __wanted != __got))					\
+		TH_ROW_LOG(fmt ": wanted %#llx got %#llx", ##__VA_ARGS__, __wanted, __got); \
+	__wanted == __got;								\
+})
+
+/* The same of masks of xfeatures, whose names come from @names(mask, buf, size). */
+#define EXPECT_SAME_MASK(names, wanted, got, fmt, ...) ({				\
+	unsigned long long __wanted = (wanted), __got = (got);				\
+	char __lost[128], __more[128];							\
+											\
+	if (__th_differ(_metadata, __wanted != __got))					\
+		TH_ROW_LOG(fmt ": wanted %#llx got %#llx; lost:%s, too many:%s",	\
+			   ##__VA_ARGS__, __wanted, __got,				\
+			   names(__wanted & ~__got, __lost, sizeof(__lost)),		\
+			   names(__got & ~__wanted, __more, sizeof(__more)));		\
+	__wanted == __got;								\
+})
+
+/* The same of results of calls: 0 for success, or an errno. */
+#define EXPECT_ERRNO(wanted, got, fmt, ...) ({						\
+	int __wanted = (wanted), __got = (got);						\
+											\
+	if (__th_differ(_metadata, __wanted != __got))					\
+		TH_ROW_LOG(fmt ": wanted %s (%d) got %s (%d)", ##__VA_ARGS__,		\
+			   __wanted ? strerrorname_np(__wanted) : "success", __wanted,	\
+			   __got ? strerrorname_np(__got) : "success", __got);		\
+	__wanted == __got;								\
+})
+
+/* @condition holds; @fmt says what is wrong if it does not. */
+#define EXPECT_THAT(condition, fmt, ...) ({						\
+	bool __ok = (condition);							\
+											\
+	if (__th_differ(_metadata, !__ok))						\
+		TH_ROW_LOG(fmt, ##__VA_ARGS__);						\
+	__ok;										\
+})
+
+/*
+ * XFAIL_IF(known, reason) { ... }: run the block.  If the failure is a known
+ * one, what fails in there makes the row an XFAIL with the constant @reason.
+ * Use EXPECT_*() in there: what ends the test ends it as a failure.
+ */
+#define XFAIL_IF(known, reason)								\
+	for (int __xfail = __th_xfail_begin(_metadata, known, reason); __xfail;		\
+	     __xfail = __th_xfail_end(_metadata, __xfail, reason))
+
+static inline int __th_xfail_begin(struct __test_metadata *const _metadata, bool known,
+				   const char *reason)
+{
+	if (!known || _metadata->exit_code == KSFT_FAIL)
+		return 1;
+	TH_ROW_LOG("expected: %s", reason);
+	return 2;
+}
+
+static inline int __th_xfail_end(struct __test_metadata *const _metadata, int state,
+				 const char *reason)
+{
+	if (state == 2 && _metadata->exit_code == KSFT_FAIL) {
+		_metadata->exit_code = KSFT_XFAIL;
+		snprintf(_metadata->results->reason, sizeof(_metadata->results->reason), "%s",
+			 reason);
+	}
+	return 0;
+}
+
+#endif /* __KSELFTEST_HARNESS_EXT_H */
