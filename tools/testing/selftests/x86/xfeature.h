@@ -41,7 +41,49 @@
 #define ARCH_REQ_XCOMP_GUEST_PERM	0x1025
 #endif
 
-/* State component numbers */
+/* Upstream's names, for folders and trees that have none of them */
+#ifndef XFEATURE_MASK_FP
+#define XFEATURE_MASK_FP		(1ULL << 0)
+#define XFEATURE_MASK_SSE		(1ULL << 1)
+#define XFEATURE_MASK_YMM		(1ULL << 2)
+#define XFEATURE_MASK_BNDREGS		(1ULL << 3)
+#define XFEATURE_MASK_BNDCSR		(1ULL << 4)
+#define XFEATURE_MASK_OPMASK		(1ULL << 5)
+#define XFEATURE_MASK_ZMM_Hi256		(1ULL << 6)
+#define XFEATURE_MASK_Hi16_ZMM		(1ULL << 7)
+#define XFEATURE_MASK_PKRU		(1ULL << 9)
+#define XFEATURE_MASK_PASID		(1ULL << 10)
+#define XFEATURE_MASK_CET_USER		(1ULL << 11)
+#define XFEATURE_MASK_CET_KERNEL	(1ULL << 12)
+#define XFEATURE_MASK_LBR		(1ULL << 15)
+#define XFEATURE_MASK_XTILE_CFG		(1ULL << 17)
+#define XFEATURE_MASK_XTILE_DATA	(1ULL << 18)
+#define XFEATURE_MASK_AVX512		(XFEATURE_MASK_OPMASK | XFEATURE_MASK_ZMM_Hi256 | \
+					 XFEATURE_MASK_Hi16_ZMM)
+#define XFEATURE_MASK_XTILE		(XFEATURE_MASK_XTILE_CFG | XFEATURE_MASK_XTILE_DATA)
+#endif
+#define XFEATURE_MASK_FPSSE		(XFEATURE_MASK_FP | XFEATURE_MASK_SSE)
+#define XFEATURE_MASK_MPX		(XFEATURE_MASK_BNDREGS | XFEATURE_MASK_BNDCSR)
+#define XFEATURE_MASK_CET		(XFEATURE_MASK_CET_USER | XFEATURE_MASK_CET_KERNEL)
+
+#ifndef MSR_IA32_U_CET
+#define MSR_IA32_U_CET			0x6a0
+#define MSR_IA32_S_CET			0x6a2
+#define MSR_IA32_PL0_SSP		0x6a4
+#define MSR_IA32_PL1_SSP		0x6a5
+#define MSR_IA32_PL2_SSP		0x6a6
+#define MSR_IA32_PL3_SSP		0x6a7
+#define MSR_IA32_INT_SSP_TAB		0x6a8
+#endif
+#ifndef MSR_IA32_PASID
+#define MSR_IA32_PASID			0xd93
+#define MSR_IA32_PASID_VALID		(1ULL << 31)
+#endif
+
+/*
+ * State component numbers.  Numbers without a mask are what arch_prctl(2) and
+ * CPUID leaf 0xD take; upstream's enum xfeature is not exported.
+ */
 enum {
 	XF_FP		= 0,
 	XF_SSE		= 1,
