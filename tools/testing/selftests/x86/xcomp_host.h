@@ -116,6 +116,8 @@ static inline pid_t xcomp_hog(void)
 {
 	pid_t pid = fork();
 
+	if (pid < 0)
+		ksft_exit_fail_perror("fork");
 	while (!pid)
 		asm volatile("pause");
 	return pid;

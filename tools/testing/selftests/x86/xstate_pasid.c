@@ -98,6 +98,8 @@ static int check_ptrace(struct xcomp *x)
 	iov.iov_base = xf_guarded(iov.iov_len, 0);
 	fflush(stdout);
 	pid = fork();
+	if (pid < 0)
+		return xcomp_error(x, "fork");
 	if (!pid) {
 		result = traced(x);
 		fflush(stdout);
@@ -250,6 +252,8 @@ static int check_two_tasks(struct xcomp *x)
 		return xcomp_error(x, "pipe");
 	fflush(stdout);
 	pid = fork();
+	if (pid < 0)
+		return xcomp_error(x, "fork");
 	if (!pid)
 		_exit(hold(x, ready[1]));
 	close(ready[1]);

@@ -41,6 +41,11 @@ static bool fork_with_pattern(struct xcomp *x)
 		fflush(stdout);
 		_exit(xcomp_verdict(ok));
 	}
+	if (pid < 0) {
+		errno = -pid;
+		xcomp_error(x, "fork");
+		return false;
+	}
 	ok = xcomp_same_state(x, "of its parent", pattern, saved);
 	return ok & (waitpid(pid, &status, 0) == pid && !status);
 }
@@ -216,6 +221,8 @@ static int check_two_tasks(struct xcomp *x)
 		return xcomp_error(x, "sched_setaffinity");
 	fflush(stdout);
 	pid = fork();
+	if (pid < 0)
+		return xcomp_error(x, "fork");
 	if (!pid) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		hold_pkru();

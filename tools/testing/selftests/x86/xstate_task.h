@@ -100,7 +100,7 @@ static inline int task_use_amx_and_exit(struct xcomp *x)
 		xf_use_amx();
 		_exit(0);
 	}
-	if (waitpid(pid, &status, 0) != pid || status)
+	if (pid < 0 || waitpid(pid, &status, 0) != pid || status)
 		return xcomp_error(x, "a child that uses AMX");
 	return KSFT_PASS;
 }

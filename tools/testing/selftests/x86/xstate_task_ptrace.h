@@ -53,7 +53,7 @@ static inline pid_t task_trace(struct xcomp *x, struct task_traced **t,
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		body(x, *t);
 	}
-	if (waitpid(pid, &status, 0) == pid && WIFSTOPPED(status))
+	if (pid > 0 && waitpid(pid, &status, 0) == pid && WIFSTOPPED(status))
 		return pid;
 	xcomp_error(x, "waiting for a child to stop");
 	return -1;
