@@ -12,6 +12,7 @@
 #include "xcomp_vcpu.h"
 
 #define XCOMP_NO_AMX	"no AMX on this machine"
+#define XCOMP_NO_PTRACE	"ptrace is forbidden"
 
 /* Say which promise is broken, after what was wanted and got. */
 static inline bool xcomp_rule(const struct xcomp *x, bool ok, const char *rule)

@@ -27,7 +27,8 @@ static inline void task_is_traced(struct xcomp *x, struct task_traced *t)
 	(void)x;
 	if (task_has_pkru())
 		task_wrpkru(TASK_PKRU_MINE);
-	ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+	if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
+		_exit(KSFT_SKIP);
 	for (;;) {
 		raise(SIGSTOP);
 		t->pkru = task_has_pkru() ? task_rdpkru() : 0;
@@ -35,7 +36,10 @@ static inline void task_is_traced(struct xcomp *x, struct task_traced *t)
 	}
 }
 
-/* Start a child that is @body, and wait until it stops. */
+/*
+ * Start a child that is @body, and wait until it stops. Return -1 if that fails,
+ * and 0 if the child must not be traced.
+ */
 static inline pid_t task_trace(struct xcomp *x, struct task_traced **t,
 			       void (*body)(struct xcomp *x,
 					    struct task_traced *t))
@@ -53,8 +57,12 @@ static inline pid_t task_trace(struct xcomp *x, struct task_traced **t,
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		body(x, *t);
 	}
-	if (pid > 0 && waitpid(pid, &status, 0) == pid && WIFSTOPPED(status))
-		return pid;
+	if (pid > 0 && waitpid(pid, &status, 0) == pid) {
+		if (WIFSTOPPED(status))
+			return pid;
+		if (WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
+			return 0;
+	}
 	xcomp_error(x, "waiting for a child to stop");
 	return -1;
 }
@@ -112,6 +120,8 @@ static inline int task_check_ptrace_pkru(struct xcomp *x)
 	area = xcomp_area();
 	at = area + xf_cpuid(0xd, XF_PKRU).ebx;
 	pid = task_trace(x, &t, task_is_traced);
+	if (!pid)
+		return xcomp_skip(x, XCOMP_NO_PTRACE);
 	ok = pid > 0 && task_regset(x, pid, false, area);
 	memcpy(&bv, area + XF_HEADER_OFFSET, sizeof(bv));
 	memcpy(&pkru, at, sizeof(pkru));
@@ -142,6 +152,8 @@ static inline int task_check_ptrace_mxcsr(struct xcomp *x)
 		return xcomp_skip(x, "no XSAVE");
 	area = xcomp_area();
 	pid = task_trace(x, &t, task_is_traced);
+	if (!pid)
+		return xcomp_skip(x, XCOMP_NO_PTRACE);
 	ok = pid > 0;
 	memcpy(area + XCOMP_MXCSR_OFFSET, &wanted, sizeof(wanted));
 	ok = ok && task_step(x, pid, area, XF_BIT(XF_SSE));
@@ -212,6 +224,8 @@ static inline int task_check_ptrace_initial(struct xcomp *x)
 	wanted = xcomp_area();
 	got = xcomp_area();
 	pid = task_trace(x, &t, task_is_traced);
+	if (!pid)
+		return xcomp_skip(x, XCOMP_NO_PTRACE);
 	ok = pid > 0;
 	for (i = 0; i < 63 && ok; i++) {
 		if (!(mask & XF_BIT(i)))
@@ -251,6 +265,8 @@ static inline int task_check_ptrace_fx(struct xcomp *x)
 	memset(xmm, 0x5e, sizeof(xmm));
 	memset(area + xf_cpuid(0xd, XF_YMM).ebx, 0xc3, XCOMP_XMM_SIZE);
 	pid = task_trace(x, &t, task_is_traced);
+	if (!pid)
+		return xcomp_skip(x, XCOMP_NO_PTRACE);
 	/* Only AVX is in use, x87 and SSE are initial. */
 	ok = pid > 0 && task_step(x, pid, area, 0);
 	memcpy(area + XF_HEADER_OFFSET, &bv, sizeof(bv));
@@ -346,6 +362,8 @@ static inline int task_check_ptrace_refused(struct xcomp *x)
 		return xcomp_skip(x, "no XSAVE");
 	area = xcomp_area();
 	pid = task_trace(x, &t, task_is_traced);
+	if (!pid)
+		return xcomp_skip(x, XCOMP_NO_PTRACE);
 	ok = pid > 0 && task_regset(x, pid, false, area);
 	memcpy(&bv, area + XF_HEADER_OFFSET, sizeof(bv));
 	bv |= XF_BIT(XF_SSE);
@@ -376,7 +394,8 @@ static inline void task_traced_with_ssp(struct xcomp *x, struct task_traced *t)
 {
 	if (x->have_amx && !xcomp_request(x, false))
 		_exit(KSFT_FAIL);
-	ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+	if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
+		_exit(KSFT_SKIP);
 	raise(SIGSTOP);
 	if (!xcomp_enable_shadow_stack())
 		_exit(KSFT_SKIP);
@@ -436,6 +455,8 @@ static inline int task_check_ptrace_ssp(struct xcomp *x)
 	pid_t pid;
 
 	pid = task_trace(x, &t, task_traced_with_ssp);
+	if (!pid)
+		return xcomp_skip(x, XCOMP_NO_PTRACE);
 	if (pid < 0)
 		return KSFT_FAIL;
 	status = xcomp_get_regset(pid, TASK_NT_SHSTK, &value, 8);
