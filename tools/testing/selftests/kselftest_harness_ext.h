@@ -17,8 +17,8 @@
 #define __KSELFTEST_HARNESS_EXT_H
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,44 +28,44 @@
 #define TH_FAILED_ROWS	8
 #define TH_ROW_SIZE	256
 
-/* The row that runs, as the harness names it: th_begin() sets it. */
-__attribute__((weak)) char th_row[TH_ROW_SIZE];
+/* The row that runs, as the harness names it; all files of a program share it. */
+#pragma weak th_row
+char th_row[TH_ROW_SIZE];
 
-/* The first rows that failed, and how many did, in the parent */
-__attribute__((weak)) char th_failed[TH_FAILED_ROWS][TH_ROW_SIZE];
-__attribute__((weak)) unsigned int th_nr_failed;
+/* The first rows that failed, and how many did, in the process of main() */
+static char th_failed[TH_FAILED_ROWS][TH_ROW_SIZE];
+static unsigned int th_nr_failed;
 
-static inline void th_note_result(int code, const char *row)
+static inline void th_test_result_code(int code, const char *row, const char *fmt,
+				       const char *reason)
 {
 	if (code == KSFT_FAIL && th_nr_failed++ < TH_FAILED_ROWS)
 		snprintf(th_failed[th_nr_failed - 1], TH_ROW_SIZE, "%s", row);
+	ksft_test_result_code(code, row, fmt, reason);
 }
 
 /* End the program: 0 if a row has passed, 1 if one failed, 4 if all skipped. */
-static inline __attribute__((noreturn)) void th_exit(bool passed)
+static inline void th_exit(bool passed)
 {
-	unsigned int i;
+	unsigned int i, nr = ksft_test_num();
 
-	if (!ksft_test_num())
+	if (!nr)
 		fprintf(stderr, "no row of that name: -l lists them\n");
 	for (i = 0; i < th_nr_failed && i < TH_FAILED_ROWS; i++)
-		ksft_print_msg("to run it alone: %s -r %s\n", program_invocation_name, th_failed[i]);
+		ksft_print_msg("to run it alone: %s -r %s\n", program_invocation_name,
+			       th_failed[i]);
 	ksft_print_cnts();
-	if (!passed || !ksft_test_num())
-		exit(KSFT_FAIL);
-	exit(ksft_cnt.ksft_xskip == ksft_test_num() ? KSFT_SKIP : KSFT_PASS);
+	exit(!nr || !passed ? KSFT_FAIL : ksft_cnt.ksft_xskip == nr ? KSFT_SKIP : KSFT_PASS);
 }
 
 #undef ksft_exit
 #define ksft_exit(condition)	th_exit(condition)
-#define ksft_test_result_code(code, row, ...) \
-	(th_note_result(code, row), (ksft_test_result_code)(code, row, __VA_ARGS__))
+#define ksft_test_result_code	th_test_result_code
 
 #include "kselftest_harness.h"
 
-/* To be called first in FIXTURE_SETUP(): learn the row's name. */
-#define th_begin(variant) \
-	__th_begin(_metadata, variant)
+/* To be called first in FIXTURE_SETUP(), with its variant: learn the row's name. */
+#define th_begin(variant)	__th_begin(_metadata, variant)
 
 static inline void __th_begin(struct __test_metadata *const _metadata, const void *variant)
 {
@@ -81,12 +81,13 @@ static inline void __th_begin(struct __test_metadata *const _metadata, const voi
 #define TH_ROW_LOG(fmt, ...) \
 	ksft_print_msg("%s:%d: %s: " fmt "\n", __FILE__, __LINE__, th_row, ##__VA_ARGS__)
 
-static inline bool __th_differ(struct __test_metadata *const _metadata, bool differ)
+static inline bool __th_failed(struct __test_metadata *const _metadata)
 {
-	if (differ)
-		_metadata->exit_code = KSFT_FAIL;
-	return differ;
+	_metadata->exit_code = KSFT_FAIL;
+	return false;
 }
+
+/* All of these are true if what they expect holds, and go on if it does not. */
 
 /*
  * EXPECT_SAME(wanted, got, fmt, ...): the two are the same number.  @fmt says
@@ -94,43 +95,51 @@ static inline bool __th_differ(struct __test_metadata *const _metadata, bool dif
  */
 #define EXPECT_SAME(wanted, got, fmt, ...) ({						\
 	unsigned long long __wanted = (wanted), __got = (got);				\
+	bool __same = __wanted == __got || __th_failed(_metadata);			\
 											\
-	if (__th_differ(_metadata, __wanted != __got))					\
+	if (!__same)									\
 		TH_ROW_LOG(fmt ": wanted %#llx got %#llx", ##__VA_ARGS__, __wanted, __got); \
-	__wanted == __got;								\
+	__same;										\
 })
 
-/* The same of masks of xfeatures, whose names come from @names(mask, buf, size). */
+/* The same of masks; @names(mask, buf, size) tells their bits by name. */
 #define EXPECT_SAME_MASK(names, wanted, got, fmt, ...) ({				\
+	const char *(*__names)(uint64_t mask, char *buf, size_t size) = names;		\
 	unsigned long long __wanted = (wanted), __got = (got);				\
-	char __lost[128], __more[128];							\
+	bool __same = __wanted == __got || __th_failed(_metadata);			\
+	char __lost[256], __more[256];							\
 											\
-	if (__th_differ(_metadata, __wanted != __got))					\
+	if (!__same)									\
 		TH_ROW_LOG(fmt ": wanted %#llx got %#llx; lost:%s, too many:%s",	\
 			   ##__VA_ARGS__, __wanted, __got,				\
-			   names(__wanted & ~__got, __lost, sizeof(__lost)),		\
-			   names(__got & ~__wanted, __more, sizeof(__more)));		\
-	__wanted == __got;								\
+			   __names(__wanted & ~__got, __lost, sizeof(__lost)),		\
+			   __names(__got & ~__wanted, __more, sizeof(__more)));		\
+	__same;										\
 })
 
 /* The same of results of calls: 0 for success, or an errno. */
 #define EXPECT_ERRNO(wanted, got, fmt, ...) ({						\
 	int __wanted = (wanted), __got = (got);						\
+	bool __same = __wanted == __got || __th_failed(_metadata);			\
 											\
-	if (__th_differ(_metadata, __wanted != __got))					\
+	if (!__same)									\
 		TH_ROW_LOG(fmt ": wanted %s (%d) got %s (%d)", ##__VA_ARGS__,		\
-			   __wanted ? strerrorname_np(__wanted) : "success", __wanted,	\
-			   __got ? strerrorname_np(__got) : "success", __got);		\
-	__wanted == __got;								\
+			   th_errno_name(__wanted), __wanted, th_errno_name(__got), __got); \
+	__same;										\
 })
+
+static inline const char *th_errno_name(int nr)
+{
+	return nr ? strerrorname_np(nr) : "success";
+}
 
 /* @condition holds; @fmt says what is wrong if it does not. */
 #define EXPECT_THAT(condition, fmt, ...) ({						\
-	bool __ok = (condition);							\
+	bool __holds = (condition) || __th_failed(_metadata);				\
 											\
-	if (__th_differ(_metadata, !__ok))						\
+	if (!__holds)									\
 		TH_ROW_LOG(fmt, ##__VA_ARGS__);						\
-	__ok;										\
+	__holds;									\
 })
 
 /*
@@ -139,27 +148,30 @@ static inline bool __th_differ(struct __test_metadata *const _metadata, bool dif
  * Use EXPECT_*() in there: what ends the test ends it as a failure.
  */
 #define XFAIL_IF(known, reason)								\
-	for (int __xfail = __th_xfail_begin(_metadata, known, reason); __xfail;		\
-	     __xfail = __th_xfail_end(_metadata, __xfail, reason))
+	for (struct th_xfail __x = th_xfail_begin(_metadata, known, reason); __x.running; \
+	     th_xfail_end(_metadata, &__x))
 
-static inline int __th_xfail_begin(struct __test_metadata *const _metadata, bool known,
-				   const char *reason)
+struct th_xfail {
+	const char *reason;	/* NULL where a failure is one */
+	bool running;
+};
+
+static inline struct th_xfail th_xfail_begin(struct __test_metadata *const _metadata, bool known,
+					     const char *reason)
 {
-	if (!known || _metadata->exit_code == KSFT_FAIL)
-		return 1;
-	TH_ROW_LOG("expected: %s", reason);
-	return 2;
+	known &= _metadata->exit_code != KSFT_FAIL;
+	if (known)
+		TH_ROW_LOG("expected: %s", reason);
+	return (struct th_xfail) { .reason = known ? reason : NULL, .running = true };
 }
 
-static inline int __th_xfail_end(struct __test_metadata *const _metadata, int state,
-				 const char *reason)
+static inline void th_xfail_end(struct __test_metadata *const _metadata, struct th_xfail *x)
 {
-	if (state == 2 && _metadata->exit_code == KSFT_FAIL) {
-		_metadata->exit_code = KSFT_XFAIL;
-		snprintf(_metadata->results->reason, sizeof(_metadata->results->reason), "%s",
-			 reason);
-	}
-	return 0;
+	x->running = false;
+	if (!x->reason || _metadata->exit_code != KSFT_FAIL)
+		return;
+	_metadata->exit_code = KSFT_XFAIL;
+	snprintf(_metadata->results->reason, sizeof(_metadata->results->reason), "%s", x->reason);
 }
 
 #endif /* __KSELFTEST_HARNESS_EXT_H */

@@ -102,6 +102,23 @@ enum {
 	XF_XTILE_DATA	= 18,
 };
 
+/* The same by their upstream names */
+enum {
+	XFEATURE_FP		= 0,
+	XFEATURE_SSE		= 1,
+	XFEATURE_YMM		= 2,
+	XFEATURE_OPMASK		= 5,
+	XFEATURE_ZMM_Hi256	= 6,
+	XFEATURE_Hi16_ZMM	= 7,
+	XFEATURE_PKRU		= 9,
+	XFEATURE_PASID		= 10,
+	XFEATURE_CET_USER	= 11,
+	XFEATURE_CET_KERNEL	= 12,
+	XFEATURE_LBR		= 15,
+	XFEATURE_XTILE_CFG	= 17,
+	XFEATURE_XTILE_DATA	= 18,
+};
+
 /* Registers that live in a state component, or belong to the same features */
 enum {
 	XF_MSR_U_CET		= 0x6a0,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The selftests library of Linux 7.x and that of 6.12, made to look alike. The
- * newer names are the ones to use.
+ * The selftests library and the headers of Linux 7.x and of 6.12, made to look
+ * alike. The newer names are the ones to use.
  */
 #ifndef SELFTEST_KVM_COMPAT_H
 #define SELFTEST_KVM_COMPAT_H
@@ -17,6 +17,23 @@
 #define vm_alloc_page	vm_vaddr_alloc_page
 #define vm_alloc_pages	vm_vaddr_alloc_pages
 #define vm_get_pte	vm_get_page_table_entry
+#endif
+
+/* 7.x: registers of the guest that are no MSRs, for KVM_{GET,SET}_ONE_REG */
+#ifndef KVM_X86_REG_KVM
+#define KVM_X86_REG_MSR(index)	(0x2030000200000000ull | (index))
+#define KVM_X86_REG_KVM(index)	(0x2030000300000000ull | (index))
+#define KVM_REG_GUEST_SSP	0
+#endif
+
+#ifndef X86_CR4_CET
+#define X86_CR4_CET		BIT(23)
+#endif
+#ifndef X86_FEATURE_AMX_BF16
+#define X86_FEATURE_AMX_BF16	KVM_X86_CPU_FEATURE(0x7, 0, EDX, 22)
+#endif
+#ifndef X86_FEATURE_AMX_INT8
+#define X86_FEATURE_AMX_INT8	KVM_X86_CPU_FEATURE(0x7, 0, EDX, 25)
 #endif
 
 #endif /* SELFTEST_KVM_COMPAT_H */

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * One model of the registers of a guest that state components carry, and of
+ * those that belong to the same features but are kept elsewhere: known values,
+ * how the host and the guest load them, where an XSAVE area must hold them, and
+ * a comparison that names component, offset and both bytes.
+ *
+ * All values depend on a seed, so that no two vCPUs hold the same, and none of
+ * them does harm should it end up in the host's registers.
+ */
+#ifndef SELFTEST_KVM_XREGS_H
+#define SELFTEST_KVM_XREGS_H
+
+#include "xstate.h"
+
+/* Larger than any area of the components below, checked by xregs_mask() */
+#define XAREA_SIZE		16384
+#define XAREA_POISON		0xa5
+
+/* Offsets in an XSAVE area: SDM, "Legacy Region of an XSAVE Area" and after it */
+#define XAREA_FCW		0
+#define XAREA_FTW		4
+#define XAREA_MXCSR		24
+#define XAREA_ST		32
+#define XAREA_XMM		160
+#define XAREA_HEADER		512
+#define XAREA_BASE		576
+
+#define FCW_INIT		0x37f
+#define MXCSR_INIT		0x1f80
+
+/* Bit 63 of XCOMP_BV */
+#define XCOMP_BV_COMPACTED	BIT_ULL(63)
+
+/* What no interface to user space ever shows: supervisor components, flags */
+#define XFEATURE_MASK_HIDDEN	(XFEATURE_MASK_PASID | XFEATURE_MASK_CET |		\
+				 XFEATURE_MASK_LBR | BIT_ULL(63))
+
+/* The components that struct xregs has values for */
+#define XREGS_USER		(XFEATURE_MASK_FPSSE | XFEATURE_MASK_YMM |		\
+				 XFEATURE_MASK_AVX512 | XFEATURE_MASK_PKRU |		\
+				 XFEATURE_MASK_XTILE)
+#define XREGS_ALL		(XREGS_USER | XFEATURE_MASK_CET)
+
+/* What AMX has room for: eight tiles of 16 rows of 64 bytes */
+#define XREGS_TILES		8
+#define XREGS_TILE_ROWS		16
+#define XREGS_TILE_ROW		64
+#define XREGS_TILE_SIZE		(XREGS_TILE_ROWS * XREGS_TILE_ROW)
+#define XREGS_TILECFG_SIZE	64
+
+/* Bits of IA32_U_CET and IA32_S_CET that do nothing on their own */
+#define CET_WRSS_EN		BIT_ULL(1)
+#define CET_NO_TRACK_EN		BIT_ULL(4)
+#define CET_SUPPRESS_DISABLE	BIT_ULL(5)
+
+#define NR_CET_MSRS		7
+
+/* U_CET, S_CET, PL0_SSP to PL3_SSP, INT_SSP_TAB: the order of xregs.cet[] */
+extern const u32 cet_msrs[NR_CET_MSRS];
+/* The component that carries @msr; -1 if none does */
+int cet_msr_component(u32 msr);
+
+struct xregs {
+	u8 st[8][16];
+	u8 zmm[32][64];
+	u64 k[8];
+	u32 pkru;
+	u32 mxcsr;
+	u16 fcw;
+	u8 ftw;				/* no x87 register is empty */
+	u64 cet[NR_CET_MSRS];		/* 0 where the vCPU has none */
+	u64 ssp;
+	u8 tilecfg[XREGS_TILECFG_SIZE] __aligned(64);
+	u8 tile[XREGS_TILES][XREGS_TILE_SIZE] __aligned(64);
+};
+
+/* ---- values ---- */
+
+/* Values for all registers; those of CET for what @vcpu has, or 0 */
+void xregs_fill(struct xregs *r, struct kvm_vcpu *vcpu, u32 seed);
+/* The one of a CET MSR that the vCPU has */
+u64 cet_msr_value(struct kvm_vcpu *vcpu, u32 msr, u32 seed);
+/* Below 4 GiB: a higher one is invalid outside of long mode. */
+static inline u64 ssp_value(u32 seed) { return 0x10002000 + seed * 8; }
+
+/* Those components of @mask that struct xregs has values for */
+u64 xregs_mask(u64 mask);
+/* Those of the vCPU that instructions of the guest can load */
+u64 xregs_guest_mask(struct kvm_vcpu *vcpu);
+
+/* ---- areas ---- */
+
+/*
+ * Fill, copy and compare areas eight bytes at a time: libkvm replaces memset()
+ * and memcpy() by loops over bytes, for guests.
+ */
+void xarea_fill(void *to, u8 value, size_t size);
+void xarea_copy(void *to, const void *from, size_t size);
+/* The first byte in which @a and @b differ; @size if they are the same */
+size_t xarea_differ(const u8 *a, const u8 *b, size_t size);
+
+/* Where component @nr lies; @format is XCOMP_BV, or 0 for the standard format. */
+u32 xarea_offset(u64 format, int nr);
+/* Word @word of the XSAVE header: 0 is XSTATE_BV, 1 is XCOMP_BV */
+u64 xarea_header(const u8 *area, int word);
+void xarea_set_header(u8 *area, int word, u64 value);
+
+/* Build an area of XAREA_SIZE bytes that restores @bv to the values of @r. */
+void xregs_to_area(const struct xregs *r, u8 *area, u64 bv, u64 format);
+
+/* The area holds the values of @r in all components of @mask. */
+void expect_area(struct __test_metadata *const _metadata, const u8 *area,
+		 const struct xregs *r, u64 mask, u64 format, const char *when);
+/*
+ * Nothing of an area of poison was written but what belongs to @bv.  That is
+ * lost after this.
+ */
+void expect_poison(struct __test_metadata *const _metadata, u8 *area, u64 bv, u64 format,
+		   const char *when);
+/* Two areas hold the same in component @nr. */
+bool xarea_same_component(const u8 *a, const u8 *b, int nr);
+/* @size bytes are the same; says which component the first other one is in. */
+void expect_same_area(struct __test_metadata *const _metadata, const u8 *wanted, const u8 *got,
+		      size_t size, const char *when);
+
+/* ---- the host's side of a vCPU ---- */
+
+/*
+ * Give the vCPU all of XCR0 and IA32_XSS, and the values of @r: by KVM_SET_XSAVE
+ * the components of @mask, by MSRs and KVM_SET_ONE_REG all of CET that it has.
+ */
+void vcpu_set_xregs(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+		    const struct xregs *r, u64 mask);
+/* The parts of that */
+void vcpu_set_xregs_area(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			 const struct xregs *r, u64 mask);
+void vcpu_set_cet(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+		  const struct xregs *r);
+
+/* KVM_GET_XSAVE2 into an area that lives as long as the process */
+u8 *vcpu_area(struct kvm_vcpu *vcpu);
+/* The same after a KVM_RUN if need be: KVM keeps PKRU elsewhere until then. */
+u8 *vcpu_area_with_pkru(struct kvm_vcpu *vcpu);
+
+/* The vCPU holds @r: components of @mask, CET, SSP, IA32_XSS and XCR0. */
+void expect_xregs(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+		  const struct xregs *r, u64 mask, const char *when);
+/* All CET MSRs that it has, by ioctls of their own */
+void expect_cet(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+		const struct xregs *r, const char *when);
+/* Those that no component carries, SSP, IA32_XSS and XCR0 */
+void expect_kept_elsewhere(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			   const struct xregs *r, const char *when);
+/* All of CET is 0. */
+void expect_no_cet(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+		   const char *when);
+
+/*
+ * Sort the components of @mask, CET included, into those that hold @r and those
+ * in their initial state.  Garbage, or half of each, is in neither.
+ */
+void vcpu_sort_xregs(struct kvm_vcpu *vcpu, const struct xregs *r, u64 mask, u64 *kept,
+		     u64 *initial);
+/* @mask and the components of CET that the vCPU has */
+u64 vcpu_sorted(struct kvm_vcpu *vcpu, u64 mask);
+
+/* Have the kernel use the FPU on this CPU: it hashes what it is given. */
+void use_kernel_fpu(void);
+
+/* ---- instructions, for guest and host ---- */
+
+/* What no compiler may mix with registers that a test has loaded */
+#define INTEGER_ONLY		__attribute__((target("general-regs-only")))
+
+void xregs_wrpkru(u32 pkru);
+/* Have XSAVE, all components in @xcr0, and what instructions there are for PKRU. */
+void guest_enable_xstate(u64 xcr0);
+/* XCR0 and IA32_XSS must have all of @mask, and CR4.PKE must be set for PKRU. */
+INTEGER_ONLY void guest_load_xregs(const struct xregs *r, u64 mask);
+
+/* Palette 1 with all tiles at their full size, in XREGS_TILECFG_SIZE bytes */
+void tile_config(u8 *config);
+INTEGER_ONLY void tile_load_config(const u8 *config);
+INTEGER_ONLY void tile_store_config(u8 *config);
+INTEGER_ONLY void tile_load(const u8 *tiles);
+INTEGER_ONLY void tile_store(u8 *tiles);
+INTEGER_ONLY void tile_release(void);
+
+/*
+ * Use AMX in this task, so that the kernel gives it an fpstate with XTILE_DATA.
+ * A kernel that never comes back from the first use fails the test.
+ */
+void use_amx(struct __test_metadata *const _metadata);
+
+/* The guest leaves at this port with all registers loaded. */
+#define XREGS_EXIT_PORT		0x1c0
+INTEGER_ONLY void guest_leave(void);
+/* Run the guest up to guest_leave(). */
+void xregs_run(struct kvm_vcpu *vcpu);
+
+#endif /* SELFTEST_KVM_XREGS_H */

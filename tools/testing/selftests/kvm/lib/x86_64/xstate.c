@@ -1,0 +1,607 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * vCPUs with each combination of AMX permission, AMX and CET in guest CPUID.
+ * What they must have is computed from CPUID leaf 0xD, the host's XCR0 and the
+ * permission.
+ */
+#include <sys/prctl.h>
+#include <sys/utsname.h>
+
+#include "xstate.h"
+#include "xregs.h"
+
+#define TAINT_WARN	BIT_ULL(9)
+#define CP_VECTOR	21
+
+/* User components that every KVM offers if the host has switched them on */
+#define KVM_XCR0	(XFEATURE_MASK_FPSSE | XFEATURE_MASK_YMM | XFEATURE_MASK_AVX512 |	\
+			 XFEATURE_MASK_PKRU | XFEATURE_MASK_XTILE)
+
+static u64 warnings_before;
+static bool tainted_before;
+
+/* ---- the host ---- */
+
+static ssize_t read_file(const char *path, char *buf, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t len;
+
+	if (fd < 0)
+		return -1;
+	len = read(fd, buf, size - 1);
+	close(fd);
+	if (len >= 0)
+		buf[len] = '\0';
+	return len;
+}
+
+/* How often the kernel has warned; where it does not count, whether it has. */
+static u64 warnings(void)
+{
+	char buf[32];
+
+	if (read_file("/sys/kernel/warn_count", buf, sizeof(buf)) > 0)
+		return strtoull(buf, NULL, 16);
+	if (read_file("/proc/sys/kernel/tainted", buf, sizeof(buf)) > 0)
+		return strtoull(buf, NULL, 10) & TAINT_WARN;
+	return 0;
+}
+
+char host_module_param(const char *module, const char *name)
+{
+	char path[128], value[16];
+
+	snprintf(path, sizeof(path), "/sys/module/%s/parameters/%s", module, name);
+	return read_file(path, value, sizeof(value)) > 0 ? value[0] : 0;
+}
+
+/* The value of the first line of /proc/cpuinfo that begins with @key */
+static const char *cpu_line(const char *key)
+{
+	static char line[8192];
+	FILE *f = fopen("/proc/cpuinfo", "re");
+	char *value = NULL;
+
+	while (f && !value && fgets(line, sizeof(line), f))
+		if (!strncmp(line, key, strlen(key)))
+			value = strchr(line, ':');
+	if (f)
+		fclose(f);
+	if (!value)
+		return "";
+	value[strcspn(value, "\n")] = '\0';
+	return value + 2;
+}
+
+bool host_has_flag(const char *flag)
+{
+	size_t len = strlen(flag);
+	const char *p = cpu_line("flags");
+
+	while ((p = strstr(p, flag))) {
+		if (p[-1] == ' ' && (p[len] == ' ' || !p[len]))
+			return true;
+		p += len;
+	}
+	return false;
+}
+
+/* What whoever reads of a failure asks for first */
+static void print_machine(void)
+{
+	static const char * const params[] = { "ept", "unrestricted_guest", "nested", "cet" };
+	struct utsname uts;
+	unsigned int i;
+
+	uname(&uts);
+	ksft_print_msg("kernel %s, %s, uid %d\n", uts.release, cpu_line("model name"), getuid());
+	ksft_print_msg("XCR0 %#lx, supervisor components of the CPU %#lx\n",
+		       (unsigned long)xf_xcr0(), (unsigned long)xf_cpu_supervisor_mask());
+	ksft_print_msg("CPUID.(0xD,0): EBX %#x ECX %#x, CPUID.(0xD,1).EBX %#x\n",
+		       xf_cpuid(0xd, 0).ebx, xf_cpuid(0xd, 0).ecx, xf_cpuid(0xd, 1).ebx);
+	for (i = 0; i < ARRAY_SIZE(params); i++)
+		if (host_module_param("kvm_intel", params[i]))
+			ksft_print_msg("kvm_intel.%s=%c\n", params[i],
+				       host_module_param("kvm_intel", params[i]));
+	if (host_module_param("kvm", "ignore_msrs"))
+		ksft_print_msg("kvm.ignore_msrs=%c\n", host_module_param("kvm", "ignore_msrs"));
+}
+
+/*
+ * Whether KVM has VMX or SVM to run guests with.  Without them some guests end
+ * in emulation errors, and a test cannot tell why.
+ */
+static bool kvm_runs_guests(void)
+{
+	if (access("/sys/module", F_OK))
+		return host_has_flag("vmx") || host_has_flag("svm");
+	return !access("/sys/module/kvm_intel", F_OK) || !access("/sys/module/kvm_amd", F_OK);
+}
+
+/* By an ioctl of its own: libkvm would keep what it reads before a request. */
+static bool kvm_offers_xsave(int kvm)
+{
+	struct kvm_cpuid2 *cpuid = allocate_kvm_cpuid2(256);
+	struct kvm_cpuid_entry2 *e;
+	bool offered;
+
+	if (ioctl(kvm, KVM_GET_SUPPORTED_CPUID, cpuid))
+		ksft_exit_skip("KVM_GET_SUPPORTED_CPUID does not work\n");
+	e = cpuid_entry(cpuid, 1, 0);
+	/* "noxsave" leaves leaf 0xD. */
+	offered = e && e->ecx & BIT(X86_FEATURE_XSAVE.bit) && cpuid_entry(cpuid, 0xd, 0);
+	free(cpuid);
+	return offered;
+}
+
+void xstate_require(bool guest_code)
+{
+	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+	print_machine();
+	if (kvm < 0 && (errno == EACCES || errno == EPERM))
+		ksft_exit_skip("no permission to use /dev/kvm\n");
+	if (kvm < 0)
+		ksft_exit_skip("no /dev/kvm\n");
+	if (!kvm_offers_xsave(kvm))
+		ksft_exit_skip("KVM offers no XSAVE\n");
+	if (!kvm_runs_guests())
+		ksft_exit_skip("guests run without VMX or SVM\n");
+	if (guest_code && ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_USER_MEMORY2) <= 0)
+		ksft_exit_skip("libkvm needs KVM_SET_USER_MEMORY_REGION2\n");
+	close(kvm);
+}
+
+/* ---- beginning and end of a test ---- */
+
+void xstate_begin_unpermitted(struct __test_metadata *const _metadata, const void *variant)
+{
+	th_begin(variant);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	warnings_before = warnings();
+	tainted_before = access("/sys/kernel/warn_count", F_OK) && warnings_before;
+	/* Where init_pkru is 0, XSAVE would not find PKRU in use. */
+	if (xf_xcr0() & XFEATURE_MASK_PKRU)
+		xregs_wrpkru(0x55555554);
+}
+
+static void request(struct __test_metadata *const _metadata, int option, const char *name)
+{
+	EXPECT_ERRNO(host_has_amx() ? 0 : EOPNOTSUPP,
+		     xf_request(option, XFEATURE_XTILE_DATA), "%s", name);
+}
+
+bool xstate_begin(struct __test_metadata *const _metadata, const struct xstate_combo *combo)
+{
+	xstate_begin_unpermitted(_metadata, combo);
+	if (combo->perm == PERM_HOST || combo->perm == PERM_BOTH)
+		request(_metadata, ARCH_REQ_XCOMP_PERM, "ARCH_REQ_XCOMP_PERM");
+	if (combo->perm == PERM_GUEST || combo->perm == PERM_BOTH)
+		request(_metadata, ARCH_REQ_XCOMP_GUEST_PERM, "ARCH_REQ_XCOMP_GUEST_PERM");
+	if (_metadata->exit_code)
+		return false;
+	if (combo->amx && !host_has_amx())
+		SKIP(return false, "no AMX on this machine");
+	return true;
+}
+
+void xstate_end(struct __test_metadata *const _metadata, struct kvm_vm *vm)
+{
+	if (vm)
+		kvm_vm_free(vm);
+	if (tainted_before)
+		TH_ROW_LOG("the kernel had warned before: one more warning would not be seen");
+	EXPECT_THAT(warnings() == warnings_before, "the kernel warned, see its log");
+}
+
+bool xstate_need_cet(struct __test_metadata *const _metadata, const struct xstate_combo *combo)
+{
+	if (combo->cet & SHSTK && !kvm_cpu_has(X86_FEATURE_SHSTK))
+		SKIP(return false, "KVM offers no guest CET");
+	if (combo->cet & IBT && !kvm_cpu_has(X86_FEATURE_IBT))
+		SKIP(return false, "KVM offers no guest IBT");
+	return true;
+}
+
+bool xstate_need_refusals(struct __test_metadata *const _metadata)
+{
+	if (!kvm_refuses_msrs())
+		SKIP(return false, "ignore_msrs hides what is refused");
+	return true;
+}
+
+/* ---- what KVM offers, and what a vCPU has ---- */
+
+/* One MSR in the form that ioctls take */
+union one_msr {
+	struct kvm_msrs header;
+	u8 bytes[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+};
+
+/* Where the parameter cannot be read, ask for an MSR that no CPU has. */
+bool kvm_refuses_msrs(void)
+{
+	union one_msr msr = { .header.nmsrs = 1 };
+	char param = host_module_param("kvm", "ignore_msrs");
+	int kvm, done;
+
+	if (param)
+		return param == 'N';
+	msr.header.entries[0].index = 0xffffffff;
+	kvm = open_kvm_dev_path_or_exit();
+	done = ioctl(kvm, KVM_GET_MSRS, &msr);
+	close(kvm);
+	return done != 1;
+}
+
+int kvm_xcomp_guest_supp(u64 *mask)
+{
+	struct kvm_device_attr attr = {
+		.attr = KVM_X86_XCOMP_GUEST_SUPP,
+		.addr = (unsigned long)mask,
+	};
+	int kvm = open_kvm_dev_path_or_exit();
+	int error = ioctl(kvm, KVM_GET_DEVICE_ATTR, &attr) ? errno : 0;
+
+	close(kvm);
+	return error;
+}
+
+u64 kvm_known_xcr0(void)
+{
+	u64 supp = 0;
+
+	/* MPX needs support in VMX besides, ask KVM about that. */
+	if (kvm_xcomp_guest_supp(&supp))
+		supp = 0;
+	return xf_xcr0() & (KVM_XCR0 | (supp & XFEATURE_MASK_MPX));
+}
+
+u64 kvm_offered_xss(void)
+{
+	if (kvm_cpu_has(X86_FEATURE_SHSTK) || kvm_cpu_has(X86_FEATURE_IBT))
+		return XFEATURE_MASK_CET;
+	return 0;
+}
+
+bool vcpu_has_amx(struct kvm_vcpu *vcpu)
+{
+	return vcpu_cpuid_has(vcpu, X86_FEATURE_XTILEDATA);
+}
+
+bool vcpu_has_shstk(struct kvm_vcpu *vcpu)
+{
+	return kvm_cpu_has(X86_FEATURE_SHSTK) && vcpu_cpuid_has(vcpu, X86_FEATURE_SHSTK);
+}
+
+bool vcpu_has_ibt(struct kvm_vcpu *vcpu)
+{
+	return kvm_cpu_has(X86_FEATURE_IBT) && vcpu_cpuid_has(vcpu, X86_FEATURE_IBT);
+}
+
+bool vcpu_has_cet_msr(struct kvm_vcpu *vcpu, u32 msr)
+{
+	if (msr == MSR_IA32_U_CET || msr == MSR_IA32_S_CET)
+		return vcpu_has_shstk(vcpu) || vcpu_has_ibt(vcpu);
+	return vcpu_has_shstk(vcpu);
+}
+
+u64 vcpu_xcr0_mask(struct kvm_vcpu *vcpu)
+{
+	return kvm_known_xcr0() & ~(vcpu_has_amx(vcpu) ? 0 : XFEATURE_MASK_XTILE);
+}
+
+u64 vcpu_xss_mask(struct kvm_vcpu *vcpu)
+{
+	if (vcpu_cpuid_has(vcpu, X86_FEATURE_SHSTK) || vcpu_cpuid_has(vcpu, X86_FEATURE_IBT))
+		return kvm_offered_xss();
+	return 0;
+}
+
+u32 vcpu_xsave_size(struct kvm_vcpu *vcpu)
+{
+	u32 size = xf_standard_size(vcpu_xcr0_mask(vcpu));
+
+	if (!vcpu_has_amx(vcpu) || size < sizeof(struct kvm_xsave))
+		return sizeof(struct kvm_xsave);
+	return size;
+}
+
+/* ---- CPUID ---- */
+
+struct kvm_cpuid_entry2 *cpuid_entry(struct kvm_cpuid2 *cpuid, u32 function, u32 index)
+{
+	unsigned int i;
+
+	for (i = 0; i < cpuid->nent; i++)
+		if (cpuid->entries[i].function == function && cpuid->entries[i].index == index)
+			return &cpuid->entries[i];
+	return NULL;
+}
+
+void cpuid_drop(struct kvm_cpuid2 *cpuid, u32 function, u32 index)
+{
+	struct kvm_cpuid_entry2 *e = cpuid_entry(cpuid, function, index);
+
+	if (!e)
+		return;
+	cpuid->nent--;
+	memmove(e, e + 1, (char *)(cpuid->entries + cpuid->nent) - (char *)e);
+}
+
+static void set_bits(u32 *reg, u32 bits, bool set)
+{
+	*reg = set ? *reg | bits : *reg & ~bits;
+}
+
+static void shape_features(struct kvm_cpuid_entry2 *e, bool amx, u8 cet)
+{
+	const u32 amx_bits = BIT(X86_FEATURE_AMX_TILE.bit) | BIT(X86_FEATURE_AMX_BF16.bit) |
+			     BIT(X86_FEATURE_AMX_INT8.bit);
+
+	set_bits(&e->ecx, BIT(X86_FEATURE_SHSTK.bit), cet & SHSTK);
+	set_bits(&e->edx, BIT(X86_FEATURE_IBT.bit), cet & IBT);
+	if (!amx)
+		e->edx &= ~amx_bits;
+}
+
+struct kvm_cpuid2 *cpuid_copy(const struct kvm_cpuid2 *from)
+{
+	struct kvm_cpuid2 *c = allocate_kvm_cpuid2(from->nent);
+
+	memcpy(c, from, sizeof(*c) + from->nent * sizeof(c->entries[0]));
+	return c;
+}
+
+struct kvm_cpuid2 *xstate_cpuid_with(const struct xstate_combo *combo, bool amx)
+{
+	struct kvm_cpuid2 *c = cpuid_copy(kvm_get_supported_cpuid());
+	struct kvm_cpuid_entry2 *e;
+
+	e = cpuid_entry(c, 7, 0);
+	if (e)
+		shape_features(e, amx, combo->cet);
+	e = cpuid_entry(c, 0xd, 0);
+	if (e)
+		set_bits(&e->eax, XFEATURE_MASK_XTILE, amx);
+	e = cpuid_entry(c, 0xd, 1);
+	if (e)
+		set_bits(&e->ecx, XFEATURE_MASK_CET, combo->cet);
+	if (!amx) {
+		cpuid_drop(c, 0xd, XFEATURE_XTILE_CFG);
+		cpuid_drop(c, 0xd, XFEATURE_XTILE_DATA);
+	}
+	if (!combo->cet) {
+		cpuid_drop(c, 0xd, XFEATURE_CET_USER);
+		cpuid_drop(c, 0xd, XFEATURE_CET_KERNEL);
+	}
+	return c;
+}
+
+struct kvm_cpuid2 *xstate_cpuid(const struct xstate_combo *combo)
+{
+	bool granted = combo->perm == PERM_GUEST || combo->perm == PERM_BOTH ||
+		       combo->perm == PERM_INHERITED;
+
+	return xstate_cpuid_with(combo, combo->amx && granted && host_has_amx());
+}
+
+/* ---- vCPUs ---- */
+
+/* KVM_SET_CPUID2 with @cpuid, which is freed */
+static struct kvm_vcpu *add_vcpu(struct kvm_vm *vm, u32 id, struct kvm_cpuid2 *cpuid)
+{
+	struct kvm_vcpu *vcpu = __vm_vcpu_add(vm, id);
+
+	vcpu_init_cpuid(vcpu, cpuid);
+	free(cpuid);
+	return vcpu;
+}
+
+struct kvm_vcpu *xstate_add_vcpu(struct kvm_vm *vm, u32 id, const struct xstate_combo *combo)
+{
+	return add_vcpu(vm, id, xstate_cpuid(combo));
+}
+
+struct kvm_vcpu *xstate_new_vcpu(struct kvm_vm **vm, const struct xstate_combo *combo)
+{
+	*vm = vm_create_barebones();
+	return xstate_add_vcpu(*vm, 0, combo);
+}
+
+struct kvm_vcpu *xstate_new_guest(struct kvm_vm **vm, const struct xstate_combo *combo,
+				  void *code)
+{
+	return xstate_new_guest_with(vm, xstate_cpuid(combo), code);
+}
+
+struct kvm_vcpu *xstate_new_guest_with(struct kvm_vm **vm, struct kvm_cpuid2 *cpuid, void *code)
+{
+	struct kvm_mp_state mp_state;
+	struct kvm_sregs sregs;
+	struct kvm_vcpu *vcpu;
+	struct kvm_regs regs;
+
+	*vm = vm_create_with_one_vcpu(&vcpu, code);
+	vcpu_sregs_get(vcpu, &sregs);
+	vcpu_regs_get(vcpu, &regs);
+	vcpu_mp_state_get(vcpu, &mp_state);
+
+	kvm_vm_release(*vm);
+	kvm_vm_restart(*vm);
+	vcpu = add_vcpu(*vm, 0, cpuid);
+	sregs.cr4 |= X86_CR4_OSXSAVE;
+	vcpu_sregs_set(vcpu, &sregs);
+	vcpu_regs_set(vcpu, &regs);
+	vcpu_mp_state_set(vcpu, &mp_state);
+	TEST_ASSERT(vcpu_takes_xcr0(vcpu, vcpu_xcr0_mask(vcpu)), "KVM_SET_XCRS: %#lx not taken",
+		    (unsigned long)vcpu_xcr0_mask(vcpu));
+	return vcpu;
+}
+
+struct kvm_vcpu *xstate_recreate(struct kvm_vcpu *vcpu)
+{
+	struct kvm_cpuid2 *cpuid = cpuid_copy(vcpu->cpuid);
+	struct kvm_vm *vm = vcpu->vm;
+
+	kvm_vm_release(vm);
+	kvm_vm_restart(vm);
+	return add_vcpu(vm, 0, cpuid);
+}
+
+void xstate_run(struct kvm_vcpu *vcpu, u64 ucall)
+{
+	struct ucall uc;
+	u64 cmd;
+
+	vcpu_run(vcpu);
+	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);
+	cmd = get_ucall(vcpu, &uc);
+	if (cmd == UCALL_ABORT)
+		REPORT_GUEST_ASSERT(uc);
+	TEST_ASSERT_EQ(cmd, ucall);
+}
+
+void xstate_run_immediate_exit(struct kvm_vcpu *vcpu)
+{
+	int r;
+
+	vcpu->run->immediate_exit = 1;
+	r = __vcpu_run(vcpu);
+	vcpu->run->immediate_exit = 0;
+	TEST_ASSERT(r == -1 && errno == EINTR, "KVM_RUN with immediate_exit: %d, %s", r,
+		    strerror(errno));
+}
+
+void xstate_send_init(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_events events;
+
+	vcpu_events_get(vcpu, &events);
+	events.flags = KVM_VCPUEVENT_VALID_SMM;
+	events.smi.latched_init = 1;
+	vcpu_events_set(vcpu, &events);
+}
+
+bool vcpu_takes_xcr0(struct kvm_vcpu *vcpu, u64 value)
+{
+	struct kvm_xcrs xcrs = { .nr_xcrs = 1, .xcrs[0].value = value };
+
+	return !__vcpu_ioctl(vcpu, KVM_SET_XCRS, &xcrs);
+}
+
+u64 vcpu_xcr0(struct kvm_vcpu *vcpu)
+{
+	struct kvm_xcrs xcrs = { };
+
+	vcpu_xcrs_get(vcpu, &xcrs);
+	return xcrs.xcrs[0].value;
+}
+
+bool vcpu_takes_msr(struct kvm_vcpu *vcpu, u32 msr, u64 value)
+{
+	return _vcpu_set_msr(vcpu, msr, value) == 1;
+}
+
+bool vcpu_reads_msr(struct kvm_vcpu *vcpu, u32 msr, u64 *value)
+{
+	union one_msr buf = { .header.nmsrs = 1 };
+	bool done;
+
+	buf.header.entries[0].index = msr;
+	done = ioctl(vcpu->fd, KVM_GET_MSRS, &buf) == 1;
+	*value = buf.header.entries[0].data;
+	return done;
+}
+
+int vcpu_one_reg_ssp(struct kvm_vcpu *vcpu, unsigned long cmd, u64 *ssp)
+{
+	struct kvm_one_reg reg = {
+		.id = KVM_X86_REG_KVM(KVM_REG_GUEST_SSP),
+		.addr = (unsigned long)ssp,
+	};
+
+	return ioctl(vcpu->fd, cmd, &reg) ? errno : 0;
+}
+
+/* ---- names ---- */
+
+const char *msr_name(u32 msr)
+{
+	static char number[16];
+
+	switch (msr) {
+	case MSR_IA32_U_CET:		return "IA32_U_CET (CET_USER)";
+	case MSR_IA32_S_CET:		return "IA32_S_CET (in no component)";
+	case MSR_IA32_PL0_SSP:		return "IA32_PL0_SSP (CET_KERNEL)";
+	case MSR_IA32_PL1_SSP:		return "IA32_PL1_SSP (CET_KERNEL)";
+	case MSR_IA32_PL2_SSP:		return "IA32_PL2_SSP (CET_KERNEL)";
+	case MSR_IA32_PL3_SSP:		return "IA32_PL3_SSP (CET_USER)";
+	case MSR_IA32_INT_SSP_TAB:	return "IA32_INT_SSP_TAB (in no component)";
+	case MSR_IA32_XSS:		return "IA32_XSS (in no component)";
+	case MSR_IA32_XFD:		return "IA32_XFD";
+	case MSR_IA32_XFD_ERR:		return "IA32_XFD_ERR";
+	case MSR_IA32_PASID:		return "IA32_PASID (PASID)";
+	}
+	snprintf(number, sizeof(number), "MSR %#x", msr);
+	return number;
+}
+
+const char *vector_name(u8 vector)
+{
+	static char number[16];
+
+	switch (vector) {
+	case 0:			return "no exception";
+	case UD_VECTOR:		return "#UD";
+	case NM_VECTOR:		return "#NM";
+	case SS_VECTOR:		return "#SS";
+	case GP_VECTOR:		return "#GP";
+	case PF_VECTOR:		return "#PF";
+	case CP_VECTOR:		return "#CP";
+	}
+	snprintf(number, sizeof(number), "vector %u", vector);
+	return number;
+}
+
+const char *xfeature_name(int nr)
+{
+	static const char * const names[] = {
+		[0] = "x87", [1] = "SSE", [2] = "AVX", [3] = "BNDREGS", [4] = "BNDCSR",
+		[5] = "opmask", [6] = "ZMM_Hi256", [7] = "Hi16_ZMM", [8] = "PT", [9] = "PKRU",
+		[10] = "PASID", [11] = "CET_USER", [12] = "CET_KERNEL", [15] = "LBR",
+		[17] = "XTILE_CFG", [18] = "XTILE_DATA", [63] = "compacted",
+	};
+	static char number[16];
+
+	if (nr < (int)ARRAY_SIZE(names) && names[nr])
+		return names[nr];
+	snprintf(number, sizeof(number), "bit %d", nr);
+	return number;
+}
+
+const char *xfeature_names(u64 mask, char *buf, size_t size)
+{
+	size_t len = 0;
+	int i;
+
+	for (i = 0; i < 64 && len < size; i++)
+		if (mask & BIT_ULL(i))
+			len += snprintf(buf + len, size - len, " %s", xfeature_name(i));
+	return mask ? buf : " none";
+}
+
+/* ---- memory ---- */
+
+u8 *guarded_alloc(size_t size, u8 poison)
+{
+	size_t page = getpagesize(), len = (size + page - 1) / page * page;
+	u8 *p;
+
+	p = mmap(NULL, len + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	TEST_ASSERT(p != MAP_FAILED && !mprotect(p + len, page, PROT_NONE),
+		    "cannot map a guarded buffer: %s", strerror(errno));
+	xarea_fill(p + len - size, poison, size);
+	return p + len - size;
+}
