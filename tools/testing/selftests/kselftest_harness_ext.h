@@ -58,6 +58,21 @@ static inline void th_exit(bool passed)
 	exit(!nr || !passed ? KSFT_FAIL : ksft_cnt.ksft_xskip == nr ? KSFT_SKIP : KSFT_PASS);
 }
 
+/*
+ * What the harness defines in each file that includes it and does not hide, in
+ * some versions: objects are to be one, and functions are each file's own.
+ */
+struct __fixture_metadata;
+struct __fixture_variant_metadata;
+struct __test_metadata;
+
+#pragma weak _fixture_global
+#pragma weak __active_test
+extern struct __test_metadata *__active_test;
+static void __wait_for_test(struct __test_metadata *t);
+static void __run_test(struct __fixture_metadata *f, struct __fixture_variant_metadata *variant,
+		       struct __test_metadata *t);
+
 #undef ksft_exit
 #define ksft_exit(condition)	th_exit(condition)
 #define ksft_test_result_code	th_test_result_code
@@ -79,7 +94,8 @@ static inline void __th_begin(struct __test_metadata *const _metadata, const voi
 
 /* A diagnostic with file, line and row, which does not fail the test */
 #define TH_ROW_LOG(fmt, ...) \
-	ksft_print_msg("%s:%d: %s: " fmt "\n", __FILE__, __LINE__, th_row, ##__VA_ARGS__)
+	ksft_print_msg("%s:%d: %s: " fmt "\n", strrchr("/" __FILE__, '/') + 1, __LINE__, th_row, \
+		       ##__VA_ARGS__)
 
 static inline bool __th_failed(struct __test_metadata *const _metadata)
 {
