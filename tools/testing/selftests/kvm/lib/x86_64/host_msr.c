@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * MSRs of the host, as the msr driver shows them to root.
+ */
+#include <sched.h>
+
+#include "host_msr.h"
+
+int host_msr_open(int flags)
+{
+	int cpu = sched_getcpu();
+	char path[32];
+	cpu_set_t *set;
+	size_t size;
+	int pinned;
+
+	if (cpu < 0)
+		return -1;
+	/* There may be more CPUs than a cpu_set_t has room for. */
+	size = CPU_ALLOC_SIZE(cpu + 1);
+	set = CPU_ALLOC(cpu + 1);
+	CPU_ZERO_S(size, set);
+	CPU_SET_S(cpu, size, set);
+	pinned = !sched_setaffinity(0, size, set);
+	CPU_FREE(set);
+	if (!pinned)
+		return -1;
+	snprintf(path, sizeof(path), "/dev/cpu/%d/msr", cpu);
+	return open(path, flags | O_CLOEXEC);
+}
+
+u64 host_msr_read(int fd, u32 msr)
+{
+	u64 value = 0, last = ~0ull;
+	int i, same = 0;
+
+	for (i = 0; i < 60 && same < 3; i++) {
+		if (pread(fd, &value, sizeof(value), msr) != sizeof(value))
+			return 0;
+		same = value == last ? same + 1 : 1;
+		last = value;
+	}
+	return value;
+}
+
+bool expect_host_keeps_s_cet(struct __test_metadata *const _metadata,
+			     const struct xstate_combo *combo)
+{
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	u64 before, value;
+	bool kept = true;
+	int fd, i;
+
+	fd = host_msr_open(O_RDONLY);
+	if (fd < 0)
+		return true;
+	/* There is no memory: the first instruction ends KVM_RUN. */
+	vcpu = xstate_new_vcpu(&vm, combo);
+	before = host_msr_read(fd, MSR_IA32_S_CET);
+	for (i = 0; i < 2 && vcpu_has_cet_msr(vcpu, MSR_IA32_S_CET); i++) {
+		value = i ? 0 : vcpu_has_ibt(vcpu) ? CET_SUPPRESS_DISABLE : CET_WRSS_EN;
+		vcpu_set_msr(vcpu, MSR_IA32_S_CET, value);
+		__vcpu_run(vcpu);
+		kept &= EXPECT_SAME(before, host_msr_read(fd, MSR_IA32_S_CET),
+				    "IA32_S_CET of the host after KVM_RUN with %#lx",
+				    (unsigned long)value);
+	}
+	kvm_vm_free(vm);
+	close(fd);
+	return kept;
+}

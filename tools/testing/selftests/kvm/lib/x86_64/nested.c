@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A guest (L1) that runs a guest of its own (L2) by VMX: see nested.h.
+ */
+#include "nested.h"
+
+#define L2_STACK_SIZE	8192
+
+static u8 l2_stack[L2_STACK_SIZE] __aligned(16);
+
+/* The VMCS of L2 has been launched. */
+static bool launched;
+
+/* ---- L1 ---- */
+
+void l1_begin(struct vmx_pages *vmx)
+{
+	GUEST_ASSERT(prepare_for_vmx_operation(vmx));
+	GUEST_ASSERT(load_vmcs(vmx));
+#ifdef VMX_SWITCH_GPRS_ASM
+	prepare_vmcs(vmx, NULL);
+#else
+	prepare_vmcs(vmx, NULL, NULL);
+#endif
+	vmwrite(CPU_BASED_VM_EXEC_CONTROL, vmreadz(CPU_BASED_VM_EXEC_CONTROL) |
+		CPU_BASED_USE_MSR_BITMAPS);
+	launched = false;
+}
+
+void l1_control(u32 field, u32 mask, bool set)
+{
+	u32 value = vmreadz(field);
+
+	GUEST_ASSERT(!vmwrite(field, set ? value | mask : value & ~mask));
+}
+
+void l1_intercept_msr(struct vmx_pages *vmx, u32 msr, bool rd, bool wr)
+{
+	u32 bit = msr & 0x1fff, low = msr >> 31 ? 1024 : 0;
+	u8 *bitmap = vmx->msr;
+
+	bitmap[low + bit / 8] &= ~BIT(bit % 8);
+	bitmap[low + bit / 8] |= rd << bit % 8;
+	bitmap[low + 2048 + bit / 8] &= ~BIT(bit % 8);
+	bitmap[low + 2048 + bit / 8] |= wr << bit % 8;
+}
+
+void l1_write_cet(u32 first, const struct nested_cet *c)
+{
+	GUEST_ASSERT(!vmwrite(first, c->s_cet));
+	GUEST_ASSERT(!vmwrite(first + 2, c->ssp));
+	GUEST_ASSERT(!vmwrite(first + 4, c->tab));
+}
+
+struct nested_cet l1_cet_fields(void)
+{
+	return (struct nested_cet) {
+		.s_cet = vmreadz(GUEST_S_CET),
+		.ssp = vmreadz(GUEST_SSP),
+		.tab = vmreadz(GUEST_INTR_SSP_TABLE),
+	};
+}
+
+void l1_set_entry(void *code)
+{
+	u64 stack = (u64)(l2_stack + L2_STACK_SIZE - 8);
+
+	GUEST_ASSERT(!vmwrite(GUEST_RIP, (u64)code));
+	GUEST_ASSERT(!vmwrite(GUEST_RSP, stack));
+}
+
+struct nested_exit l1_run(void *code)
+{
+	struct nested_exit e = { 0 };
+	int failed;
+
+	l1_set_entry(code);
+	failed = launched ? vmresume() : vmlaunch();
+	/* L2 has used these, which libkvm does not tell the compiler. */
+	asm volatile("" : : : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5",
+		     "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12",
+		     "xmm13", "xmm14", "xmm15");
+	if (failed) {
+		e.error = vmreadz(VM_INSTRUCTION_ERROR);
+		return e;
+	}
+	e.reason = vmreadz(VM_EXIT_REASON);
+	e.qualification = vmreadz(EXIT_QUALIFICATION);
+	e.intr_info = vmreadz(VM_EXIT_INTR_INFO);
+	e.rip = vmreadz(GUEST_RIP);
+	if (!(e.reason & EXIT_REASON_FAILED_VMENTRY))
+		launched = true;
+	return e;
+}
+
+void l1_run_to_end(void *code)
+{
+	struct nested_exit e = l1_run(code);
+
+	__GUEST_ASSERT(!e.error, "VM entry: wanted success got error %lu", e.error);
+	__GUEST_ASSERT(e.reason == EXIT_REASON_VMCALL,
+		       "exit of L2: wanted reason %u got %lx at %lx",
+		       EXIT_REASON_VMCALL, e.reason, e.rip);
+}
+
+/* ---- L2 ---- */
+
+void l2_end(void)
+{
+	vmcall();
+	GUEST_ASSERT(!"resumed after its end");
+}
+
+/* ---- host ---- */
+
+bool nested_need(struct __test_metadata *const _metadata, const struct xstate_combo *combo,
+		 bool cet)
+{
+	if (cet && !xstate_need_cet(_metadata, combo))
+		return false;
+	if (!kvm_cpu_has(X86_FEATURE_VMX))
+		SKIP(return false, "KVM offers no VMX to guests");
+	return true;
+}
+
+struct kvm_vcpu *nested_new_guest(struct kvm_vm **vm, const struct xstate_combo *combo,
+				  void *code)
+{
+	struct kvm_vcpu *vcpu = xstate_new_guest(vm, combo, code);
+	gva_t vmx;
+
+	vcpu_alloc_vmx(*vm, &vmx);
+	vcpu_args_set(vcpu, 1, vmx);
+	return vcpu;
+}
+
+u64 nested_get_ssp(struct kvm_vcpu *vcpu)
+{
+	u64 ssp = 0;
+
+	if (vcpu_has_shstk(vcpu))
+		TEST_ASSERT(!vcpu_one_reg_ssp(vcpu, KVM_GET_ONE_REG, &ssp),
+			    "KVM_GET_ONE_REG of SSP: %s", strerror(errno));
+	return ssp;
+}
+
+void nested_set_ssp(struct kvm_vcpu *vcpu, u64 ssp)
+{
+	if (vcpu_has_shstk(vcpu))
+		TEST_ASSERT(!vcpu_one_reg_ssp(vcpu, KVM_SET_ONE_REG, &ssp),
+			    "KVM_SET_ONE_REG of SSP: %s", strerror(errno));
+}
+
+struct kvm_vcpu *nested_move(struct kvm_vcpu *vcpu, bool cet_last)
+{
+	struct kvm_x86_state *state = vcpu_save_state(vcpu);
+	u64 ssp = nested_get_ssp(vcpu);
+	struct kvm_msr_entry *e, late[2];
+	int i, nr = 0;
+
+	for (i = 0; cet_last && i < (int)state->msrs.nmsrs; i++) {
+		e = &state->msrs.entries[i];
+		if (e->index != MSR_IA32_S_CET && e->index != MSR_IA32_INT_SSP_TAB)
+			continue;
+		late[nr++] = *e;
+		e->data = 0;
+	}
+
+	vcpu = xstate_recreate(vcpu);
+	if (!cet_last)
+		nested_set_ssp(vcpu, ssp);
+	vcpu_load_state(vcpu, state);
+	kvm_x86_state_cleanup(state);
+	if (!cet_last)
+		return vcpu;
+	for (i = 0; i < nr; i++)
+		vcpu_set_msr(vcpu, late[i].index, late[i].data);
+	nested_set_ssp(vcpu, ssp);
+	return vcpu;
+}
