@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The registers of a host task as XSAVE stores them, see xregs.h. */
+#define _GNU_SOURCE
+
+#include <assert.h>
+#include <stdarg.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+
+#include "xregs.h"
+
+#ifdef __x86_64__
+#define XSAVE	"xsave64"
+#else
+#define XSAVE	"xsave"
+#endif
+
+static_assert(offsetof(struct xregs, st) == 32, "layout of the FXSAVE area");
+static_assert(offsetof(struct xregs, xmm) == 160, "layout of the FXSAVE area");
+static_assert(offsetof(struct xregs, sw) == 464, "layout of the FXSAVE area");
+static_assert(XREGS_FX_SIZE == XF_HEADER_OFFSET, "layout of the XSAVE area");
+static_assert(offsetof(struct xregs, extended) == XF_BASE_SIZE, "layout of the XSAVE area");
+
+/* Of component @nr: what belongs to registers that this program has */
+static uint32_t component_size(int nr)
+{
+	uint32_t size = xf_cpuid(0xd, nr).eax;
+
+	if ((1ULL << nr) & (XFEATURE_MASK_YMM | XFEATURE_MASK_ZMM_Hi256))
+		size = size * XREGS_COUNT / 16;
+	return size;
+}
+
+uint64_t xregs_mask(void)
+{
+	return xf_xcr0() & ~XREGS_NOT_HERE &
+	       (XFEATURE_MASK_FPSSE | XFEATURE_MASK_YMM | XFEATURE_MASK_AVX512 |
+		XFEATURE_MASK_PKRU);
+}
+
+struct xregs *xregs_alloc(void)
+{
+	struct xregs *regs = (void *)xf_guarded((xf_standard_size(xf_xcr0()) + 63) & ~63u, 0);
+
+	regs->fcw = XREGS_INITIAL_FCW;
+	regs->mxcsr = XREGS_INITIAL_MXCSR;
+	return regs;
+}
+
+void *xregs_at(const struct xregs *regs, uint64_t bit)
+{
+	return (uint8_t *)regs + xf_cpuid(0xd, __builtin_ctzll(bit)).ebx;
+}
+
+void xregs_set(struct xregs *regs, uint64_t mask, uint8_t fill)
+{
+	int i;
+
+	for (i = 2; i < 63; i++)
+		if (mask & 1ULL << i)
+			memset(xregs_at(regs, 1ULL << i), fill, xf_cpuid(0xd, i).eax);
+}
+
+/* Eight tiles, each of as many rows and columns as palette 1 has */
+static void configure_tiles(uint8_t *config)
+{
+	struct xf_regs palette = xf_cpuid(0x1d, 1);
+	uint32_t i, names = palette.ebx >> 16;
+
+	memset(config, 0, 64);
+	config[0] = 1;
+	for (i = 0; i < names && i < 8; i++) {
+		config[16 + 2 * i] = palette.ebx & 0xffff;
+		config[48 + i] = palette.ecx & 0xffff;
+	}
+}
+
+struct xregs *xregs_pattern(uint64_t mask)
+{
+	struct xregs *regs = xregs_alloc();
+	uint8_t *component;
+	uint32_t i, j;
+
+	regs->fcw = 0x77f;
+	regs->ftw = 0xff;	/* no x87 register is empty */
+	regs->mxcsr = 0x3f80;
+	for (i = 0; i < 8; i++)
+		memset(regs->st[i], 0x31 + i, 10);
+	for (i = 0; i < 16 * XREGS_COUNT; i++)
+		regs->xmm[i / 16][i % 16] = 0x80 + i * 5;
+	for (i = 2; i < 63; i++) {
+		if (!(mask & 1ULL << i))
+			continue;
+		component = xregs_at(regs, 1ULL << i);
+		for (j = 0; j < xf_cpuid(0xd, i).eax; j++)
+			component[j] = i * 17 + j * 3 + 1;
+	}
+	if (mask & XFEATURE_MASK_PKRU)
+		*(uint32_t *)xregs_at(regs, XFEATURE_MASK_PKRU) = 0xaaaaaaa8;
+	if (mask & XFEATURE_MASK_XTILE_CFG)
+		configure_tiles(xregs_at(regs, XFEATURE_MASK_XTILE_CFG));
+	regs->xstate_bv = mask;
+	return regs;
+}
+
+void xregs_save(struct xregs *regs, uint64_t mask)
+{
+	asm volatile(XSAVE " (%0)" : : "r" (regs), "a" ((uint32_t)mask),
+		     "d" ((uint32_t)(mask >> 32)) : "memory");
+}
+
+/* No compiled code runs in between, as it would use the registers. */
+long xregs_call_between(const struct xregs *loaded, struct xregs *saved, long nr, long arg1,
+			long arg2)
+{
+	struct {
+		uint64_t mask, all;
+		const void *loaded;
+		void *saved, *own;
+		long nr, arg1, arg2, result;
+	} c = {
+		.mask = xregs_mask() | loaded->xstate_bv, .all = xf_xcr0(), .loaded = loaded,
+		.saved = saved, .own = xregs_alloc(), .nr = nr, .arg1 = arg1, .arg2 = arg2,
+	};
+
+#ifdef __x86_64__
+	asm volatile("mov 0(%%rbx), %%eax\n\t"
+		     "mov 4(%%rbx), %%edx\n\t"
+		     "mov 32(%%rbx), %%rdi\n\t"
+		     "xsave64 (%%rdi)\n\t"
+		     "mov 16(%%rbx), %%rdi\n\t"
+		     "xrstor64 (%%rdi)\n\t"
+		     "mov 40(%%rbx), %%rax\n\t"
+		     "mov 48(%%rbx), %%rdi\n\t"
+		     "mov 56(%%rbx), %%rsi\n\t"
+		     "syscall\n\t"
+		     "mov %%rax, 64(%%rbx)\n\t"
+		     "mov 8(%%rbx), %%eax\n\t"
+		     "mov 12(%%rbx), %%edx\n\t"
+		     "mov 24(%%rbx), %%rdi\n\t"
+		     "xsave64 (%%rdi)\n\t"
+		     "mov 0(%%rbx), %%eax\n\t"
+		     "mov 4(%%rbx), %%edx\n\t"
+		     "mov 32(%%rbx), %%rdi\n\t"
+		     "xrstor64 (%%rdi)\n\t"
+		     : : "b" (&c) : "rax", "rcx", "rdx", "rdi", "rsi", "r11", "memory");
+#else
+	asm volatile("push %%ebx\n\t"
+		     "mov 0(%%esi), %%eax\n\t"
+		     "mov 4(%%esi), %%edx\n\t"
+		     "mov 24(%%esi), %%edi\n\t"
+		     "xsave (%%edi)\n\t"
+		     "mov 16(%%esi), %%edi\n\t"
+		     "xrstor (%%edi)\n\t"
+		     "mov 28(%%esi), %%eax\n\t"
+		     "mov 32(%%esi), %%ebx\n\t"
+		     "mov 36(%%esi), %%ecx\n\t"
+		     "int $0x80\n\t"
+		     "mov %%eax, 40(%%esi)\n\t"
+		     "mov 8(%%esi), %%eax\n\t"
+		     "mov 12(%%esi), %%edx\n\t"
+		     "mov 20(%%esi), %%edi\n\t"
+		     "xsave (%%edi)\n\t"
+		     "mov 0(%%esi), %%eax\n\t"
+		     "mov 4(%%esi), %%edx\n\t"
+		     "mov 24(%%esi), %%edi\n\t"
+		     "xrstor (%%edi)\n\t"
+		     "pop %%ebx"
+		     : : "S" (&c) : "eax", "ecx", "edx", "edi", "memory");
+#endif
+	return c.result;
+}
+
+/* Where an assertion stands, and what it says of its case */
+struct place {
+	struct __test_metadata *metadata;
+	const char *file;
+	int line;
+	char when[128];
+};
+
+/* Report the first of @size bytes of @what that differs. */
+static void expect_bytes(const struct place *p, const char *what, const void *wanted,
+			 const void *got, size_t size)
+{
+	const uint8_t *w = wanted, *g = got;
+	size_t i;
+
+	for (i = 0; i < size && w[i] == g[i]; i++)
+		;
+	if (i == size)
+		return;
+	p->metadata->exit_code = KSFT_FAIL;
+	ksft_print_msg("%s:%d: %s:%s %s: byte %zu of %zu: wanted %#x got %#x\n", p->file, p->line,
+		       th_row, what, p->when, i, size, w[i], g[i]);
+}
+
+static void expect_x87(const struct place *p, const struct xregs *wanted, const struct xregs *got)
+{
+	char what[8];
+	int i;
+
+	expect_bytes(p, " FCW", &wanted->fcw, &got->fcw, sizeof(got->fcw));
+	expect_bytes(p, " FTW", &wanted->ftw, &got->ftw, sizeof(got->ftw));
+	for (i = 0; i < 8; i++) {
+		snprintf(what, sizeof(what), " ST%d", i);
+		expect_bytes(p, what, wanted->st[i], got->st[i], 10);
+	}
+}
+
+void __xregs_expect(struct __test_metadata *const _metadata, const char *file, int line,
+		    uint64_t mask, const struct xregs *wanted, const struct xregs *got,
+		    const char *fmt, ...)
+{
+	struct place p = { _metadata, file, line, "" };
+	char name[32];
+	va_list args;
+	int i;
+
+	va_start(args, fmt);
+	vsnprintf(p.when, sizeof(p.when), fmt, args);
+	va_end(args);
+
+	if (mask & XFEATURE_MASK_FP)
+		expect_x87(&p, wanted, got);
+	if (mask & (XFEATURE_MASK_SSE | XFEATURE_MASK_YMM))
+		expect_bytes(&p, " MXCSR", &wanted->mxcsr, &got->mxcsr, sizeof(got->mxcsr));
+	if (mask & XFEATURE_MASK_SSE)
+		expect_bytes(&p, " XMM", wanted->xmm, got->xmm, 16 * XREGS_COUNT);
+	for (i = 2; i < 63; i++)
+		if (mask & 1ULL << i)
+			expect_bytes(&p, xf_names(1ULL << i, name, sizeof(name)),
+				     xregs_at(wanted, 1ULL << i), xregs_at(got, 1ULL << i),
+				     component_size(i));
+}
+
+void __xregs_expect_bytes(struct __test_metadata *const _metadata, const char *file, int line,
+			  const void *wanted, const void *got, size_t size, const char *fmt, ...)
+{
+	struct place p = { _metadata, file, line, "" };
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(p.when, sizeof(p.when), fmt, args);
+	va_end(args);
+	expect_bytes(&p, "", wanted, got, size);
+}
+
+int xregs_set_regset(pid_t pid, int type, const void *from, size_t size)
+{
+	struct iovec iov = { (void *)from, size };
+
+	return ptrace(PTRACE_SETREGSET, pid, type, &iov) ? errno : 0;
+}
+
+int xregs_get_regset(pid_t pid, int type, void *to, size_t size)
+{
+	struct iovec iov = { to, size };
+
+	if (ptrace(PTRACE_GETREGSET, pid, type, &iov))
+		return errno;
+	return iov.iov_len == size ? 0 : ENODATA;
+}
+
+uint16_t xregs_fcw(void)
+{
+	uint16_t fcw;
+
+	asm volatile("fnstcw %0" : "=m" (fcw));
+	return fcw;
+}
+
+uint32_t xregs_mxcsr(void)
+{
+	uint32_t mxcsr;
+
+	asm volatile("stmxcsr %0" : "=m" (mxcsr));
+	return mxcsr;
+}
+
+uint32_t xregs_pkru(void)
+{
+	uint32_t eax, edx;
+
+	asm volatile("rdpkru" : "=a" (eax), "=d" (edx) : "c" (0));
+	return eax;
+}
+
+void xregs_set_pkru(uint32_t pkru)
+{
+	asm volatile("wrpkru" : : "a" (pkru), "c" (0), "d" (0) : "memory");
+}
+
+#ifdef __x86_64__
+void xregs_load_tiles(const struct xregs *regs)
+{
+	void *data = xregs_at(regs, XFEATURE_MASK_XTILE_DATA);
+
+	asm volatile(XREGS_LOAD_TILES : "+D" (data)
+		     : "a" (xregs_at(regs, XFEATURE_MASK_XTILE_CFG)) : "rcx", "memory");
+}
+
+void xregs_release_tiles(void)
+{
+	asm volatile("tilerelease");
+}
+
+/* As the CPU sees it */
+bool xregs_tiles_in_use(void)
+{
+	struct xregs *regs = xregs_alloc();
+
+	xregs_save(regs, XFEATURE_MASK_XTILE_DATA);
+	return regs->xstate_bv & XFEATURE_MASK_XTILE_DATA;
+}
+
+void xregs_use_amx(void)
+{
+	uint8_t config[64];
+
+	configure_tiles(config);
+	asm volatile("ldtilecfg (%0)\n\t"
+		     "tilezero %%tmm0\n\t"
+		     "tilerelease"
+		     : : "r" (config) : "memory");
+}
+#endif
