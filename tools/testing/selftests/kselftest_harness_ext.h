@@ -33,14 +33,14 @@
 char th_row[TH_ROW_SIZE];
 
 /* The first rows that failed, and how many did, in the process of main() */
-static char th_failed[TH_FAILED_ROWS][TH_ROW_SIZE];
+static char *th_failed[TH_FAILED_ROWS];
 static unsigned int th_nr_failed;
 
 static inline void th_test_result_code(int code, const char *row, const char *fmt,
 				       const char *reason)
 {
 	if (code == KSFT_FAIL && th_nr_failed++ < TH_FAILED_ROWS)
-		snprintf(th_failed[th_nr_failed - 1], TH_ROW_SIZE, "%s", row);
+		th_failed[th_nr_failed - 1] = strdup(row);
 	ksft_test_result_code(code, row, fmt, reason);
 }
 

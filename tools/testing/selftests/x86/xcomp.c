@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What the tests of XSAVE state and of its permissions share, see xcomp.h.
+ */
+#define _GNU_SOURCE
+
+#include <poll.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <sys/prctl.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "xcomp.h"
+
+#define EXEC_VARIABLE	"XCOMP_EXEC_FD"
+
+/* Seconds that the first use of AMX may take */
+#define USE_TIMEOUT	5
+
+/* Bit 63 is a flag of the kernel; the others take no permission, or KVM's. */
+#define NEVER_IN_A_MASK	(XFEATURE_MASK_PASID | XFEATURE_MASK_CET | XFEATURE_MASK_LBR | 1ULL << 63)
+
+static const char * const xfeature_names[] = {
+	"x87", "SSE", "AVX", "BNDREGS", "BNDCSR", "OPMASK", "ZMM_Hi256", "Hi16_ZMM", "PT", "PKRU",
+	"PASID", "CET_USER", "CET_KERNEL", "HDC", "UINTR", "LBR", "HWP", "XTILE_CFG", "XTILE_DATA",
+	"APX",
+};
+
+const char *xcomp_mask_names(uint64_t mask, char *buf, size_t size)
+{
+	size_t len = 0;
+	unsigned int i;
+
+	snprintf(buf, size, " none");
+	for (i = 0; i < 64 && len < size; i++) {
+		if (!(mask >> i & 1))
+			continue;
+		if (i < ARRAY_SIZE(xfeature_names))
+			len += snprintf(buf + len, size - len, " %s", xfeature_names[i]);
+		else
+			len += snprintf(buf + len, size - len, " %u", i);
+	}
+	return buf;
+}
+
+static void print_parameters(void)
+{
+	static const char * const parameters[][2] = {
+		{ "kvm", "ignore_msrs" },
+		{ "kvm_intel", "ept" },
+		{ "kvm_intel", "unrestricted_guest" },
+		{ "kvm_intel", "nested" },
+		{ "kvm_intel", "cet" },
+		{ "kvm_amd", "npt" },
+		{ "kvm_amd", "nested" },
+	};
+	char text[256] = "";
+	unsigned int i;
+	size_t len = 0;
+	char value;
+
+	for (i = 0; i < ARRAY_SIZE(parameters); i++) {
+		value = xf_param(parameters[i][0], parameters[i][1]);
+		if (value && len < sizeof(text))
+			len += snprintf(text + len, sizeof(text) - len, " %s.%s=%c",
+					parameters[i][0], parameters[i][1], value);
+	}
+	if (len)
+		ksft_print_msg("parameters:%s\n", text);
+}
+
+static void print_cpu(void)
+{
+	uint32_t model[13] = { 0 };
+	struct xf_regs r;
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		r = xf_cpuid(0x80000002 + i, 0);
+		memcpy(model + 4 * i, &r, sizeof(r));
+	}
+	ksft_print_msg("CPU: %s, CPUID.1:EAX %#x\n", (char *)model, xf_cpuid(1, 0).eax);
+}
+
+/* What whoever reads the log of a failure asks for first */
+static void print_machine(void)
+{
+	char user[256], supervisor[256];
+	struct utsname name;
+
+	uname(&name);
+	ksft_print_msg("Linux %s %s, %zu-bit program, euid %u\n", name.release, name.machine,
+		       8 * sizeof(long), geteuid());
+	print_cpu();
+	ksft_print_msg("XCR0 %#llx:%s\n", (unsigned long long)xf_xcr0(),
+		       xcomp_mask_names(xf_xcr0(), user, sizeof(user)));
+	ksft_print_msg("supervisor components of the CPU:%s\n",
+		       xcomp_mask_names(xf_cpu_supervisor_mask(), supervisor, sizeof(supervisor)));
+	ksft_print_msg("CPUID.0xD sizes: %u for XCR0, %u for XCR0 | IA32_XSS, at most %u\n",
+		       xf_cpuid(0xd, 0).ebx, xf_cpuid(0xd, 1).ebx, xf_cpuid(0xd, 0).ecx);
+	print_parameters();
+}
+
+void xcomp_main(int argc, char **argv, void (*after_exec)(int fd))
+{
+	const char *fd = getenv(EXEC_VARIABLE);
+
+	if (fd && after_exec) {
+		after_exec(atoi(fd));
+		exit(KSFT_PASS);
+	}
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (argc < 2 || strcmp(argv[1], "-l"))
+		print_machine();
+}
+
+/* The kernel's warnings since boot; without a count, whether there was any */
+static unsigned long long warnings(bool *counted)
+{
+	char buf[32];
+
+	*counted = xf_read_file("/sys/kernel/warn_count", buf, sizeof(buf)) > 0;
+	return *counted ? strtoull(buf, NULL, 16) : !!(xf_taint() & XF_TAINT_WARN);
+}
+
+static unsigned long long warnings_before;
+
+void xcomp_begin(struct __test_metadata *const _metadata)
+{
+	bool counted;
+
+	ASSERT_EQ(0, prctl(PR_SET_PDEATHSIG, SIGKILL));
+	warnings_before = warnings(&counted);
+	if (warnings_before && !counted)
+		TH_ROW_LOG("the kernel has warned before: a new warning does not show");
+}
+
+void xcomp_end(struct __test_metadata *const _metadata)
+{
+	bool counted;
+
+	EXPECT_SAME(warnings_before, warnings(&counted), "warnings in the kernel's log");
+}
+
+bool xcomp_have_amx(void)
+{
+	return xf_xcr0() & XFEATURE_MASK_XTILE_DATA;
+}
+
+void xcomp_expect_request(struct __test_metadata *const _metadata, int option, unsigned long nr,
+			  int wanted, const char *when)
+{
+	EXPECT_ERRNO(wanted, xf_request(option, nr), "%s for component %lu, %s",
+		     option == ARCH_REQ_XCOMP_PERM ? "ARCH_REQ_XCOMP_PERM" :
+						     "ARCH_REQ_XCOMP_GUEST_PERM", nr, when);
+}
+
+void xcomp_expect_masks(struct __test_metadata *const _metadata, const struct xcomp_perm *perm,
+			const char *when)
+{
+	uint64_t supp, host, guest;
+
+	EXPECT_ERRNO(0, xf_get_mask(ARCH_GET_XCOMP_SUPP, &supp), "ARCH_GET_XCOMP_SUPP, %s", when);
+	EXPECT_ERRNO(0, xf_get_mask(ARCH_GET_XCOMP_PERM, &host), "ARCH_GET_XCOMP_PERM, %s", when);
+	EXPECT_ERRNO(0, xf_get_mask(ARCH_GET_XCOMP_GUEST_PERM, &guest),
+		     "ARCH_GET_XCOMP_GUEST_PERM, %s", when);
+
+	EXPECT_SAME_MASK(xcomp_mask_names, xf_xcr0() | XFEATURE_MASK_FPSSE, supp,
+			 "ARCH_GET_XCOMP_SUPP, %s", when);
+	EXPECT_SAME_MASK(xcomp_mask_names, xf_permitted(perm->host), host,
+			 "ARCH_GET_XCOMP_PERM, %s", when);
+	EXPECT_SAME_MASK(xcomp_mask_names, xf_permitted(perm->guest), guest,
+			 "ARCH_GET_XCOMP_GUEST_PERM, %s", when);
+	EXPECT_SAME_MASK(xcomp_mask_names, 0, (supp | host | guest) & NEVER_IN_A_MASK,
+			 "supervisor components or flags in a mask, %s", when);
+}
+
+void xcomp_request_host(struct __test_metadata *const _metadata, struct xcomp_perm *perm)
+{
+	xcomp_expect_request(_metadata, ARCH_REQ_XCOMP_PERM, XF_XTILE_DATA,
+			     xcomp_have_amx() ? 0 : EOPNOTSUPP, "AMX");
+	perm->host = xcomp_have_amx();
+	xcomp_expect_masks(_metadata, perm, "after the host's request");
+}
+
+void xcomp_request_guest(struct __test_metadata *const _metadata, struct xcomp_perm *perm)
+{
+	xcomp_expect_request(_metadata, ARCH_REQ_XCOMP_GUEST_PERM, XF_XTILE_DATA,
+			     xcomp_have_amx() ? 0 : EOPNOTSUPP, "AMX");
+	perm->guest = xcomp_have_amx();
+	xcomp_expect_masks(_metadata, perm, "after the guest's request");
+}
+
+static sigjmp_buf use_env;
+static pid_t use_tid;
+
+static void use_ended(int sig)
+{
+	/* The alarm is the process's: it may come to another thread. */
+	if (syscall(SYS_gettid) != use_tid)
+		syscall(SYS_tgkill, getpid(), use_tid, sig);
+	else
+		siglongjmp(use_env, sig);
+}
+
+/*
+ * A kernel that does not enable AMX, nor send a signal, lets the instruction
+ * fault for ever.  Each time it returns to user space an alarm can come through.
+ */
+enum xcomp_use xcomp_try_amx(void)
+{
+	const struct sigaction action = { .sa_handler = use_ended };
+	struct sigaction old_ill, old_alarm;
+	int sig;
+
+	use_tid = syscall(SYS_gettid);
+	sigaction(SIGILL, &action, &old_ill);
+	sigaction(SIGALRM, &action, &old_alarm);
+	sig = sigsetjmp(use_env, 1);
+	if (!sig) {
+		alarm(USE_TIMEOUT);
+		xf_use_amx();
+	}
+	alarm(0);
+	sigaction(SIGILL, &old_ill, NULL);
+	sigaction(SIGALRM, &old_alarm, NULL);
+	if (sig == SIGILL)
+		return XCOMP_SIGILL;
+	return sig ? XCOMP_HUNG : XCOMP_USED;
+}
+
+void xcomp_use_amx(struct __test_metadata *const _metadata, const char *when)
+{
+	enum xcomp_use use = xcomp_try_amx();
+
+	EXPECT_THAT(use != XCOMP_SIGILL, "the first use of AMX gave SIGILL, %s", when);
+	EXPECT_THAT(use != XCOMP_HUNG, "the first use of AMX did not come back within %d s, %s",
+		    USE_TIMEOUT, when);
+}
+
+pid_t xcomp_fork(struct __test_metadata *const _metadata)
+{
+	pid_t parent = getpid(), pid;
+
+	fflush(stdout);
+	pid = fork();
+	ASSERT_LE(0, pid)
+		TH_ROW_LOG("fork(): %s", strerror(errno));
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() != parent)
+			_exit(KSFT_FAIL);
+	}
+	return pid;
+}
+
+void xcomp_exit(void)
+{
+	fflush(stdout);
+	_exit(0);
+}
+
+int xcomp_wait(struct __test_metadata *const _metadata, pid_t pid, const char *what)
+{
+	struct pollfd p = { .events = POLLIN };
+	int status = -1, ready;
+
+	/* Never -1, by which kill() means every process. */
+	ASSERT_LT(0, pid);
+	p.fd = syscall(SYS_pidfd_open, pid, 0);
+	ASSERT_LE(0, p.fd);
+	do {
+		ready = poll(&p, 1, XCOMP_TIMEOUT * 1000);
+	} while (ready < 0 && errno == EINTR);
+	close(p.fd);
+	if (!EXPECT_THAT(ready == 1, "%s: no end within %d s", what, XCOMP_TIMEOUT))
+		kill(pid, SIGKILL);
+	EXPECT_EQ(pid, waitpid(pid, &status, 0));
+	return ready == 1 ? status : -1;
+}
+
+void xcomp_join(struct __test_metadata *const _metadata, pid_t pid, const char *what)
+{
+	int status = xcomp_wait(_metadata, pid, what);
+
+	if (status < 0)
+		return;
+	EXPECT_THAT(!WIFSIGNALED(status), "%s: ended by signal %d (%s)", what, WTERMSIG(status),
+		    strsignal(WTERMSIG(status)));
+	EXPECT_THAT(!WIFEXITED(status) || !WEXITSTATUS(status), "%s: exit status %d", what,
+		    WEXITSTATUS(status));
+}
+
+void xcomp_kill(struct __test_metadata *const _metadata, pid_t pid)
+{
+	ASSERT_LT(0, pid);
+	EXPECT_EQ(0, kill(pid, SIGKILL));
+	EXPECT_EQ(pid, waitpid(pid, NULL, 0));
+}
+
+void xcomp_in_child(struct __test_metadata *const _metadata, const char *what, xcomp_fn fn,
+		    void *arg)
+{
+	pid_t pid = xcomp_fork(_metadata);
+
+	if (!pid) {
+		fn(_metadata, arg);
+		xcomp_exit();
+	}
+	xcomp_join(_metadata, pid, what);
+}
+
+static void *run_thread(void *arg)
+{
+	struct xcomp_thread *t = arg;
+
+	t->fn(t->metadata, t->arg);
+	return NULL;
+}
+
+void xcomp_start_thread(struct __test_metadata *const _metadata, struct xcomp_thread *t,
+			xcomp_fn fn, void *arg)
+{
+	int error;
+
+	t->metadata = _metadata;
+	t->fn = fn;
+	t->arg = arg;
+	error = pthread_create(&t->thread, NULL, run_thread, t);
+	ASSERT_EQ(0, error)
+		TH_ROW_LOG("pthread_create(): %s", strerror(error));
+}
+
+void xcomp_join_thread(struct __test_metadata *const _metadata, struct xcomp_thread *t,
+		       const char *what)
+{
+	struct timespec end;
+
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	end.tv_sec += XCOMP_TIMEOUT;
+	ASSERT_EQ(0, pthread_clockjoin_np(t->thread, NULL, CLOCK_MONOTONIC, &end))
+		TH_ROW_LOG("%s: no end within %d s", what, XCOMP_TIMEOUT);
+}
+
+void xcomp_in_thread(struct __test_metadata *const _metadata, const char *what, xcomp_fn fn,
+		     void *arg)
+{
+	struct xcomp_thread t;
+
+	xcomp_start_thread(_metadata, &t, fn, arg);
+	xcomp_join_thread(_metadata, &t, what);
+}
+
+void xcomp_exec(struct __test_metadata *const _metadata)
+{
+	execl("/proc/self/exe", program_invocation_name, NULL);
+	EXPECT_THAT(false, "execve(): %s", strerror(errno));
+}
+
+void xcomp_in_new_program(struct __test_metadata *const _metadata, const char *what, xcomp_fn fn,
+			  void *arg, void *buf, size_t size)
+{
+	char text[16];
+	int fd[2];
+	pid_t pid;
+
+	ASSERT_EQ(0, pipe(fd));
+	pid = xcomp_fork(_metadata);
+	if (!pid) {
+		snprintf(text, sizeof(text), "%d", fd[1]);
+		setenv(EXEC_VARIABLE, text, 1);
+		fn(_metadata, arg);
+		xcomp_exec(_metadata);
+		xcomp_exit();
+	}
+	close(fd[1]);
+	xcomp_join(_metadata, pid, what);
+	/* Nobody has the other end any more. */
+	memset(buf, 0, size);
+	EXPECT_SAME(size, read(fd[0], buf, size), "%s: bytes from the new program", what);
+	close(fd[0]);
+}
+
+int xcomp_pin(struct __test_metadata *const _metadata)
+{
+	int cpu = sched_getcpu();
+	cpu_set_t *set;
+	size_t size;
+
+	ASSERT_LE(0, cpu);
+	/* The kernel may have more CPUs than fit into a cpu_set_t. */
+	size = CPU_ALLOC_SIZE(cpu + 1);
+	set = CPU_ALLOC(cpu + 1);
+	ASSERT_NE(NULL, set);
+	CPU_ZERO_S(size, set);
+	CPU_SET_S(cpu, size, set);
+	ASSERT_EQ(0, sched_setaffinity(0, size, set));
+	CPU_FREE(set);
+	return cpu;
+}
+
+pid_t xcomp_hog(struct __test_metadata *const _metadata)
+{
+	const struct sched_param param = { 0 };
+	pid_t pid = xcomp_fork(_metadata);
+
+	if (!pid) {
+		/* In a class of real time it would leave nothing for anybody. */
+		sched_setscheduler(0, SCHED_OTHER, &param);
+		for (;;)
+			asm volatile("pause");
+	}
+	return pid;
+}

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the tests of XSAVE state and of its permissions share.  A function that
+ * takes _metadata asserts by itself, and says in which file and line.
+ *
+ * Children and threads assert through the same _metadata, which is memory that
+ * all of them share, by EXPECT_*() alone: what ends the test is for the process
+ * that the harness has made.
+ */
+#ifndef SELFTESTS_X86_XCOMP_H
+#define SELFTESTS_X86_XCOMP_H
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "kselftest_harness_ext.h"
+#include "xfeature.h"
+
+/* Seconds that anything may take before it counts as hung */
+#define XCOMP_TIMEOUT	20
+
+/* In place of TEST_HARNESS_MAIN */
+#define XCOMP_HARNESS_MAIN		XCOMP_EXEC_HARNESS_MAIN(NULL)
+
+/*
+ * The same where a test executes the program anew: it comes back here, not into
+ * the harness.  A variable in the environment says so, and @after_exec(fd) then
+ * writes to @fd what the test, which waits in another process, is to judge.
+ */
+#define XCOMP_EXEC_HARNESS_MAIN(after_exec)				\
+	int main(int argc, char **argv)					\
+	{								\
+		xcomp_main(argc, argv, after_exec);			\
+		exit(test_harness_run(argc, argv));			\
+	}
+
+void xcomp_main(int argc, char **argv, void (*after_exec)(int fd));
+
+/*
+ * FIXTURE_SETUP() begins with th_begin(variant) and xcomp_begin(), after which
+ * the process ends along with the harness.  FIXTURE_TEARDOWN() ends with
+ * xcomp_end(), which fails the test if the kernel has warned since.
+ */
+void xcomp_begin(struct __test_metadata *const _metadata);
+void xcomp_end(struct __test_metadata *const _metadata);
+
+/* The components in @mask by name, each with a blank before: EXPECT_SAME_MASK() */
+const char *xcomp_mask_names(uint64_t mask, char *buf, size_t size);
+
+/* Whether the kernel lets programs use AMX; the reason to skip if it does not */
+bool xcomp_have_amx(void);
+
+#define XCOMP_NO_AMX	"no AMX on this machine"
+
+/* What this process has asked for, and must have been granted if there is AMX */
+struct xcomp_perm {
+	bool host;
+	bool guest;
+};
+
+/* What ARCH_REQ_XCOMP_PERM and ARCH_REQ_XCOMP_GUEST_PERM answer to @nr: @wanted. */
+void xcomp_expect_request(struct __test_metadata *const _metadata, int option, unsigned long nr,
+			  int wanted, const char *when);
+
+/* The masks are what the CPU and the permissions in @perm make of them. */
+void xcomp_expect_masks(struct __test_metadata *const _metadata, const struct xcomp_perm *perm,
+			const char *when);
+
+/* Ask for XTILE_DATA and verify the answer and the masks after it. */
+void xcomp_request_host(struct __test_metadata *const _metadata, struct xcomp_perm *perm);
+void xcomp_request_guest(struct __test_metadata *const _metadata, struct xcomp_perm *perm);
+
+/* The first use of AMX: what becomes of it */
+enum xcomp_use {
+	XCOMP_USED,
+	XCOMP_SIGILL,
+	XCOMP_HUNG,		/* did not come back: #NM again and again */
+};
+
+enum xcomp_use xcomp_try_amx(void);
+void xcomp_use_amx(struct __test_metadata *const _metadata, const char *when);
+
+/*
+ * Fork; the child returns 0, dies with its parent, and ends by xcomp_exit().
+ * The parent takes its end by xcomp_join(), which fails if it ends otherwise or
+ * not in time, or by xcomp_wait(), which returns the status for waitpid()'s
+ * macros, and -1 if there is none in time.
+ */
+pid_t xcomp_fork(struct __test_metadata *const _metadata);
+void xcomp_exit(void);
+int xcomp_wait(struct __test_metadata *const _metadata, pid_t pid, const char *what);
+void xcomp_join(struct __test_metadata *const _metadata, pid_t pid, const char *what);
+void xcomp_kill(struct __test_metadata *const _metadata, pid_t pid);
+
+/* Both at once: call @fn in a child, or in a thread, and wait for its end. */
+typedef void (*xcomp_fn)(struct __test_metadata *const _metadata, void *arg);
+
+void xcomp_in_child(struct __test_metadata *const _metadata, const char *what, xcomp_fn fn,
+		    void *arg);
+void xcomp_in_thread(struct __test_metadata *const _metadata, const char *what, xcomp_fn fn,
+		     void *arg);
+
+/* A thread that goes on while the caller does */
+struct xcomp_thread {
+	pthread_t thread;
+	struct __test_metadata *metadata;
+	xcomp_fn fn;
+	void *arg;
+};
+
+void xcomp_start_thread(struct __test_metadata *const _metadata, struct xcomp_thread *t,
+			xcomp_fn fn, void *arg);
+void xcomp_join_thread(struct __test_metadata *const _metadata, struct xcomp_thread *t,
+		       const char *what);
+
+/*
+ * Call @fn in a child, execute this program anew there, and take from what its
+ * main() calls then, see above, the @size bytes for @buf.  @fn may execute the
+ * program itself, by xcomp_exec() or in other ways.
+ */
+void xcomp_in_new_program(struct __test_metadata *const _metadata, const char *what, xcomp_fn fn,
+			  void *arg, void *buf, size_t size);
+void xcomp_exec(struct __test_metadata *const _metadata);
+
+/* Stay on the CPU that this runs on, with all children to come; return it. */
+int xcomp_pin(struct __test_metadata *const _metadata);
+
+/*
+ * Start a process that keeps this CPU busy, so that whoever sleeps here finds
+ * its registers gone when it wakes up: the idle task would have kept them.
+ * xcomp_kill() ends it.
+ */
+pid_t xcomp_hog(struct __test_metadata *const _metadata);
+
+#endif /* SELFTESTS_X86_XCOMP_H */
