@@ -77,6 +77,8 @@ void xstate_end(struct __test_metadata *const _metadata, struct kvm_vm *vm);
 bool xstate_need_cet(struct __test_metadata *const _metadata, const struct xstate_combo *combo);
 /* SKIP if kvm.ignore_msrs hides what KVM refuses. */
 bool xstate_need_refusals(struct __test_metadata *const _metadata);
+/* SKIP if libkvm cannot run guest code on this kernel, see XSTATE_IOCTL_HARNESS_MAIN. */
+bool xstate_need_guests(struct __test_metadata *const _metadata);
 
 /*
  * main() of programs whose tests all run guest code, and of others.  Both print
@@ -163,8 +165,13 @@ struct kvm_vcpu *xstate_recreate(struct kvm_vcpu *vcpu);
 void xstate_run(struct kvm_vcpu *vcpu, u64 ucall);
 /* KVM_RUN that returns right before it would enter the guest */
 void xstate_run_immediate_exit(struct kvm_vcpu *vcpu);
-/* Have the vCPU find an INIT when it is next asked for its state or runs. */
+/*
+ * INIT takes an APIC in KVM, for vCPUs to come.  The vCPU finds the INIT when it
+ * is next asked for its mp_state, or runs; its RIP tells that it has.
+ */
+void xstate_create_apic(struct kvm_vm *vm);
 void xstate_send_init(struct kvm_vcpu *vcpu);
+void expect_init_taken(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu);
 
 /* 0 or the errno of an ioctl of the vCPU; @arg may be of any type, or wrong */
 #define vcpu_errno(vcpu, cmd, arg)	(ioctl((vcpu)->fd, cmd, arg) ? errno : 0)

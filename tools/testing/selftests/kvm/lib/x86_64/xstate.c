@@ -12,6 +12,8 @@
 
 #define TAINT_WARN	BIT_ULL(9)
 #define CP_VECTOR	21
+#define RIP_RESET	0xfff0
+#define IOAPIC_PINS	24
 
 /* User components that every KVM offers if the host has switched them on */
 #define KVM_XCR0	(XFEATURE_MASK_FPSSE | XFEATURE_MASK_YMM | XFEATURE_MASK_AVX512 |	\
@@ -208,6 +210,13 @@ bool xstate_need_refusals(struct __test_metadata *const _metadata)
 {
 	if (!kvm_refuses_msrs())
 		SKIP(return false, "ignore_msrs hides what is refused");
+	return true;
+}
+
+bool xstate_need_guests(struct __test_metadata *const _metadata)
+{
+	if (kvm_check_cap(KVM_CAP_USER_MEMORY2) <= 0)
+		SKIP(return false, "libkvm needs KVM_SET_USER_MEMORY_REGION2");
 	return true;
 }
 
@@ -474,14 +483,36 @@ void xstate_run_immediate_exit(struct kvm_vcpu *vcpu)
 		    strerror(errno));
 }
 
+/* A split one: KVM may be built without an I/O APIC. */
+void xstate_create_apic(struct kvm_vm *vm)
+{
+	vm_enable_cap(vm, KVM_CAP_SPLIT_IRQCHIP, IOAPIC_PINS);
+}
+
 void xstate_send_init(struct kvm_vcpu *vcpu)
 {
 	struct kvm_vcpu_events events;
+	struct kvm_regs regs;
+
+	vcpu_regs_get(vcpu, &regs);
+	regs.rip = 0;
+	vcpu_regs_set(vcpu, &regs);
 
 	vcpu_events_get(vcpu, &events);
 	events.flags = KVM_VCPUEVENT_VALID_SMM;
 	events.smi.latched_init = 1;
 	vcpu_events_set(vcpu, &events);
+}
+
+void expect_init_taken(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu)
+{
+	struct kvm_mp_state mp_state;
+	struct kvm_regs regs;
+
+	/* This is when KVM looks for a latched INIT. */
+	vcpu_mp_state_get(vcpu, &mp_state);
+	vcpu_regs_get(vcpu, &regs);
+	EXPECT_SAME(RIP_RESET, regs.rip, "RIP after INIT");
 }
 
 bool vcpu_takes_xcr0(struct kvm_vcpu *vcpu, u64 value)
