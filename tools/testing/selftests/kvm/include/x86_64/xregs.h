@@ -186,6 +186,8 @@ INTEGER_ONLY void tile_store_config(u8 *config);
 INTEGER_ONLY void tile_load(const u8 *tiles);
 INTEGER_ONLY void tile_store(u8 *tiles);
 INTEGER_ONLY void tile_release(void);
+/* The guest's tiles are those of @r.  One vCPU of the VM at a time may look. */
+void guest_expect_tiles(const struct xregs *r, const char *when);
 
 /*
  * Use AMX in this task, so that the kernel gives it an fpstate with XTILE_DATA.

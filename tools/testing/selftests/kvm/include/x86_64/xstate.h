@@ -112,6 +112,9 @@ bool host_has_flag(const char *flag);
 char host_module_param(const char *module, const char *name);
 /* KVM refuses MSRs that it does not know, or that the guest has not. */
 bool kvm_refuses_msrs(void);
+/* How many CPUs this process may use; put a thread on number @nr of them, modulo */
+int host_nr_cpus(void);
+void host_put_on_cpu(pid_t tid, int nr);
 /* KVM_X86_XCOMP_GUEST_SUPP; 0 or an errno */
 int kvm_xcomp_guest_supp(u64 *mask);
 
@@ -158,6 +161,9 @@ struct kvm_vcpu *xstate_new_guest(struct kvm_vm **vm, const struct xstate_combo 
 				  void *code);
 /* The same with another CPUID, which is freed */
 struct kvm_vcpu *xstate_new_guest_with(struct kvm_vm **vm, struct kvm_cpuid2 *cpuid, void *code);
+/* One more vCPU of such a VM */
+struct kvm_vcpu *xstate_add_guest(struct kvm_vm *vm, u32 id, const struct xstate_combo *combo,
+				  void *code);
 /* The same VM made anew, as on the other side of a migration, CPUID included */
 struct kvm_vcpu *xstate_recreate(struct kvm_vcpu *vcpu);
 

@@ -649,6 +649,22 @@ void tile_store(u8 *tiles)
 		     : "memory", "cc");
 }
 
+void guest_expect_tiles(const struct xregs *r, const char *when)
+{
+	static u8 config[XREGS_TILECFG_SIZE], tiles[XREGS_TILES * XREGS_TILE_SIZE];
+	const u8 *wanted = r->tile[0];
+	u32 i;
+
+	tile_store_config(config);
+	i = xarea_differ(r->tilecfg, config, sizeof(config));
+	__GUEST_ASSERT(i == sizeof(config), "XTILE_CFG lost %s: byte %u wanted %x got %x",
+		       when, i, r->tilecfg[i], config[i]);
+	tile_store(tiles);
+	i = xarea_differ(wanted, tiles, sizeof(tiles));
+	__GUEST_ASSERT(i == sizeof(tiles), "XTILE_DATA lost %s: byte %u wanted %x got %x",
+		       when, i, wanted[i], tiles[i]);
+}
+
 static sigjmp_buf amx_lost;
 
 static void on_alarm(int sig)

@@ -4,6 +4,7 @@
  * What they must have is computed from CPUID leaf 0xD, the host's XCR0 and the
  * permission.
  */
+#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/utsname.h>
 
@@ -87,6 +88,41 @@ bool host_has_flag(const char *flag)
 		p += len;
 	}
 	return false;
+}
+
+/* The CPUs that this process may use, of which there may be more than in a cpu_set_t */
+static cpu_set_t *cpus;
+static size_t cpus_size;
+
+int host_nr_cpus(void)
+{
+	size_t size = sizeof(*cpus);
+
+	while (!cpus) {
+		cpus = calloc(1, size);
+		cpus_size = size;
+		if (!sched_getaffinity(0, size, cpus))
+			break;
+		TEST_ASSERT(errno == EINVAL && size < 1 << 20, "sched_getaffinity: %s",
+			    strerror(errno));
+		free(cpus);
+		cpus = NULL;
+		size *= 2;
+	}
+	return CPU_COUNT_S(cpus_size, cpus);
+}
+
+void host_put_on_cpu(pid_t tid, int nr)
+{
+	int cpu = -1, left = nr % host_nr_cpus();
+	cpu_set_t *one = calloc(1, cpus_size);
+
+	while (left >= 0)
+		left -= !!CPU_ISSET_S(++cpu, cpus_size, cpus);
+	CPU_SET_S(cpu, cpus_size, one);
+	TEST_ASSERT(!sched_setaffinity(tid, cpus_size, one), "sched_setaffinity to CPU %d: %s",
+		    cpu, strerror(errno));
+	free(one);
 }
 
 /* What whoever reads of a failure asks for first */
@@ -425,6 +461,15 @@ struct kvm_vcpu *xstate_new_guest(struct kvm_vm **vm, const struct xstate_combo 
 	return xstate_new_guest_with(vm, xstate_cpuid(combo), code);
 }
 
+/* XSAVE on, and all components in XCR0 */
+static void enable_xsave(struct kvm_vcpu *vcpu, struct kvm_sregs *sregs)
+{
+	sregs->cr4 |= X86_CR4_OSXSAVE;
+	vcpu_sregs_set(vcpu, sregs);
+	TEST_ASSERT(vcpu_takes_xcr0(vcpu, vcpu_xcr0_mask(vcpu)), "KVM_SET_XCRS: %#lx not taken",
+		    (unsigned long)vcpu_xcr0_mask(vcpu));
+}
+
 struct kvm_vcpu *xstate_new_guest_with(struct kvm_vm **vm, struct kvm_cpuid2 *cpuid, void *code)
 {
 	struct kvm_mp_state mp_state;
@@ -440,12 +485,23 @@ struct kvm_vcpu *xstate_new_guest_with(struct kvm_vm **vm, struct kvm_cpuid2 *cp
 	kvm_vm_release(*vm);
 	kvm_vm_restart(*vm);
 	vcpu = add_vcpu(*vm, 0, cpuid);
-	sregs.cr4 |= X86_CR4_OSXSAVE;
-	vcpu_sregs_set(vcpu, &sregs);
+	enable_xsave(vcpu, &sregs);
 	vcpu_regs_set(vcpu, &regs);
 	vcpu_mp_state_set(vcpu, &mp_state);
-	TEST_ASSERT(vcpu_takes_xcr0(vcpu, vcpu_xcr0_mask(vcpu)), "KVM_SET_XCRS: %#lx not taken",
-		    (unsigned long)vcpu_xcr0_mask(vcpu));
+	return vcpu;
+}
+
+struct kvm_vcpu *xstate_add_guest(struct kvm_vm *vm, u32 id, const struct xstate_combo *combo,
+				  void *code)
+{
+	struct kvm_cpuid2 *cpuid = xstate_cpuid(combo);
+	struct kvm_vcpu *vcpu = vm_vcpu_add(vm, id, code);
+	struct kvm_sregs sregs;
+
+	vcpu_init_cpuid(vcpu, cpuid);
+	free(cpuid);
+	vcpu_sregs_get(vcpu, &sregs);
+	enable_xsave(vcpu, &sregs);
 	return vcpu;
 }
 

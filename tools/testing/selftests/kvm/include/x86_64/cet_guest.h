@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Guest code that reads and writes the CET MSRs of its vCPU, and what the host
+ * tells it about them.  No such guest has branch tracking in its kernel: the
+ * exception entry of libkvm has no ENDBR.
+ */
+#ifndef SELFTEST_KVM_CET_GUEST_H
+#define SELFTEST_KVM_CET_GUEST_H
+
+#include "xregs.h"
+
+/* In the guest's memory, for the guest and for the host */
+struct cet_guest {
+	u8 vector[NR_CET_MSRS];	/* what access to each of cet_msrs[] raises, or 0 */
+	struct xregs regs[2];
+};
+
+/* Values that these MSRs refuse even where the vCPU has them */
+#define NR_CET_BAD_VALUES	23
+extern const struct cet_bad_value {
+	u32 msr;
+	u64 value;
+} cet_bad_values[NR_CET_BAD_VALUES];
+
+/* The host's side: what the vCPU has, and two sets of values. */
+void cet_guest_init(struct cet_guest *g, struct kvm_vcpu *vcpu, u32 seed0, u32 seed1);
+
+/* The guest's side: all MSRs hold set @set, and access to others raises #GP. */
+void cet_guest_expect(const struct cet_guest *g, int set, const char *when);
+void cet_guest_write(const struct cet_guest *g, int set);
+/*
+ * Guest code that finds set 0, and leaves set 1 at its first exit and set 0 at
+ * its second one.  By then the host has to write set 1.
+ */
+void cet_guest_code(const struct cet_guest *g);
+
+#endif /* SELFTEST_KVM_CET_GUEST_H */

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Guest code that reads and writes the CET MSRs of its vCPU: see cet_guest.h.
+ */
+#include "cet_guest.h"
+
+const struct cet_bad_value cet_bad_values[NR_CET_BAD_VALUES] = {
+	{ MSR_IA32_U_CET, BIT_ULL(6) },	{ MSR_IA32_U_CET, BIT_ULL(7) },
+	{ MSR_IA32_U_CET, BIT_ULL(8) },	{ MSR_IA32_U_CET, BIT_ULL(9) },
+	{ MSR_IA32_S_CET, BIT_ULL(6) },	{ MSR_IA32_S_CET, BIT_ULL(7) },
+	{ MSR_IA32_S_CET, BIT_ULL(8) },	{ MSR_IA32_S_CET, BIT_ULL(9) },
+	/* The tracker can not both wait and be suppressed. */
+	{ MSR_IA32_U_CET, BIT_ULL(10) | BIT_ULL(11) },
+	{ MSR_IA32_S_CET, BIT_ULL(10) | BIT_ULL(11) },
+	/* Not aligned, or not canonical */
+	{ MSR_IA32_PL0_SSP, 0x1001 },	{ MSR_IA32_PL0_SSP, 0x1002 },
+	{ MSR_IA32_PL1_SSP, 0x1001 },	{ MSR_IA32_PL1_SSP, 0x1002 },
+	{ MSR_IA32_PL2_SSP, 0x1003 },	{ MSR_IA32_PL2_SSP, 0x1002 },
+	{ MSR_IA32_PL3_SSP, 0x1001 },	{ MSR_IA32_PL3_SSP, 0x1002 },
+	{ MSR_IA32_PL0_SSP, BIT_ULL(63) }, { MSR_IA32_PL1_SSP, BIT_ULL(63) },
+	{ MSR_IA32_PL2_SSP, BIT_ULL(63) }, { MSR_IA32_PL3_SSP, BIT_ULL(63) },
+	{ MSR_IA32_INT_SSP_TAB, BIT_ULL(63) },
+};
+
+void cet_guest_init(struct cet_guest *g, struct kvm_vcpu *vcpu, u32 seed0, u32 seed1)
+{
+	int i;
+
+	for (i = 0; i < NR_CET_MSRS; i++)
+		g->vector[i] = vcpu_has_cet_msr(vcpu, cet_msrs[i]) ? 0 : GP_VECTOR;
+	xregs_fill(&g->regs[0], vcpu, seed0);
+	xregs_fill(&g->regs[1], vcpu, seed1);
+}
+
+void cet_guest_expect(const struct cet_guest *g, int set, const char *when)
+{
+	u64 wanted, value;
+	u8 vector;
+	int i;
+
+	for (i = 0; i < NR_CET_MSRS; i++) {
+		wanted = g->regs[set].cet[i];
+		value = wanted;
+		vector = rdmsr_safe(cet_msrs[i], &value);
+		__GUEST_ASSERT(vector == g->vector[i],
+			       "RDMSR of %x %s: wanted vector %u got %u",
+			       cet_msrs[i], when, g->vector[i], vector);
+		__GUEST_ASSERT(vector || value == wanted,
+			       "MSR %x lost %s: wanted %lx got %lx",
+			       cet_msrs[i], when, wanted, value);
+	}
+}
+
+void cet_guest_write(const struct cet_guest *g, int set)
+{
+	u8 vector;
+	int i;
+
+	for (i = 0; i < NR_CET_MSRS; i++) {
+		vector = wrmsr_safe(cet_msrs[i], g->regs[set].cet[i]);
+		__GUEST_ASSERT(vector == g->vector[i],
+			       "WRMSR of %lx to %x: wanted vector %u got %u",
+			       g->regs[set].cet[i], cet_msrs[i], g->vector[i], vector);
+	}
+}
+
+void cet_guest_code(const struct cet_guest *g)
+{
+	cet_guest_expect(g, 0, "on the way in");
+	cet_guest_write(g, 1);
+	GUEST_SYNC(0);
+	cet_guest_expect(g, 1, "over an exit");
+	cet_guest_write(g, 0);
+	GUEST_SYNC(1);
+	cet_guest_expect(g, 1, "by KVM_SET_MSRS");
+	GUEST_DONE();
+}
