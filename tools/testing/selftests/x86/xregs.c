@@ -6,6 +6,8 @@
 #include <stdarg.h>
 #include <sys/ptrace.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
 
 #include "xregs.h"
 
@@ -229,7 +231,7 @@ void __xregs_expect(struct __test_metadata *const _metadata, const char *file, i
 		expect_bytes(&p, " XMM", wanted->xmm, got->xmm, 16 * XREGS_COUNT);
 	for (i = 2; i < 63; i++)
 		if (mask & 1ULL << i)
-			expect_bytes(&p, xf_names(1ULL << i, name, sizeof(name)),
+			expect_bytes(&p, xcomp_mask_names(1ULL << i, name, sizeof(name)),
 				     xregs_at(wanted, 1ULL << i), xregs_at(got, 1ULL << i),
 				     component_size(i));
 }
@@ -260,6 +262,72 @@ int xregs_get_regset(pid_t pid, int type, void *to, size_t size)
 	if (ptrace(PTRACE_GETREGSET, pid, type, &iov))
 		return errno;
 	return iov.iov_len == size ? 0 : ENODATA;
+}
+
+/* The next stop or the end of a child.  No file descriptor becomes ready by a stop. */
+static int wait_for_stop(struct __test_metadata *const _metadata, pid_t pid)
+{
+	const struct timespec nap = { .tv_nsec = 1000 * 1000 };
+	int status = 0, i;
+	pid_t got = 0;
+
+	for (i = 0; i < XCOMP_TIMEOUT * 1000 && !got; i++) {
+		got = waitpid(pid, &status, WNOHANG | WUNTRACED);
+		if (!got)
+			nanosleep(&nap, NULL);
+	}
+	if (!got)
+		kill(pid, SIGKILL);
+	ASSERT_EQ(pid, got)
+		TH_ROW_LOG("a traced child neither stopped nor ended within %d s", XCOMP_TIMEOUT);
+	return status;
+}
+
+pid_t xregs_trace(struct __test_metadata *const _metadata, xcomp_fn fn, void *arg)
+{
+	pid_t pid = xcomp_fork(_metadata);
+	int status;
+
+	if (!pid) {
+		if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
+			_exit(KSFT_SKIP);
+		fn(_metadata, arg);
+		xcomp_exit();
+	}
+	status = wait_for_stop(_metadata, pid);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
+		return 0;
+	ASSERT_TRUE(WIFSTOPPED(status))
+		TH_ROW_LOG("a child that is to stop has wait status %#x", status);
+	return pid;
+}
+
+int xregs_go_on(struct __test_metadata *const _metadata, pid_t pid)
+{
+	ASSERT_EQ(0, ptrace(PTRACE_CONT, pid, NULL, NULL));
+	return wait_for_stop(_metadata, pid);
+}
+
+int xregs_open_msrs(struct __test_metadata *const _metadata, int flags)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/dev/cpu/%d/msr", xcomp_pin(_metadata));
+	return open(path, flags | O_CLOEXEC);
+}
+
+uint64_t xregs_read_msr(struct __test_metadata *const _metadata, int fd, uint32_t msr)
+{
+	uint64_t value, last = 0;
+	int i, same = 0;
+
+	for (i = 0; i < 60 && same < 3; i++) {
+		ASSERT_EQ(sizeof(value), pread(fd, &value, sizeof(value), msr))
+			TH_ROW_LOG("reading MSR %#x: %s", msr, strerror(errno));
+		same = i && value == last ? same + 1 : 1;
+		last = value;
+	}
+	return last;
 }
 
 uint16_t xregs_fcw(void)

@@ -12,8 +12,7 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-#include "kselftest_harness_ext.h"
-#include "xfeature.h"
+#include "xcomp.h"
 
 #ifndef NT_X86_SHSTK
 #define NT_X86_SHSTK		0x204
@@ -99,11 +98,13 @@ long xregs_call_between(const struct xregs *loaded, struct xregs *saved, long nr
 
 /* EXPECT_XREGS(mask, wanted, got, fmt, ...): the same in all components of @mask */
 #define EXPECT_XREGS(mask, wanted, got, ...) \
-	__xregs_expect(_metadata, __FILE__, __LINE__, mask, wanted, got, __VA_ARGS__)
+	__xregs_expect(_metadata, XREGS_FILE, __LINE__, mask, wanted, got, __VA_ARGS__)
 
 /* EXPECT_BYTES(wanted, got, size, fmt, ...): the same bytes of memory */
 #define EXPECT_BYTES(wanted, got, size, ...) \
-	__xregs_expect_bytes(_metadata, __FILE__, __LINE__, wanted, got, size, __VA_ARGS__)
+	__xregs_expect_bytes(_metadata, XREGS_FILE, __LINE__, wanted, got, size, __VA_ARGS__)
+
+#define XREGS_FILE	(strrchr("/" __FILE__, '/') + 1)
 
 void __printf(7, 8)
 __xregs_expect(struct __test_metadata *const _metadata, const char *file, int line,
@@ -116,6 +117,24 @@ __xregs_expect_bytes(struct __test_metadata *const _metadata, const char *file, 
 /* 0 or an errno.  Reading gives ENODATA if the set has another size. */
 int xregs_set_regset(pid_t pid, int type, const void *from, size_t size);
 int xregs_get_regset(pid_t pid, int type, void *to, size_t size);
+
+/*
+ * Start a child that calls @fn as a traced task, and wait until it stops there.
+ * Return 0 where ptrace(2) is forbidden.  xregs_go_on() lets it run until it
+ * stops or ends, and returns the status for waitpid()'s macros.
+ */
+#define XREGS_NO_PTRACE		"ptrace is forbidden"
+
+pid_t xregs_trace(struct __test_metadata *const _metadata, xcomp_fn fn, void *arg);
+int xregs_go_on(struct __test_metadata *const _metadata, pid_t pid);
+
+/*
+ * Stay on this CPU and open its MSRs by the msr driver, which takes root; -1 if
+ * there is none.  A task that is preempted inside of the driver goes on there
+ * without its own, so that reading takes what it finds three times in a row.
+ */
+int xregs_open_msrs(struct __test_metadata *const _metadata, int flags);
+uint64_t xregs_read_msr(struct __test_metadata *const _metadata, int fd, uint32_t msr);
 
 uint16_t xregs_fcw(void);
 uint32_t xregs_mxcsr(void);
