@@ -130,6 +130,9 @@ u64 vcpu_xss_mask(struct kvm_vcpu *vcpu);
 /* Bytes that KVM_GET_XSAVE2 and KVM_SET_XSAVE must move */
 u32 vcpu_xsave_size(struct kvm_vcpu *vcpu);
 
+/* The architecture allows @xcr0, given that the CPU has all of it. */
+bool xcr0_is_legal(u64 xcr0);
+
 /* User components that KVM must know if the host has switched them on */
 u64 kvm_known_xcr0(void);
 /* IA32_XSS bits that KVM must offer: those of CET, or none */

@@ -259,11 +259,12 @@ static void repoison(u8 *area, u64 bv, u64 format)
 void expect_poison(struct __test_metadata *const _metadata, u8 *area, u64 bv, u64 format,
 		   const char *when)
 {
-	size_t n = 0;
+	static u8 poison[XAREA_SIZE];
+	size_t n;
 
+	xarea_fill(poison, XAREA_POISON, sizeof(poison));
 	repoison(area, bv, format);
-	while (n < XAREA_SIZE && area[n] == XAREA_POISON)
-		n++;
+	n = xarea_differ(area, poison, sizeof(poison));
 	EXPECT_THAT(n == XAREA_SIZE, "%s: byte %zu belongs to no saved component, but is %#x now",
 		    when, n, n < XAREA_SIZE ? area[n] : 0);
 }

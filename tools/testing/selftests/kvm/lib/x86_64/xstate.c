@@ -344,6 +344,20 @@ u64 vcpu_xss_mask(struct kvm_vcpu *vcpu)
 	return 0;
 }
 
+bool xcr0_is_legal(u64 xcr0)
+{
+	u64 avx512 = xcr0 & XFEATURE_MASK_AVX512, mpx = xcr0 & XFEATURE_MASK_MPX;
+	u64 xtile = xcr0 & XFEATURE_MASK_XTILE;
+
+	if (!(xcr0 & XFEATURE_MASK_FP))
+		return false;
+	if (xcr0 & XFEATURE_MASK_YMM && !(xcr0 & XFEATURE_MASK_SSE))
+		return false;
+	if (avx512 && (avx512 != XFEATURE_MASK_AVX512 || !(xcr0 & XFEATURE_MASK_YMM)))
+		return false;
+	return (!mpx || mpx == XFEATURE_MASK_MPX) && (!xtile || xtile == XFEATURE_MASK_XTILE);
+}
+
 u32 vcpu_xsave_size(struct kvm_vcpu *vcpu)
 {
 	u32 size = xf_standard_size(vcpu_xcr0_mask(vcpu));
