@@ -70,6 +70,8 @@ struct xstate_combo {
 bool xstate_begin(struct __test_metadata *const _metadata, const struct xstate_combo *combo);
 /* The part of that for a test that asks for its permissions itself */
 void xstate_begin_unpermitted(struct __test_metadata *const _metadata, const void *variant);
+/* Ask for XTILE_DATA by @option of arch_prctl(2), and verify the answer. */
+void xstate_request(struct __test_metadata *const _metadata, int option);
 /* End a test: free @vm, unless it is NULL, and fail if the kernel has warned. */
 void xstate_end(struct __test_metadata *const _metadata, struct kvm_vm *vm);
 

@@ -2,28 +2,15 @@
 /*
  * MSRs of the host, as the msr driver shows them to root.
  */
-#include <sched.h>
-
 #include "host_msr.h"
+#include "host_task.h"
 
 int host_msr_open(int flags)
 {
-	int cpu = sched_getcpu();
+	int cpu = host_pin();
 	char path[32];
-	cpu_set_t *set;
-	size_t size;
-	int pinned;
 
 	if (cpu < 0)
-		return -1;
-	/* There may be more CPUs than a cpu_set_t has room for. */
-	size = CPU_ALLOC_SIZE(cpu + 1);
-	set = CPU_ALLOC(cpu + 1);
-	CPU_ZERO_S(size, set);
-	CPU_SET_S(cpu, size, set);
-	pinned = !sched_setaffinity(0, size, set);
-	CPU_FREE(set);
-	if (!pinned)
 		return -1;
 	snprintf(path, sizeof(path), "/dev/cpu/%d/msr", cpu);
 	return open(path, flags | O_CLOEXEC);

@@ -204,19 +204,20 @@ void xstate_begin_unpermitted(struct __test_metadata *const _metadata, const voi
 		xregs_wrpkru(0x55555554);
 }
 
-static void request(struct __test_metadata *const _metadata, int option, const char *name)
+void xstate_request(struct __test_metadata *const _metadata, int option)
 {
-	EXPECT_ERRNO(host_has_amx() ? 0 : EOPNOTSUPP,
-		     xf_request(option, XFEATURE_XTILE_DATA), "%s", name);
+	EXPECT_ERRNO(host_has_amx() ? 0 : EOPNOTSUPP, xf_request(option, XFEATURE_XTILE_DATA),
+		     "%s", option == ARCH_REQ_XCOMP_PERM ? "ARCH_REQ_XCOMP_PERM" :
+							   "ARCH_REQ_XCOMP_GUEST_PERM");
 }
 
 bool xstate_begin(struct __test_metadata *const _metadata, const struct xstate_combo *combo)
 {
 	xstate_begin_unpermitted(_metadata, combo);
 	if (combo->perm == PERM_HOST || combo->perm == PERM_BOTH)
-		request(_metadata, ARCH_REQ_XCOMP_PERM, "ARCH_REQ_XCOMP_PERM");
+		xstate_request(_metadata, ARCH_REQ_XCOMP_PERM);
 	if (combo->perm == PERM_GUEST || combo->perm == PERM_BOTH)
-		request(_metadata, ARCH_REQ_XCOMP_GUEST_PERM, "ARCH_REQ_XCOMP_GUEST_PERM");
+		xstate_request(_metadata, ARCH_REQ_XCOMP_GUEST_PERM);
 	if (_metadata->exit_code)
 		return false;
 	if (combo->amx && !host_has_amx())

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The host's task that runs a vCPU, its children, and the CPU that they share. */
+#ifndef SELFTEST_KVM_HOST_TASK_H
+#define SELFTEST_KVM_HOST_TASK_H
+
+#include "kselftest_harness_ext.h"
+
+/* Stay on the CPU that this runs on, with all children to come; -1 if that fails. */
+int host_pin(void);
+
+/*
+ * Fork; the child returns 0 and dies with its parent.  It asserts by EXPECT_*()
+ * alone and ends by host_exit(), with 0.  The parent waits for that, or for another
+ * exit status, but not for ever.
+ */
+pid_t host_fork(struct __test_metadata *const _metadata);
+void host_exit(void);
+void host_join(struct __test_metadata *const _metadata, pid_t pid, int code, const char *what);
+
+/* Sleep while another process has this CPU, and its state the registers. */
+void host_lose_cpu(struct __test_metadata *const _metadata);
+
+#endif /* SELFTEST_KVM_HOST_TASK_H */

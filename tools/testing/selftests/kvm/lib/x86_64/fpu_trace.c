@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Fpstates by the tracepoints x86_fpu:x86_fpu_regs_activated and kvm:kvm_fpu.
+ *
+ * KVM swaps the guest's fpstate in and the host's back in around KVM_RUN and
+ * marks each as activated, then says "load" or "unload" with kvm_fpu.  The
+ * activation right before a "load" is the guest's, the one right before an
+ * "unload" is the host's.
+ *
+ * The records come by perf events of the calling thread, which end with their
+ * file descriptors, whatever becomes of the process, and need no PID to filter
+ * by, which would be another one in a PID namespace.
+ */
+#include <linux/perf_event.h>
+
+#include "fpu_trace.h"
+
+/* Room for some hundred records */
+#define RING_PAGES	8
+
+/* A tracepoint: its number, and where its records have those two fields */
+struct tracepoint {
+	const char *name;
+	const char *fields[2];
+	u32 id;
+	struct {
+		u32 offset, size;
+	} at[2];
+};
+
+static struct tracepoint activated = {
+	.name = "x86_fpu/x86_fpu_regs_activated",
+	.fields = { " xfeatures;", " xcomp_bv;" },
+};
+
+static struct tracepoint kvm_fpu = {
+	.name = "kvm/kvm_fpu",
+	.fields = { " load;" },
+};
+
+/* Lines are "ID: 42" and "field:u64 xcomp_bv; offset:32; size:8; signed:0;". */
+static void read_format_line(struct tracepoint *t, const char *line)
+{
+	const char *p;
+	int i;
+
+	if (!strncmp(line, "ID: ", 4))
+		t->id = atoi(line + 4);
+	for (i = 0; i < 2 && t->fields[i]; i++) {
+		p = strstr(line, t->fields[i]);
+		if (p)
+			sscanf(p + strlen(t->fields[i]), " offset:%u; size:%u;",
+			       &t->at[i].offset, &t->at[i].size);
+	}
+}
+
+static bool read_format(const char *root, struct tracepoint *t)
+{
+	char buf[256];
+	FILE *f;
+
+	snprintf(buf, sizeof(buf), "%s/events/%s/format", root, t->name);
+	f = fopen(buf, "re");
+	while (f && fgets(buf, sizeof(buf), f))
+		read_format_line(t, buf);
+	if (f)
+		fclose(f);
+	return t->id && t->at[0].size && (!t->fields[1] || t->at[1].size);
+}
+
+/* @t in the thread @tid, or in the calling one if that is 0 */
+static int open_event(const struct tracepoint *t, pid_t tid)
+{
+	struct perf_event_attr attr = {
+		.type = PERF_TYPE_TRACEPOINT,
+		.size = sizeof(attr),
+		.config = t->id,
+		.sample_period = 1,
+		.sample_type = PERF_SAMPLE_RAW,
+		.disabled = 1,
+	};
+
+	return syscall(SYS_perf_event_open, &attr, tid, -1, -1, PERF_FLAG_FD_CLOEXEC);
+}
+
+/* Why fpstates cannot be traced; NULL if they can */
+static const char *trace_missing(void)
+{
+	const char *root = "/sys/kernel/tracing";
+	int fd;
+
+	if (access("/sys/kernel/tracing/events", R_OK))
+		root = "/sys/kernel/debug/tracing";
+	if (access(root, R_OK))
+		return "no tracefs, or no permission to use it";
+	if (!read_format(root, &activated))
+		return "no tracepoint x86_fpu_regs_activated";
+	if (!read_format(root, &kvm_fpu))
+		return "no tracepoint kvm_fpu";
+	fd = open_event(&activated, 0);
+	if (fd < 0 && (errno == EACCES || errno == EPERM))
+		return "no tracefs, or no permission to use it";
+	close(fd);
+	return NULL;
+}
+
+bool fpu_trace_need(struct __test_metadata *const _metadata)
+{
+	if (trace_missing())
+		SKIP(return false, "%s", trace_missing());
+	if (!host_has_flag("xsaves"))
+		SKIP(return false, "the kernel does not use XSAVES");
+	return true;
+}
+
+void fpu_trace_begin(struct __test_metadata *const _metadata, struct fpu_trace *t, pid_t tid)
+{
+	t->activated = open_event(&activated, tid);
+	t->kvm_fpu = open_event(&kvm_fpu, tid);
+	ASSERT_LE(0, t->activated);
+	ASSERT_LE(0, t->kvm_fpu);
+	t->ring = mmap(NULL, (1 + RING_PAGES) * getpagesize(), PROT_READ | PROT_WRITE,
+		       MAP_SHARED, t->activated, 0);
+	ASSERT_NE(MAP_FAILED, t->ring);
+	/* One ring for both, so that they stand in the order in which they came */
+	ASSERT_EQ(0, ioctl(t->kvm_fpu, PERF_EVENT_IOC_SET_OUTPUT, t->activated));
+	ASSERT_EQ(0, ioctl(t->kvm_fpu, PERF_EVENT_IOC_ENABLE, 0));
+	ASSERT_EQ(0, ioctl(t->activated, PERF_EVENT_IOC_ENABLE, 0));
+}
+
+static void trace_stop(struct __test_metadata *const _metadata, struct fpu_trace *t)
+{
+	EXPECT_EQ(0, ioctl(t->activated, PERF_EVENT_IOC_DISABLE, 0));
+	EXPECT_EQ(0, ioctl(t->kvm_fpu, PERF_EVENT_IOC_DISABLE, 0));
+}
+
+static void trace_free(struct fpu_trace *t)
+{
+	munmap(t->ring, (1 + RING_PAGES) * getpagesize());
+	close(t->kvm_fpu);
+	close(t->activated);
+}
+
+/* A record of perf, and in it one of a tracepoint, which begins with its number */
+struct record {
+	struct perf_event_header header;
+	u32 size;
+	u8 raw[];
+};
+
+/* The record at @at; NULL at the end.  Nobody makes room, so that no record wraps. */
+static const struct record *next_record(const struct fpu_trace *t, u64 *at)
+{
+	const struct perf_event_mmap_page *page = t->ring;
+	const struct record *r = t->ring + page->data_offset + *at;
+
+	if (*at >= __atomic_load_n(&page->data_head, __ATOMIC_ACQUIRE))
+		return NULL;
+	*at += r->header.size;
+	return r;
+}
+
+static bool record_is(const struct record *r, const struct tracepoint *t)
+{
+	u16 type;
+
+	if (r->header.type != PERF_RECORD_SAMPLE)
+		return false;
+	memcpy(&type, r->raw, sizeof(type));
+	return type == t->id;
+}
+
+static u64 record_field(const struct record *r, const struct tracepoint *t, int field)
+{
+	u64 value = 0;
+
+	memcpy(&value, r->raw + t->at[field].offset, t->at[field].size);
+	return value;
+}
+
+/* Whether @r is of an fpstate that was activated; then it is in @header. */
+static bool record_header(const struct record *r, struct fpstate_header *header)
+{
+	if (!record_is(r, &activated))
+		return false;
+	header->xstate_bv = record_field(r, &activated, 0);
+	header->xcomp_bv = record_field(r, &activated, 1);
+	return true;
+}
+
+bool fpu_trace_last(struct __test_metadata *const _metadata, struct fpu_trace *t,
+		    struct fpstate_header *last)
+{
+	const struct record *r;
+	bool any = false;
+	u64 at = 0;
+
+	trace_stop(_metadata, t);
+	while ((r = next_record(t, &at)))
+		any |= record_header(r, last);
+	trace_free(t);
+	return EXPECT_THAT(any, "no fpstate in the trace");
+}
+
+bool fpu_trace_runs(struct __test_metadata *const _metadata, struct fpu_trace *t,
+		    struct fpstate_run *runs, int nr)
+{
+	bool fresh = false, loaded = false, in_order = true, load;
+	struct fpstate_header last = { }, guest = { };
+	const struct record *r;
+	u64 at = 0;
+	int n = 0;
+
+	trace_stop(_metadata, t);
+	while ((r = next_record(t, &at))) {
+		if (record_header(r, &last)) {
+			fresh = true;
+			continue;
+		}
+		if (!EXPECT_THAT(record_is(r, &kvm_fpu), "record of type %u in the trace",
+				 r->header.type))
+			continue;
+		load = record_field(r, &kvm_fpu, 0);
+		in_order &= fresh && load != loaded;
+		if (load)
+			guest = last;
+		else if (loaded && n++ < nr)
+			runs[n - 1] = (struct fpstate_run){ guest, last };
+		loaded = load;
+		fresh = false;
+	}
+	trace_free(t);
+	if (!EXPECT_THAT(in_order, "fpstates of guest and host do not take turns"))
+		return false;
+	return EXPECT_SAME(nr, n, "KVM_RUNs in the trace");
+}
+
+void expect_fpstate(struct __test_metadata *const _metadata, bool guest, bool amx,
+		    const struct fpstate_header *got, const char *whose)
+{
+	u64 wanted = xf_xcr0() & ~XFEATURE_MASK_XTILE_DATA, known = ~XFEATURE_MASK_CET;
+	u64 cpu = xf_cpu_supervisor_mask();
+
+	if (amx)
+		wanted |= XFEATURE_MASK_XTILE_DATA;
+	if (host_has_flag("enqcmd"))
+		wanted |= cpu & XFEATURE_MASK_PASID;
+	wanted |= cpu & XFEATURE_MASK_CET_USER;
+	if (guest)
+		wanted |= cpu & XFEATURE_MASK_CET_KERNEL;
+
+	/* A kernel that does not offer guest CET may know its state, or not. */
+	if (kvm_offered_xss() || host_has_flag("user_shstk") || !(cpu & XFEATURE_MASK_CET_USER))
+		known |= XFEATURE_MASK_CET_USER;
+	if (kvm_offered_xss() || !guest || !(cpu & XFEATURE_MASK_CET_KERNEL))
+		known |= XFEATURE_MASK_CET_KERNEL;
+
+	EXPECT_XFEATURES((wanted | BIT_ULL(63)) & known, got->xcomp_bv & known, "XCOMP_BV of %s",
+			 whose);
+	EXPECT_XFEATURES(0, got->xstate_bv & ~got->xcomp_bv, "XSTATE_BV beyond XCOMP_BV of %s",
+			 whose);
+}
