@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Control protection exceptions in a guest: its user mode returns to an address
- * that the shadow stack has not, and jumps to an instruction that is no
- * ENDBRANCH. The #CP must reach the guest's kernel with the right error code,
- * and user mode must be able to go on. The state that it takes, U_CET and
- * PL3_SSP, is in the guest's fpstate, and the host puts it there.
+ * Control protection in a guest.
  *
- * The guest's kernel has neither shadow stacks nor branch tracking: the
- * exception entry of libkvm is made for neither.
+ * Its user mode returns to an address that the shadow stack has not, and jumps
+ * to an instruction that is no ENDBRANCH. The #CP must reach the guest's kernel
+ * with the right error code, and user mode must be able to go on. The state
+ * that it takes, U_CET and PL3_SSP, is in the guest's fpstate, and the host
+ * puts it there. The guest's kernel has neither shadow stacks nor branch
+ * tracking: the exception entry of libkvm is made for neither.
+ *
+ * Instructions that KVM has to carry out itself, because their operand is in
+ * MMIO, have no #CP: KVM's emulator knows neither shadow stacks nor branch
+ * tracking, so it must not touch CALL, RET and indirect JMP where CET would act
+ * on them. A shadow stack that misses one return address is the guest's end.
+ * KVM must say so to user space, and do as ever where CET is off.
  */
-#include "xstate_cet_guest.h"
-#include "xstate_cet_user.h"
+#include "cet_user.h"
+#include "host_msr.h"
 
 #define CP_VECTOR		21
 #define CP_NEAR_RET		1
@@ -19,13 +25,14 @@
 /* What user mode is to do, and the #CP that this raises */
 static const struct offence {
 	const char *name, *begin, *fault, *on, *end;
-	u64 enable, error;
+	u64 error;
+	u8 half;			/* of CET, that minds */
 } offences[] = {
-	{ "RET", user_ret, user_ret_fault, user_ret_on, user_ret_end,
-	  CET_SHSTK_EN, CP_NEAR_RET },
-	{ "JMP", user_jmp, user_jmp_fault, user_jmp_on, user_jmp_end,
-	  CET_ENDBR_EN, CP_ENDBRANCH },
+	{ "RET", user_ret, user_ret_fault, user_ret_on, user_ret_end, CP_NEAR_RET, SHSTK },
+	{ "JMP", user_jmp, user_jmp_fault, user_jmp_on, user_jmp_end, CP_ENDBRANCH, IBT },
 };
+
+enum { RET, JMP };
 
 /* What the guest is told, and what its handlers find */
 static struct cp {
@@ -33,28 +40,29 @@ static struct cp {
 	u64 count, error, rip, end, u_cet, pl3_ssp;
 } cp;
 
+/* What the host gives the guest, and tiles that the guest loads itself */
+static struct xregs loaded;
+
 static void guest_cp_handler(struct ex_regs *regs)
 {
-	const struct offence *o = offences;
+	const struct offence *o = &offences[regs->rip != (u64)user_ret_fault];
 
-	while (regs->rip != (u64)o->fault && o < offences + 1)
-		o++;
 	cp.count++;
 	cp.error = regs->error_code;
 	cp.rip = regs->rip;
-	cp.u_cet = rdmsr(XF_MSR_U_CET);
+	cp.u_cet = rdmsr(MSR_IA32_U_CET);
 	if (cp.shstk)
-		cp.pl3_ssp = rdmsr(XF_MSR_PL3_SSP);
+		cp.pl3_ssp = rdmsr(MSR_IA32_PL3_SSP);
 	GUEST_SYNC(0);
 
-	__GUEST_ASSERT(rdmsr(XF_MSR_U_CET) == cp.u_cet,
+	__GUEST_ASSERT(rdmsr(MSR_IA32_U_CET) == cp.u_cet,
 		       "IA32_U_CET over an exit in #CP: wanted %lx got %lx",
-		       cp.u_cet, rdmsr(XF_MSR_U_CET));
-	__GUEST_ASSERT(!cp.shstk || rdmsr(XF_MSR_PL3_SSP) == cp.pl3_ssp,
+		       cp.u_cet, rdmsr(MSR_IA32_U_CET));
+	__GUEST_ASSERT(!cp.shstk || rdmsr(MSR_IA32_PL3_SSP) == cp.pl3_ssp,
 		       "IA32_PL3_SSP over an exit in #CP: wanted %lx got %lx",
-		       cp.pl3_ssp, rdmsr(XF_MSR_PL3_SSP));
+		       cp.pl3_ssp, rdmsr(MSR_IA32_PL3_SSP));
 	/* Have the tracker wait no longer. */
-	wrmsr(XF_MSR_U_CET, cp.u_cet & ~(CET_WAIT_ENDBR | CET_SUPPRESS));
+	wrmsr(MSR_IA32_U_CET, cp.u_cet & ~(CET_WAIT_ENDBR | CET_SUPPRESS));
 	regs->rip = (u64)o->on;
 }
 
@@ -62,21 +70,21 @@ static void guest_end_handler(struct ex_regs *regs)
 {
 	cp.end = regs->rip;
 	if (cp.tiles)
-		guest_check_tiles(guests, "by user mode and #CP");
+		guest_expect_tiles(&loaded, "by user mode and #CP");
 	GUEST_DONE();
 }
 
 static void guest_cp_code(u64 rip)
 {
 	if (cp.tiles) {
-		xstate_ldtilecfg(guests->config);
-		xstate_load_tiles(guests->tiles);
+		tile_load_config(loaded.tilecfg);
+		tile_load(loaded.tile[0]);
 	}
 	guest_enter_user(rip);
 }
 
-/* Give the guest handlers for what its user mode raises. */
-static void set_up_handlers(struct kvm_vcpu *vcpu)
+/* Have the handlers be called for what user mode raises. */
+static void install_handlers(struct kvm_vcpu *vcpu)
 {
 	struct idt_entry *idt;
 	struct kvm_sregs sregs;
@@ -90,131 +98,157 @@ static void set_up_handlers(struct kvm_vcpu *vcpu)
 }
 
 FIXTURE(cet_cp) {
-	struct cet_guest f;
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+	struct cp *cp;			/* these three in the guest's memory */
+	struct xregs *regs;
+	u64 *shstk_top;
 };
 
 FIXTURE_VARIANT(cet_cp) {
-	const char *name;
+	struct xstate_combo combo;
 };
+
+FIXTURE_VARIANT_ADD(cet_cp, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
+FIXTURE_VARIANT_ADD(cet_cp, none_noamx_ibt) { .combo = { PERM_NONE, NOAMX, IBT } };
+FIXTURE_VARIANT_ADD(cet_cp, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(cet_cp, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
 
 FIXTURE_SETUP(cet_cp)
 {
-	cet_guest_set_up(_metadata, &self->f, variant->name, guest_cp_code);
+	if (!xstate_begin(_metadata, &variant->combo))
+		return;
+	if (!xstate_need_refusals(_metadata))
+		return;
+	self->vcpu = xstate_new_guest(&self->vm, &variant->combo, guest_cp_code);
+	self->cp = addr_gva2hva(self->vm, (gva_t)&cp);
+	self->regs = addr_gva2hva(self->vm, (gva_t)&loaded);
+	self->shstk_top = addr_gva2hva(self->vm, USER_SHSTK_TOP - sizeof(u64));
+	xregs_fill(self->regs, self->vcpu, 0);
+	vcpu_set_xregs(_metadata, self->vcpu, self->regs,
+		       xregs_mask(vcpu_xcr0_mask(self->vcpu)));
+	vcpu_add_user_mode(self->vcpu);
+	install_handlers(self->vcpu);
 }
 
 FIXTURE_TEARDOWN(cet_cp)
 {
-	cet_guest_tear_down(_metadata, &self->f);
+	xstate_end(_metadata, self->vm);
 }
 
-XSTATE_VARIANT(cet_cp, none_noamx_shstk);
-XSTATE_VARIANT(cet_cp, none_noamx_ibt);
-XSTATE_VARIANT(cet_cp, none_noamx_cet);
-XSTATE_VARIANT(cet_cp, guest_amx_cet);
-
-/* What U_CET can enable in this guest */
-static u64 cet_enables(struct xcomp *x)
+/* What U_CET and S_CET can enable in this guest */
+static u64 cet_enables(struct kvm_vcpu *vcpu)
 {
-	return (x->shstk_on ? CET_SHSTK_EN : 0) | (x->ibt_on ? CET_ENDBR_EN : 0);
+	return (vcpu_has_shstk(vcpu) ? CET_SHSTK_EN : 0) |
+	       (vcpu_has_ibt(vcpu) ? CET_ENDBR_EN : 0);
 }
 
 /* Have the next run of the guest start with @o, with CET set by the host. */
-static struct cp *prepare(struct cet_guest *f, const struct offence *o,
-			  bool cr4_cet, u64 u_cet)
+static void prepare(FIXTURE_DATA(cet_cp) * const self, const struct offence *o, bool cr4_cet,
+		    u64 u_cet)
 {
-	struct cp *c = addr_gva2hva(f->vcpu->vm, (gva_t)&cp);
 	struct kvm_sregs sregs;
 
-	set_up_user_mode(f->vcpu);
-	set_up_handlers(f->vcpu);
-	vcpu_sregs_get(f->vcpu, &sregs);
+	vcpu_sregs_get(self->vcpu, &sregs);
 	sregs.cr0 |= X86_CR0_WP;
-	sregs.cr4 &= ~XSTATE_CR4_CET;
-	sregs.cr4 |= cr4_cet ? XSTATE_CR4_CET : 0;
-	vcpu_sregs_set(f->vcpu, &sregs);
-	memset(c, 0, sizeof(*c));
-	c->shstk = f->x.shstk_on;
-	c->tiles = f->x.amx_on;
-	vcpu_set_msr(f->vcpu, XF_MSR_U_CET, u_cet);
-	if (c->shstk)
-		vcpu_set_msr(f->vcpu, XF_MSR_PL3_SSP,
-			     (u64)shadow_stack + sizeof(shadow_stack));
-	vcpu_arch_set_entry_point(f->vcpu, guest_cp_code);
-	vcpu_args_set(f->vcpu, 1, (u64)o->begin);
-	return c;
+	sregs.cr4 &= ~X86_CR4_CET;
+	sregs.cr4 |= cr4_cet ? X86_CR4_CET : 0;
+	vcpu_sregs_set(self->vcpu, &sregs);
+	memset(self->cp, 0, sizeof(*self->cp));
+	self->cp->shstk = vcpu_has_shstk(self->vcpu);
+	self->cp->tiles = vcpu_has_amx(self->vcpu);
+	vcpu_set_msr(self->vcpu, MSR_IA32_U_CET, u_cet);
+	if (self->cp->shstk)
+		vcpu_set_msr(self->vcpu, MSR_IA32_PL3_SSP, USER_SHSTK_TOP);
+	vcpu_arch_set_entry_point(self->vcpu, guest_cp_code);
+	vcpu_args_set(self->vcpu, 1, (u64)o->begin);
 }
 
-/* Whether the CET MSRs are what the handler found, and else what they were */
-static bool cet_ok(struct cet_guest *f, const struct cp *c)
+/* User mode gets to its end, and nothing is raised. */
+static void expect_no_cp(struct __test_metadata *const _metadata, FIXTURE_DATA(cet_cp) * const self,
+			 const struct offence *o, const char *when)
 {
-	bool ok = true;
-	u64 wanted;
-	u32 i, msr;
-
-	for (i = 0; i < ARRAY_SIZE(xcomp_cet_msrs); i++) {
-		msr = xcomp_cet_msrs[i];
-		if (!xcomp_has_msr(&f->x, msr))
-			continue;
-		wanted = xstate_msr_value(&f->x, msr, 0);
-		if (msr == XF_MSR_U_CET)
-			wanted = c->u_cet;
-		else if (msr == XF_MSR_PL3_SSP)
-			wanted = c->pl3_ssp;
-		ok &= xf_msr_kept(f->x.name, msr, "#CP", wanted,
-				  xstate_msr(&f->x, msr));
-	}
-	return ok;
+	xstate_run(self->vcpu, UCALL_DONE);
+	EXPECT_SAME(0, self->cp->count, "#CP by %s %s", o->name, when);
+	EXPECT_SAME((u64)o->end, self->cp->end, "RIP of #UD after %s %s", o->name, when);
 }
 
-/* Have user mode commit @o, which must raise #CP, and then go on. */
-static void check_cp(struct __test_metadata *_metadata, struct cet_guest *f,
-		     const struct offence *o)
+/* The CET MSRs hold what they were given, but for what user mode has changed. */
+static void expect_cet_but(struct __test_metadata *const _metadata,
+			   FIXTURE_DATA(cet_cp) * const self, u64 u_cet, const char *when)
 {
-	u64 u_cet = cet_enables(&f->x), ssp, *top;
-	struct cp *c;
+	struct xregs r = *self->regs;
+	int i;
 
-	if (o->enable == CET_SHSTK_EN ? !f->x.shstk : !f->x.ibt)
-		SKIP(return, "the combination has not this half of CET");
-	if (o->enable == CET_SHSTK_EN && !f->x.shstk_on)
-		SKIP(return, "KVM offers no guest CET");
-	if (o->enable == CET_ENDBR_EN && !f->x.ibt_on)
-		SKIP(return, "KVM offers no guest IBT");
-	c = prepare(f, o, true, u_cet);
-	top = addr_gva2hva(f->vcpu->vm, (gva_t)shadow_stack);
-	top += sizeof(shadow_stack) / sizeof(*top) - 1;
-	ssp = (u64)shadow_stack + sizeof(shadow_stack);
-
-	xstate_run(f->vcpu, UCALL_SYNC);
-	EXPECT_EQ(1, c->count);
-	EXPECT_EQ(o->error, c->error);
-	EXPECT_EQ((u64)o->fault, c->rip);
-	EXPECT_EQ(u_cet, c->u_cet & ~(CET_WAIT_ENDBR | CET_SUPPRESS));
-	if (o->begin == user_ret) {
-		ssp -= sizeof(*top);
-		EXPECT_EQ((u64)user_ret_called, *top);
+	for (i = 0; i < NR_CET_MSRS; i++) {
+		if (cet_msrs[i] == MSR_IA32_U_CET)
+			r.cet[i] = u_cet;
+		else if (cet_msrs[i] == MSR_IA32_PL3_SSP)
+			r.cet[i] = self->cp->pl3_ssp;
 	}
-	if (f->x.shstk_on)
-		EXPECT_EQ(ssp, c->pl3_ssp);
-	EXPECT_TRUE(cet_ok(f, c));
+	expect_cet(_metadata, self->vcpu, &r, when);
+}
+
+/* User mode commits @o, which raises #CP, and then goes on. */
+static void expect_cp(struct __test_metadata *const _metadata, FIXTURE_DATA(cet_cp) * const self,
+		      const struct offence *o, u64 u_cet)
+{
+	u64 ssp = o->half == SHSTK ? USER_SHSTK_TOP - sizeof(u64) : USER_SHSTK_TOP;
+	struct cp *c = self->cp;
+
+	xstate_run(self->vcpu, UCALL_SYNC);
+	EXPECT_SAME(1, c->count, "#CP by %s", o->name);
+	EXPECT_SAME(o->error, c->error, "error code of #CP by %s", o->name);
+	EXPECT_SAME((u64)o->fault, c->rip, "RIP of #CP by %s", o->name);
+	EXPECT_SAME(u_cet, c->u_cet & ~(CET_WAIT_ENDBR | CET_SUPPRESS), "IA32_U_CET in #CP by %s",
+		    o->name);
+	if (o->half == SHSTK)
+		EXPECT_SAME((u64)user_ret_called, *self->shstk_top,
+			    "return address on the shadow stack");
+	if (vcpu_has_shstk(self->vcpu))
+		EXPECT_SAME(ssp, c->pl3_ssp, "IA32_PL3_SSP in #CP by %s", o->name);
+	expect_cet_but(_metadata, self, c->u_cet, "#CP");
 	use_kernel_fpu();
 
-	xstate_run(f->vcpu, UCALL_DONE);
-	EXPECT_EQ(1, c->count);
-	EXPECT_EQ((u64)o->end, c->end);
-	c->u_cet = u_cet;
-	EXPECT_TRUE(cet_ok(f, c));
+	xstate_run(self->vcpu, UCALL_DONE);
+	EXPECT_SAME(1, c->count, "#CP by %s and by what is right", o->name);
+	EXPECT_SAME((u64)o->end, c->end, "RIP of #UD after #CP by %s", o->name);
+	expect_cet_but(_metadata, self, u_cet, "return from #CP");
 }
 
-/* Verify that a return to another address than that of the call raises #CP. */
+/* With all of CET on, @o raises #CP exactly if the guest has the half that minds. */
+static void commit(struct __test_metadata *const _metadata, FIXTURE_DATA(cet_cp) * const self,
+		   const struct xstate_combo *combo, const struct offence *o)
+{
+	const bool minds = combo->cet & o->half;
+	const struct xstate_combo need = { .cet = minds ? o->half : combo->cet };
+	u64 all = cet_enables(self->vcpu);
+
+	if (!xstate_need_cet(_metadata, &need))
+		return;
+	prepare(self, o, true, all);
+	if (minds)
+		expect_cp(_metadata, self, o, all);
+	else
+		expect_no_cp(_metadata, self, o, "with the other half of CET");
+}
+
+/*
+ * Verify that a return to another address than that of the call raises #CP in a
+ * guest with shadow stacks, and not in one with branch tracking alone.
+ */
 TEST_F(cet_cp, near_ret)
 {
-	check_cp(_metadata, &self->f, &offences[0]);
+	commit(_metadata, self, &variant->combo, &offences[RET]);
 }
 
-/* Verify that a jump to what is no ENDBRANCH raises #CP. */
+/*
+ * Verify that a jump to what is no ENDBRANCH raises #CP in a guest with branch
+ * tracking, and not in one with shadow stacks alone.
+ */
 TEST_F(cet_cp, endbranch)
 {
-	check_cp(_metadata, &self->f, &offences[1]);
+	commit(_metadata, self, &variant->combo, &offences[JMP]);
 }
 
 /*
@@ -223,26 +257,241 @@ TEST_F(cet_cp, endbranch)
  */
 TEST_F(cet_cp, off)
 {
-	u64 all = cet_enables(&self->f.x);
+	u64 all = cet_enables(self->vcpu);
 	const struct offence *o;
-	struct cp *c;
-	int i;
 
-	if (!all && self->f.x.shstk)
+	if (!all && variant->combo.cet & SHSTK)
 		SKIP(return, "KVM offers no guest CET");
 	if (!all)
 		SKIP(return, "KVM offers no guest IBT");
-	for (i = 0; i < 6; i++) {
-		o = &offences[i & 1];
-		c = prepare(&self->f, o, i >= 2,
-			    i < 2 ? all : i < 4 ? 0 : all & ~o->enable);
-		xstate_run(self->f.vcpu, UCALL_DONE);
-		EXPECT_EQ(0, c->count);
-		EXPECT_EQ((u64)o->end, c->end);
+	for (o = offences; o < offences + ARRAY_SIZE(offences); o++) {
+		prepare(self, o, false, all);
+		expect_no_cp(_metadata, self, o, "without CR4.CET");
+		prepare(self, o, true, 0);
+		expect_no_cp(_metadata, self, o, "with nothing in IA32_U_CET");
+		prepare(self, o, true, all & ~(o->half == SHSTK ? CET_SHSTK_EN : CET_ENDBR_EN));
+		expect_no_cp(_metadata, self, o, "with the other half in IA32_U_CET");
 	}
 }
 
-int main(int argc, char **argv)
-{
-	return xstate_main(argc, argv);
+/* ---- instructions with an operand in MMIO ---- */
+
+/* Not in any memory slot */
+#define MMIO		0xc0000000ull
+#define MMIO_STACK	(MMIO + 0x100)
+
+/* Instructions with an operand at (%rax) or on a stack that are both MMIO */
+#define MMIO_INSN(name, insn)					\
+static __attribute__((naked)) void mmio_##name(void)		\
+{								\
+	asm volatile(insn);					\
 }
+
+MMIO_INSN(mov, "mov (%rax), %rbx")
+MMIO_INSN(jmp, "jmp *(%rax)")
+MMIO_INSN(call, "call *(%rax)")
+MMIO_INSN(call_rel, "call .+5")
+MMIO_INSN(call_reg, "call *%rax")
+MMIO_INSN(ret, "ret")
+MMIO_INSN(ret_imm, "ret $8")
+/* Far JMP and CALL with REX.W, which assemblers spell in different ways */
+MMIO_INSN(ljmp, ".byte 0x48, 0xff, 0x28")
+MMIO_INSN(lcall, ".byte 0x48, 0xff, 0x18")
+MMIO_INSN(lret, "lretq")
+MMIO_INSN(lret_imm, "lretq $8")
+
+/*
+ * The halves of CET that act on each, see "Shadow Stacks" and "Indirect Branch
+ * Tracking" in the SDM. A far transfer may end at another privilege level.
+ */
+static const struct insn {
+	const char *name;
+	void (*rip)(void);
+	u64 cet;
+	bool on_stack, far;
+} insns[] = {
+	{ "MOV",	mmio_mov,	0, false, false },
+	{ "JMP",	mmio_jmp,	CET_ENDBR_EN, false, false },
+	{ "CALL",	mmio_call,	CET_SHSTK_EN | CET_ENDBR_EN, false, false },
+	{ "CALL rel",	mmio_call_rel,	CET_SHSTK_EN, true, false },
+	{ "CALL reg",	mmio_call_reg,	CET_SHSTK_EN | CET_ENDBR_EN, true, false },
+	{ "RET",	mmio_ret,	CET_SHSTK_EN, true, false },
+	{ "RET imm",	mmio_ret_imm,	CET_SHSTK_EN, true, false },
+	{ "far JMP",	mmio_ljmp,	CET_ENDBR_EN, false, true },
+	{ "far CALL",	mmio_lcall,	CET_SHSTK_EN | CET_ENDBR_EN, false, true },
+	{ "far RET",	mmio_lret,	CET_SHSTK_EN, true, true },
+	{ "far RET imm", mmio_lret_imm,	CET_SHSTK_EN, true, true },
+};
+
+/* What is on when the vCPU comes to the instruction */
+static const struct setting {
+	const char *name;
+	bool cr4_cet;
+	u64 s_cet, u_cet;
+} settings[] = {
+	{ "CR4.CET off", false, CET_SHSTK_EN | CET_ENDBR_EN, CET_SHSTK_EN | CET_ENDBR_EN },
+	{ "nothing but CR4.CET", true, 0, 0 },
+	{ "S_CET.SH_STK_EN",	true, CET_SHSTK_EN, 0 },
+	{ "S_CET.ENDBR_EN",	true, CET_ENDBR_EN, 0 },
+	{ "U_CET.SH_STK_EN",	true, 0, CET_SHSTK_EN },
+	{ "U_CET.ENDBR_EN",	true, 0, CET_ENDBR_EN },
+};
+
+static u8 kernel_shstk[4096] __aligned(4096);
+
+FIXTURE(cet_emulate) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+	struct kvm_sregs kernel;
+	struct xregs regs;
+	u64 has;			/* that can be enabled */
+};
+
+FIXTURE_VARIANT(cet_emulate) {
+	struct xstate_combo combo;
+};
+
+FIXTURE_VARIANT_ADD(cet_emulate, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
+FIXTURE_VARIANT_ADD(cet_emulate, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
+FIXTURE_VARIANT_ADD(cet_emulate, none_noamx_ibt) { .combo = { PERM_NONE, NOAMX, IBT } };
+FIXTURE_VARIANT_ADD(cet_emulate, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(cet_emulate, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
+
+FIXTURE_SETUP(cet_emulate)
+{
+	struct kvm_vcpu *vcpu;
+	unsigned int i;
+
+	if (!xstate_begin(_metadata, &variant->combo))
+		return;
+	if (!xstate_need_refusals(_metadata))
+		return;
+	if (!kvm_check_cap(KVM_CAP_EXIT_ON_EMULATION_FAILURE))
+		SKIP(return, "no KVM_CAP_EXIT_ON_EMULATION_FAILURE");
+	if (!expect_host_keeps_s_cet(_metadata, &variant->combo))
+		return;
+
+	vcpu = xstate_new_guest(&self->vm, &variant->combo, mmio_mov);
+	self->vcpu = vcpu;
+	self->has = cet_enables(vcpu);
+	xregs_fill(&self->regs, vcpu, 0);
+	vcpu_set_xregs(_metadata, vcpu, &self->regs, xregs_mask(vcpu_xcr0_mask(vcpu)));
+	vm_enable_cap(self->vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1);
+	virt_map(self->vm, MMIO, MMIO, 1);
+	vcpu_add_user_mode(vcpu);
+	vcpu_make_shstk(vcpu, (u64)kernel_shstk);
+	for (i = 0; i < ARRAY_SIZE(insns); i++)
+		vcpu_open_page(vcpu, (u64)insns[i].rip);
+	vcpu_open_page(vcpu, MMIO);
+	vcpu_sregs_get(vcpu, &self->kernel);
+	self->kernel.cr0 |= X86_CR0_WP;
+}
+
+FIXTURE_TEARDOWN(cet_emulate)
+{
+	xstate_end(_metadata, self->vm);
+}
+
+/* Have the next KVM_RUN begin with @in, in kernel or user mode. */
+static void set_regs(struct kvm_vcpu *vcpu, const struct insn *in, bool user)
+{
+	u64 stack = user ? USER_STACK_TOP : (u64)user_kernel_stack + sizeof(user_kernel_stack);
+	struct kvm_regs regs = {
+		.rip = (u64)in->rip,
+		.rax = MMIO,
+		.rsp = in->on_stack ? MMIO_STACK : stack,
+		.rflags = 2,
+	};
+
+	vcpu_regs_set(vcpu, &regs);
+}
+
+/*
+ * Switch on what @s says and the guest has. There is a shadow stack of either
+ * mode, with room on both sides: nothing but MMIO keeps the CPU from going on.
+ */
+static void set_cet(struct __test_metadata *const _metadata, FIXTURE_DATA(cet_emulate) * const self,
+		    const struct setting *s, bool user)
+{
+	struct kvm_sregs sregs = self->kernel;
+	int i;
+
+	if (user) {
+		sregs.cs.selector = USER_CS;
+		sregs.ss.selector = USER_DS;
+		sregs.cs.dpl = 3;
+		sregs.ss.dpl = 3;
+	}
+	sregs.cr4 |= s->cr4_cet ? X86_CR4_CET : 0;
+	vcpu_sregs_set(self->vcpu, &sregs);
+	for (i = 0; i < NR_CET_MSRS; i++) {
+		if (cet_msrs[i] == MSR_IA32_S_CET)
+			self->regs.cet[i] = s->s_cet & self->has;
+		else if (cet_msrs[i] == MSR_IA32_U_CET)
+			self->regs.cet[i] = s->u_cet & self->has;
+	}
+	self->regs.ssp = (u64)(user ? user_shstk : kernel_shstk) + sizeof(user_shstk) / 2;
+	vcpu_set_cet(_metadata, self->vcpu, &self->regs);
+}
+
+/* Bring what KVM began to an end, and forget what came of it. */
+static void settle(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_events events;
+	int i;
+
+	vcpu->run->immediate_exit = 1;
+	for (i = 0; i < 8 && !__vcpu_run(vcpu); i++)
+		memset(vcpu->run->mmio.data, 0, sizeof(vcpu->run->mmio.data));
+	vcpu->run->immediate_exit = 0;
+
+	vcpu_events_get(vcpu, &events);
+	memset(&events.exception, 0, sizeof(events.exception));
+	vcpu_events_set(vcpu, &events);
+}
+
+/* KVM emulates @in, or says that it does not, and CET is as it was. */
+static void expect_judged(struct __test_metadata *const _metadata,
+			  FIXTURE_DATA(cet_emulate) * const self, const struct insn *in,
+			  const struct setting *s, bool user)
+{
+	u64 active = in->far ? s->u_cet | s->s_cet : user ? s->u_cet : s->s_cet;
+	bool refused = s->cr4_cet && (active & self->has & in->cet);
+	u32 reason, wanted = refused ? KVM_EXIT_INTERNAL_ERROR : KVM_EXIT_MMIO;
+	struct kvm_run *run = self->vcpu->run;
+	int error;
+
+	set_regs(self->vcpu, in, user);
+	set_cet(_metadata, self, s, user);
+	error = _vcpu_run(self->vcpu) ? errno : 0;
+	if (!EXPECT_ERRNO(0, error, "KVM_RUN of %s at (MMIO) in %s mode with %s", in->name,
+			  user ? "user" : "kernel", s->name))
+		return;
+	reason = run->exit_reason;
+	EXPECT_THAT(reason == wanted &&
+		    (!refused || run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION),
+		    "%s at (MMIO) in %s mode with %s: wanted %s got %s", in->name,
+		    user ? "user" : "kernel", s->name, exit_reason_str(wanted),
+		    exit_reason_str(reason));
+	if (reason == KVM_EXIT_MMIO)
+		settle(self->vcpu);
+	expect_cet(_metadata, self->vcpu, &self->regs, in->name);
+	expect_kept_elsewhere(_metadata, self->vcpu, &self->regs, in->name);
+}
+
+/*
+ * Verify that KVM refuses to emulate what CET would act on, at the privilege
+ * level that counts, and nothing else; and that the CET state of the guest is
+ * what it was.
+ */
+TEST_F(cet_emulate, mmio)
+{
+	unsigned int i, s, user;
+
+	for (s = 0; s < (self->has ? ARRAY_SIZE(settings) : 1); s++)
+		for (i = 0; i < ARRAY_SIZE(insns); i++)
+			for (user = 0; user < 2; user++)
+				expect_judged(_metadata, self, &insns[i], &settings[s], user);
+}
+
+XSTATE_HARNESS_MAIN

@@ -3,37 +3,94 @@
  * CET of a guest that runs: it must find in its CET MSRs what it or the host
  * wrote there, over exits, with live AMX tiles, while it is scheduled out, and
  * on another CPU.
+ *
+ * A host process may have CET and AMX state of its own meanwhile: a user shadow
+ * stack, live tiles, all other registers. KVM_RUN swaps all of it with the state
+ * of the guest, and must give both sides back what they had, whatever happens:
+ * a signal, another thread, another guest.
  */
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
+#include <sys/time.h>
 
-#include "xstate_cet_guest.h"
+#include "cet_guest.h"
 
-#define NR_HOPS		12
+#ifndef ARCH_SHSTK_ENABLE
+#define ARCH_SHSTK_ENABLE	0x5001
+#define ARCH_SHSTK_DISABLE	0x5002
+#define ARCH_SHSTK_STATUS	0x5005
+#define ARCH_SHSTK_SHSTK	1
+#define ARCH_SHSTK_WRSS		2
+#endif
+
+#define NR_GUESTS		2
+#define HOPS			12
+#define ROUNDS			8
+
+/* What a guest is told, what it does, and how far it got */
+static struct guest {
+	struct cet_guest cet;
+	u64 cr4_cet;
+	u64 loops;
+	u32 stop;
+} guests[NR_GUESTS];
+
+/* Give the vCPU the values of @r in all that it has. */
+static void set_all(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+		    const struct xregs *r)
+{
+	vcpu_set_xregs(_metadata, vcpu, r, xregs_mask(vcpu_xcr0_mask(vcpu)));
+}
+
+/* The same for set 0 of guest @nr; return where the host finds what that is told. */
+static struct guest *load_guest(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+				int nr)
+{
+	struct guest *g = addr_gva2hva(vcpu->vm, (gva_t)&guests[nr]);
+
+	cet_guest_init(&g->cet, vcpu, nr, nr + 5);
+	g->cr4_cet = vcpu_has_shstk(vcpu) || vcpu_has_ibt(vcpu) ? X86_CR4_CET : 0;
+	set_all(_metadata, vcpu, &g->cet.regs[0]);
+	vcpu_args_set(vcpu, 1, (u64)&guests[nr]);
+	return g;
+}
+
+/* The set-up of all fixtures: the first guest, whose code is left to the test */
+static struct guest *begin(struct __test_metadata *const _metadata, struct kvm_vm **vm,
+			   struct kvm_vcpu **vcpu, const struct xstate_combo *combo)
+{
+	if (!xstate_begin(_metadata, combo) || !xstate_need_refusals(_metadata))
+		return NULL;
+	*vcpu = xstate_new_guest(vm, combo, cet_guest_code);
+	return load_guest(_metadata, *vcpu, 0);
+}
 
 FIXTURE(cet_guest) {
-	struct cet_guest f;
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+	struct guest *guest;
 };
 
 FIXTURE_VARIANT(cet_guest) {
-	const char *name;
+	struct xstate_combo combo;
 };
+
+FIXTURE_VARIANT_ADD(cet_guest, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
+FIXTURE_VARIANT_ADD(cet_guest, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
+FIXTURE_VARIANT_ADD(cet_guest, none_noamx_ibt) { .combo = { PERM_NONE, NOAMX, IBT } };
+FIXTURE_VARIANT_ADD(cet_guest, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(cet_guest, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
 
 FIXTURE_SETUP(cet_guest)
 {
-	cet_guest_set_up(_metadata, &self->f, variant->name, NULL);
+	self->guest = begin(_metadata, &self->vm, &self->vcpu, &variant->combo);
 }
 
 FIXTURE_TEARDOWN(cet_guest)
 {
-	cet_guest_tear_down(_metadata, &self->f);
+	xstate_end(_metadata, self->vm);
 }
-
-XSTATE_VARIANT(cet_guest, none_noamx_nocet);
-XSTATE_VARIANT(cet_guest, none_noamx_shstk);
-XSTATE_VARIANT(cet_guest, none_noamx_ibt);
-XSTATE_VARIANT(cet_guest, none_noamx_cet);
-XSTATE_VARIANT(cet_guest, guest_amx_cet);
 
 /*
  * Verify that the guest finds what the host wrote, that the host finds what the
@@ -42,25 +99,47 @@ XSTATE_VARIANT(cet_guest, guest_amx_cet);
  */
 TEST_F(cet_guest, exits)
 {
-	struct xcomp *x = &self->f.x;
+	const struct xregs *regs = self->guest->cet.regs;
 
-	vcpu_arch_set_entry_point(self->f.vcpu, guest_exits_code);
-	xstate_run(self->f.vcpu, UCALL_SYNC);
-	EXPECT_TRUE(xstate_cet_kept(x, 5, "KVM_RUN of a guest that wrote it"));
-	xstate_run(self->f.vcpu, UCALL_SYNC);
-	EXPECT_TRUE(xstate_cet_kept(x, 0, "KVM_RUN of a guest that wrote it"));
-	EXPECT_TRUE(xstate_ssp_kept(x, 0, "KVM_RUN"));
-	ASSERT_TRUE(xstate_fill(x, 5));
-	xstate_run(self->f.vcpu, UCALL_DONE);
-	EXPECT_TRUE(xstate_cet_kept(x, 5, "KVM_RUN"));
-	EXPECT_TRUE(xstate_ssp_kept(x, 5, "KVM_RUN"));
+	xstate_run(self->vcpu, UCALL_SYNC);
+	expect_cet(_metadata, self->vcpu, &regs[1], "KVM_RUN of a guest that wrote set 1");
+	xstate_run(self->vcpu, UCALL_SYNC);
+	expect_cet(_metadata, self->vcpu, &regs[0], "KVM_RUN of a guest that wrote set 0");
+	expect_kept_elsewhere(_metadata, self->vcpu, &regs[0], "KVM_RUN");
+	set_all(_metadata, self->vcpu, &regs[1]);
+	xstate_run(self->vcpu, UCALL_DONE);
+	expect_cet(_metadata, self->vcpu, &regs[1], "KVM_RUN of a guest that wrote nothing");
+	expect_kept_elsewhere(_metadata, self->vcpu, &regs[1], "KVM_RUN");
 }
 
-static void guest_bad_values_code(int nr)
+static void guest_write_refused(u32 msr, u64 value)
 {
-	guest_write_bad(&guests[nr]);
+	u8 vector = wrmsr_safe(msr, value);
+
+	__GUEST_ASSERT(vector == GP_VECTOR, "WRMSR of %lx to %x: wanted #GP got vector %u",
+		       value, msr, vector);
+}
+
+/*
+ * Write what is bad whatever CPUID says. The address of the legacy bitmap must
+ * be canonical as well, which is the CPU's to say: it lets the guest write.
+ */
+static void guest_write_bad(const struct guest *g)
+{
+	u32 i;
+
+	for (i = 0; i < NR_CET_BAD_VALUES; i++)
+		guest_write_refused(cet_bad_values[i].msr, cet_bad_values[i].value);
+	guest_write_refused(MSR_IA32_U_CET, BIT_ULL(63));
+	guest_write_refused(MSR_IA32_S_CET, BIT_ULL(63));
+	cet_guest_expect(&g->cet, 0, "by a WRMSR that raised #GP");
+}
+
+static void guest_bad_values_code(const struct guest *g)
+{
+	guest_write_bad(g);
 	GUEST_SYNC(0);
-	guest_write_bad(&guests[nr]);
+	guest_write_bad(g);
 	GUEST_DONE();
 }
 
@@ -70,58 +149,48 @@ static void guest_bad_values_code(int nr)
  */
 TEST_F(cet_guest, bad_values)
 {
-	struct xcomp *x = &self->f.x;
+	const struct xregs *regs = self->guest->cet.regs;
 
-	vcpu_arch_set_entry_point(self->f.vcpu, guest_bad_values_code);
-	xstate_run(self->f.vcpu, UCALL_SYNC);
-	EXPECT_TRUE(xstate_cet_kept(x, 0, "WRMSR that raised #GP"));
-	xstate_run(self->f.vcpu, UCALL_DONE);
-	EXPECT_TRUE(xstate_cet_kept(x, 0, "WRMSR that raised #GP"));
+	vcpu_arch_set_entry_point(self->vcpu, guest_bad_values_code);
+	xstate_run(self->vcpu, UCALL_SYNC);
+	expect_cet(_metadata, self->vcpu, &regs[0], "WRMSR that raised #GP");
+	xstate_run(self->vcpu, UCALL_DONE);
+	expect_cet(_metadata, self->vcpu, &regs[0], "WRMSR that raised #GP, after an exit");
 }
 
-/* Set a control register, and return the vector that this raises, or 0. */
-static u8 set_cr0_safe(u64 value)
+static void guest_set_cr0(u64 value, u8 wanted, const char *what)
 {
-	return kvm_asm_safe("mov %[v], %%cr0", [v] "r" (value));
+	u8 vector = kvm_asm_safe("mov %[v], %%cr0", [v] "r" (value));
+
+	__GUEST_ASSERT(vector == wanted, "%s: wanted vector %u got %u", what, wanted, vector);
 }
 
-static u8 set_cr4_safe(u64 value)
+static void guest_set_cr4(u64 value, u8 wanted, const char *what)
 {
-	return kvm_asm_safe("mov %[v], %%cr4", [v] "r" (value));
+	u8 vector = kvm_asm_safe("mov %[v], %%cr4", [v] "r" (value));
+
+	__GUEST_ASSERT(vector == wanted, "%s: wanted vector %u got %u", what, wanted, vector);
 }
 
 /* CR4.CET needs CET in CPUID and CR0.WP, and CR0.WP then stays. */
-static void guest_cr4_code(int nr)
+static void guest_cr4_code(const struct guest *g)
 {
-	u64 cr0 = get_cr0(), cr4 = get_cr4(), cet = guests[nr].cr4_cet;
-	u8 wanted = cet ? 0 : GP_VECTOR, vector;
+	u64 cr0 = get_cr0(), cr4 = get_cr4(), cet = g->cr4_cet;
 
-	GUEST_ASSERT(!set_cr0_safe(cr0 & ~X86_CR0_WP));
-	vector = set_cr4_safe(cr4 | XSTATE_CR4_CET);
-	__GUEST_ASSERT(vector == GP_VECTOR,
-		       "CR4.CET without CR0.WP: wanted #GP got %u", vector);
+	guest_set_cr0(cr0 & ~X86_CR0_WP, 0, "CR0.WP off");
+	guest_set_cr4(cr4 | X86_CR4_CET, GP_VECTOR, "CR4.CET without CR0.WP");
 	/* KVM intercepts a change of CR4.OSXSAVE, or of CR0.AM below. */
-	vector = set_cr4_safe((cr4 | XSTATE_CR4_CET) ^ X86_CR4_OSXSAVE);
-	__GUEST_ASSERT(vector == GP_VECTOR,
-		       "CR4.CET and CR4.OSXSAVE without CR0.WP: wanted #GP got %u",
-		       vector);
-	GUEST_ASSERT(!set_cr0_safe(cr0 | X86_CR0_WP));
-	vector = set_cr4_safe(cr4 | XSTATE_CR4_CET);
-	__GUEST_ASSERT(vector == wanted, "CR4.CET: wanted vector %u got %u",
-		       wanted, vector);
-	vector = set_cr0_safe(cr0 & ~X86_CR0_WP);
-	__GUEST_ASSERT(vector == (cet ? GP_VECTOR : 0),
-		       "CR0.WP off with CR4.CET: wanted vector %u got %u",
-		       cet ? GP_VECTOR : 0, vector);
-	vector = set_cr0_safe((cr0 & ~X86_CR0_WP) ^ X86_CR0_AM);
-	__GUEST_ASSERT(vector == (cet ? GP_VECTOR : 0),
-		       "CR0.WP and CR0.AM with CR4.CET: wanted vector %u got %u",
-		       cet ? GP_VECTOR : 0, vector);
+	guest_set_cr4((cr4 | X86_CR4_CET) ^ X86_CR4_OSXSAVE, GP_VECTOR,
+		      "CR4.CET and CR4.OSXSAVE without CR0.WP");
+	guest_set_cr0(cr0 | X86_CR0_WP, 0, "CR0.WP");
+	guest_set_cr4(cr4 | X86_CR4_CET, cet ? 0 : GP_VECTOR, "CR4.CET");
+	guest_set_cr0(cr0 & ~X86_CR0_WP, cet ? GP_VECTOR : 0, "CR0.WP off with CR4.CET");
+	guest_set_cr0((cr0 & ~X86_CR0_WP) ^ X86_CR0_AM, cet ? GP_VECTOR : 0,
+		      "CR0.WP and CR0.AM with CR4.CET");
 	GUEST_SYNC(0);
-	__GUEST_ASSERT((get_cr4() & XSTATE_CR4_CET) == cet,
-		       "CR4.CET over an exit: wanted %lx got %lx", cet,
-		       get_cr4() & XSTATE_CR4_CET);
-	guest_read(&guests[nr], 0, "with CR4.CET");
+	__GUEST_ASSERT((get_cr4() & X86_CR4_CET) == cet,
+		       "CR4.CET over an exit: wanted %lx got %lx", cet, get_cr4() & X86_CR4_CET);
+	cet_guest_expect(&g->cet, 0, "with CR4.CET");
 	GUEST_DONE();
 }
 
@@ -134,12 +203,12 @@ TEST_F(cet_guest, cr4)
 {
 	struct kvm_sregs sregs;
 
-	vcpu_arch_set_entry_point(self->f.vcpu, guest_cr4_code);
-	xstate_run(self->f.vcpu, UCALL_SYNC);
-	vcpu_sregs_get(self->f.vcpu, &sregs);
-	EXPECT_EQ(self->f.guest->cr4_cet, sregs.cr4 & XSTATE_CR4_CET);
-	xstate_run(self->f.vcpu, UCALL_DONE);
-	EXPECT_TRUE(xstate_cet_kept(&self->f.x, 0, "KVM_RUN with CR4.CET"));
+	vcpu_arch_set_entry_point(self->vcpu, guest_cr4_code);
+	xstate_run(self->vcpu, UCALL_SYNC);
+	vcpu_sregs_get(self->vcpu, &sregs);
+	EXPECT_SAME(self->guest->cr4_cet, sregs.cr4 & X86_CR4_CET, "CR4.CET");
+	xstate_run(self->vcpu, UCALL_DONE);
+	expect_cet(_metadata, self->vcpu, &self->guest->cet.regs[0], "KVM_RUN with CR4.CET");
 }
 
 /*
@@ -149,39 +218,40 @@ TEST_F(cet_guest, cr4)
  */
 TEST_F(cet_guest, sregs)
 {
-	struct kvm_vcpu *vcpu = self->f.vcpu;
+	const struct xregs *regs = self->guest->cet.regs;
+	u64 xcr0 = xregs_mask(vcpu_xcr0_mask(self->vcpu));
 	struct kvm_sregs sregs, old, now;
 	bool taken;
 
-	vcpu_arch_set_entry_point(vcpu, guest_exits_code);
-	vcpu_sregs_get(vcpu, &old);
+	vcpu_sregs_get(self->vcpu, &old);
 	sregs = old;
 	sregs.cr0 &= ~X86_CR0_WP;
-	sregs.cr4 |= XSTATE_CR4_CET;
-	taken = !_vcpu_sregs_set(vcpu, &sregs);
-	vcpu_sregs_get(vcpu, &now);
-	EXPECT_EQ(taken ? sregs.cr4 : old.cr4, now.cr4);
-	EXPECT_EQ(taken ? sregs.cr0 : old.cr0, now.cr0);
-	EXPECT_TRUE(xstate_kept(&self->f.x, 0, "KVM_SET_SREGS"));
-	if (taken) {
-		EXPECT_NE(0, self->f.guest->cr4_cet);
-		EXPECT_EQ(0, _vcpu_run(vcpu));
-		EXPECT_EQ(KVM_EXIT_FAIL_ENTRY, vcpu->run->exit_reason);
-		vcpu_sregs_set(vcpu, &old);
+	sregs.cr4 |= X86_CR4_CET;
+	taken = !_vcpu_sregs_set(self->vcpu, &sregs);
+	vcpu_sregs_get(self->vcpu, &now);
+	EXPECT_SAME(taken ? sregs.cr4 : old.cr4, now.cr4, "CR4 after KVM_SET_SREGS");
+	EXPECT_SAME(taken ? sregs.cr0 : old.cr0, now.cr0, "CR0 after KVM_SET_SREGS");
+	expect_xregs(_metadata, self->vcpu, &regs[0], xcr0, "KVM_SET_SREGS");
+	/* What VMRUN of an AMD CPU makes of it is not known. */
+	if (taken && host_has_flag("vmx")) {
+		EXPECT_ERRNO(0, _vcpu_run(self->vcpu) ? errno : 0, "KVM_RUN without CR0.WP");
+		EXPECT_THAT(self->vcpu->run->exit_reason == KVM_EXIT_FAIL_ENTRY,
+			    "KVM_RUN without CR0.WP: wanted FAIL_ENTRY got %s",
+			    exit_reason_str(self->vcpu->run->exit_reason));
 	}
-	xstate_run(vcpu, UCALL_SYNC);
-	EXPECT_TRUE(xstate_cet_kept(&self->f.x, 5, "KVM_SET_SREGS"));
-	if (taken && __test_passed(_metadata))
-		xstate_xfail(_metadata,
-			     "KVM_SET_SREGS takes CR4.CET without CR0.WP");
+	if (taken)
+		vcpu_sregs_set(self->vcpu, &old);
+	xstate_run(self->vcpu, UCALL_SYNC);
+	expect_cet(_metadata, self->vcpu, &regs[1], "KVM_SET_SREGS");
+	XFAIL_IF(taken && self->guest->cr4_cet, "KVM_SET_SREGS takes CR4.CET without CR0.WP") {
+		EXPECT_THAT(!taken, "KVM_SET_SREGS takes CR4.CET without CR0.WP");
+	}
 }
 
-static void guest_loop_code(int nr)
+static void guest_loop_code(struct guest *g)
 {
-	struct guest *g = &guests[nr];
-
 	do {
-		guest_read(g, 0, "within KVM_RUN");
+		cet_guest_expect(&g->cet, 0, "within KVM_RUN");
 		WRITE_ONCE(g->loops, g->loops + 1);
 	} while (!READ_ONCE(g->stop));
 	GUEST_DONE();
@@ -218,61 +288,46 @@ static bool gets_on(struct guest *g)
 	return false;
 }
 
-/* Put @tid on the @nr-th of the CPUs of @all. */
-static void put_on_cpu(pid_t tid, const cpu_set_t *all, int nr)
+static void join(struct __test_metadata *const _metadata, pthread_t thread, const char *what)
 {
-	int cpu = -1;
-	cpu_set_t set;
+	struct timespec end;
 
-	nr %= CPU_COUNT(all);
-	do {
-		nr -= CPU_ISSET(++cpu, all);
-	} while (nr >= 0);
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	TEST_ASSERT(!sched_setaffinity(tid, sizeof(set), &set),
-		    "sched_setaffinity: %s", strerror(errno));
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += 20;
+	ASSERT_EQ(0, pthread_timedjoin_np(thread, NULL, &end)) {
+		TH_LOG("%s does not end", what);
+	}
 }
 
 /*
  * Run two guests with different values on a thread each, all of them on one
  * CPU with this thread, or from one CPU to the next.
  */
-static void run_servers(struct __test_metadata *_metadata, struct xcomp *x,
-			struct kvm_vcpu *first, bool migrate)
+static void run_servers(struct __test_metadata *const _metadata, struct server *s, bool migrate)
 {
-	struct server s[2] = { { .vcpu = first } };
-	struct xcomp xs[2] = { *x, *x };
-	cpu_set_t all;
 	int i, hop;
 
-	ASSERT_EQ(0, sched_getaffinity(0, sizeof(all), &all));
-	if (migrate && CPU_COUNT(&all) < 2)
-		SKIP(return, "one CPU only");
-
-	s[1].vcpu = vm_vcpu_add(first->vm, 1, guest_loop_code);
-	xstate_enable(&xs[1], s[1].vcpu);
-	put_on_cpu(0, &all, 0);
-	for (i = 0; i < 2; i++) {
-		s[i].guest = guest_begin(x, s[i].vcpu, i);
-		ASSERT_TRUE(xstate_fill(&xs[i], i));
+	host_put_on_cpu(0, 0);
+	for (i = 0; i < NR_GUESTS; i++) {
+		s[i].guest = load_guest(_metadata, s[i].vcpu, i);
 		vcpu_arch_set_entry_point(s[i].vcpu, guest_loop_code);
 		ASSERT_EQ(0, pthread_create(&s[i].thread, NULL, serve, &s[i]));
 	}
-	for (hop = 0; hop < NR_HOPS; hop++) {
-		for (i = 0; i < 2; i++)
-			EXPECT_TRUE(gets_on(s[i].guest)) {
-				ksft_print_msg("the guest does not get on\n");
+	for (hop = 0; hop < HOPS; hop++) {
+		for (i = 0; i < NR_GUESTS; i++) {
+			ASSERT_TRUE(gets_on(s[i].guest)) {
+				TH_LOG("guest %d does not get on after hop %d", i, hop);
 			}
+		}
 		use_kernel_fpu();
-		for (i = 0; migrate && i < 2; i++)
-			put_on_cpu(READ_ONCE(s[i].tid), &all, hop + i);
+		for (i = 0; migrate && i < NR_GUESTS; i++)
+			host_put_on_cpu(READ_ONCE(s[i].tid), hop + i);
 	}
-	for (i = 0; i < 2; i++)
+	for (i = 0; i < NR_GUESTS; i++)
 		WRITE_ONCE(s[i].guest->stop, 1);
-	for (i = 0; i < 2; i++) {
-		ASSERT_EQ(0, pthread_join(s[i].thread, NULL));
-		EXPECT_TRUE(xstate_cet_kept(&xs[i], i, "KVM_RUN on a thread"));
+	for (i = 0; i < NR_GUESTS; i++) {
+		join(_metadata, s[i].thread, "the thread of a guest that was stopped");
+		expect_cet(_metadata, s[i].vcpu, &s[i].guest->cet.regs[0], "KVM_RUN on a thread");
 	}
 }
 
@@ -283,56 +338,69 @@ static void run_servers(struct __test_metadata *_metadata, struct xcomp *x,
  */
 TEST_F(cet_guest, scheduled_out)
 {
-	run_servers(_metadata, &self->f.x, self->f.vcpu, false);
+	struct server s[NR_GUESTS] = {
+		{ .vcpu = self->vcpu },
+		{ .vcpu = xstate_add_guest(self->vm, 1, &variant->combo, guest_loop_code) },
+	};
+
+	run_servers(_metadata, s, false);
 }
 
 /* Verify the same when the threads are moved to another CPU in KVM_RUN. */
 TEST_F(cet_guest, migrated)
 {
-	run_servers(_metadata, &self->f.x, self->f.vcpu, true);
+	struct server s[NR_GUESTS] = { { .vcpu = self->vcpu } };
+
+	if (host_nr_cpus() < 2)
+		SKIP(return, "one CPU only");
+	s[1].vcpu = xstate_add_guest(self->vm, 1, &variant->combo, guest_loop_code);
+	run_servers(_metadata, s, true);
 }
 
-/* A guest that uses AMX */
+/* ---- a guest that uses AMX ---- */
+
 FIXTURE(cet_amx_guest) {
-	struct cet_guest f;
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+	struct guest *guest;
 };
 
 FIXTURE_VARIANT(cet_amx_guest) {
-	const char *name;
+	struct xstate_combo combo;
 };
+
+FIXTURE_VARIANT_ADD(cet_amx_guest, guest_amx_nocet) { .combo = { PERM_GUEST, AMX, NOCET } };
+FIXTURE_VARIANT_ADD(cet_amx_guest, guest_amx_shstk) { .combo = { PERM_GUEST, AMX, SHSTK } };
+FIXTURE_VARIANT_ADD(cet_amx_guest, guest_amx_ibt) { .combo = { PERM_GUEST, AMX, IBT } };
+FIXTURE_VARIANT_ADD(cet_amx_guest, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
 
 FIXTURE_SETUP(cet_amx_guest)
 {
-	cet_guest_set_up(_metadata, &self->f, variant->name, NULL);
+	self->guest = begin(_metadata, &self->vm, &self->vcpu, &variant->combo);
 }
 
 FIXTURE_TEARDOWN(cet_amx_guest)
 {
-	cet_guest_tear_down(_metadata, &self->f);
+	xstate_end(_metadata, self->vm);
 }
 
-XSTATE_VARIANT(cet_amx_guest, guest_amx_nocet);
-XSTATE_VARIANT(cet_amx_guest, guest_amx_shstk);
-XSTATE_VARIANT(cet_amx_guest, guest_amx_ibt);
-XSTATE_VARIANT(cet_amx_guest, guest_amx_cet);
-
-static void guest_tiles_code(int nr)
+static void guest_tiles_code(const struct guest *g)
 {
-	struct guest *g = &guests[nr];
+	const struct xregs *tiles = &g->cet.regs[1];
 
-	xstate_ldtilecfg(g->config);
-	xstate_load_tiles(g->tiles);
-	guest_read(g, 0, "by use of AMX");
+	tile_load_config(tiles->tilecfg);
+	tile_load(tiles->tile[0]);
+	cet_guest_expect(&g->cet, 0, "by use of AMX");
 	GUEST_SYNC(0);
-	guest_check_tiles(g, "over an exit");
-	guest_read(g, 0, "over an exit with live tiles");
-	guest_write(g, 1);
+	guest_expect_tiles(tiles, "over an exit");
+	cet_guest_expect(&g->cet, 0, "over an exit with live tiles");
+	cet_guest_write(&g->cet, 1);
 	GUEST_SYNC(1);
-	guest_check_tiles(g, "with a change of CET");
-	guest_read(g, 1, "over an exit with live tiles");
-	xstate_tilerelease();
+	guest_expect_tiles(tiles, "with a change of CET");
+	cet_guest_expect(&g->cet, 1, "over an exit with live tiles");
+	tile_release();
 	GUEST_SYNC(2);
-	guest_read(g, 1, "by TILERELEASE");
+	cet_guest_expect(&g->cet, 1, "by TILERELEASE");
 	GUEST_DONE();
 }
 
@@ -342,25 +410,329 @@ static void guest_tiles_code(int nr)
  */
 TEST_F(cet_amx_guest, live_tiles)
 {
-	struct kvm_vcpu *vcpu = self->f.vcpu;
-	struct xcomp *x = &self->f.x, other = *x;
+	struct kvm_vcpu *other = xstate_add_vcpu(self->vm, 1, &variant->combo);
+	u64 xcr0 = xregs_mask(vcpu_xcr0_mask(other));
+	const struct xregs *regs = self->guest->cet.regs;
+	struct xregs others;
 
-	xstate_add_vcpu(&other, vcpu->vm, 1);
-	ASSERT_TRUE(xstate_fill(&other, 3));
-	vcpu_arch_set_entry_point(vcpu, guest_tiles_code);
+	xregs_fill(&others, other, 3);
+	set_all(_metadata, other, &others);
+	vcpu_arch_set_entry_point(self->vcpu, guest_tiles_code);
 
-	xstate_run(vcpu, UCALL_SYNC);
-	EXPECT_TRUE(xstate_cet_kept(x, 0, "KVM_RUN with live tiles"));
-	EXPECT_TRUE(xkvm_run_immediate_exit(x->kvm, other.vcpu));
-	xstate_run(vcpu, UCALL_SYNC);
-	EXPECT_TRUE(xstate_cet_kept(x, 5, "KVM_RUN with live tiles"));
-	xstate_run(vcpu, UCALL_SYNC);
-	EXPECT_TRUE(xstate_cet_kept(x, 5, "TILERELEASE"));
-	xstate_run(vcpu, UCALL_DONE);
-	EXPECT_TRUE(xstate_kept(&other, 3, "tiles of another vCPU"));
+	xstate_run(self->vcpu, UCALL_SYNC);
+	expect_cet(_metadata, self->vcpu, &regs[0], "KVM_RUN with live tiles");
+	xstate_run_immediate_exit(other);
+	xstate_run(self->vcpu, UCALL_SYNC);
+	expect_cet(_metadata, self->vcpu, &regs[1], "WRMSR with live tiles");
+	xstate_run(self->vcpu, UCALL_SYNC);
+	expect_cet(_metadata, self->vcpu, &regs[1], "TILERELEASE");
+	xstate_run(self->vcpu, UCALL_DONE);
+	expect_xregs(_metadata, other, &others, xcr0, "tiles of another vCPU");
 }
 
-int main(int argc, char **argv)
+/* ---- a host that uses CET and AMX ---- */
+
+FIXTURE(cet_host) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+	struct guest *guest;
+};
+
+FIXTURE_VARIANT(cet_host) {
+	struct xstate_combo combo;
+};
+
+FIXTURE_VARIANT_ADD(cet_host, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(cet_host, host_noamx_cet) { .combo = { PERM_HOST, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(cet_host, both_amx_cet) { .combo = { PERM_BOTH, AMX, CET } };
+
+FIXTURE_SETUP(cet_host)
 {
-	return xstate_main(argc, argv);
+	self->guest = begin(_metadata, &self->vm, &self->vcpu, &variant->combo);
 }
+
+FIXTURE_TEARDOWN(cet_host)
+{
+	xstate_end(_metadata, self->vm);
+}
+
+/* A guest with all registers loaded, which saves them before it exits */
+static struct busy {
+	u64 xcr0, xss;
+	u32 spin;
+	struct xregs regs;
+	u8 area[XAREA_SIZE] __aligned(64);
+} busy[NR_GUESTS];
+
+static INTEGER_ONLY void guest_busy(struct busy *b)
+{
+	guest_load_xregs(&b->regs, b->xcr0 | b->xss);
+	for (;;) {
+		while (__atomic_load_n(&b->spin, __ATOMIC_RELAXED))
+			cpu_relax();
+		asm volatile("xsaves64 %0" : "+m" (b->area) : "a" (-1), "d" (-1));
+		guest_leave();
+	}
+}
+
+static void guest_busy_code(struct busy *b)
+{
+	guest_enable_xstate(b->xcr0);
+	if (b->xss)
+		wrmsr(MSR_IA32_XSS, b->xss);
+	guest_busy(b);
+}
+
+/* A thread of the host, and what it has live while it serves a guest */
+static struct host {
+	struct __test_metadata *metadata;
+	struct kvm_vcpu *vcpu;
+	struct guest *guest;
+	struct busy *busy;
+	void (*serve)(struct __test_metadata *const _metadata, struct host *h);
+	pthread_t thread;
+	struct xregs regs;
+	u64 mask;
+	bool no_shstk;
+	u8 area[XAREA_SIZE] __aligned(64);
+} hosts[NR_GUESTS];
+
+static u64 host_ssp(void)
+{
+	u64 ssp = 0;
+
+	/* rdsspq %rax does nothing without a shadow stack. */
+	asm volatile(".byte 0xf3, 0x48, 0x0f, 0x1e, 0xc8" : "+a" (ssp));
+	return ssp;
+}
+
+/* wrssq %rax, (%rdx): SIGILL unless U_CET of the thread says that it may */
+static void host_wrss(u64 *to, u64 value)
+{
+	asm volatile(".byte 0x48, 0x0f, 0x38, 0xf6, 0x02" : : "a" (value), "d" (to) : "memory");
+}
+
+/* Not a function: none may return that began without a shadow stack. */
+#define host_shstk(option, feature)					\
+({									\
+	long ret = SYS_arch_prctl;					\
+									\
+	asm volatile("syscall" : "+a" (ret)				\
+		     : "D" ((long)(option)), "S" ((long)(feature))	\
+		     : "rcx", "r11", "memory");				\
+	ret;								\
+})
+
+/* Return with a wrong shadow stack pointer, and the process ends. */
+static void *host_thread(void *arg)
+{
+	struct host *h = arg;
+	struct __test_metadata *const _metadata = h->metadata;
+	u64 left = -1ull;
+
+	h->no_shstk = host_shstk(ARCH_SHSTK_ENABLE, ARCH_SHSTK_SHSTK);
+	if (!h->no_shstk)
+		host_shstk(ARCH_SHSTK_ENABLE, ARCH_SHSTK_WRSS);
+	h->serve(_metadata, h);
+	if (!h->no_shstk) {
+		host_shstk(ARCH_SHSTK_DISABLE, ARCH_SHSTK_SHSTK);
+		/* WRSS is nothing without a shadow stack, and goes with it. */
+		host_shstk(ARCH_SHSTK_STATUS, &left);
+		EXPECT_SAME(0, left, "features after ARCH_SHSTK_DISABLE");
+	}
+	return NULL;
+}
+
+/* Have @nr threads of the host call @serve. */
+static void run_hosts(struct __test_metadata *const _metadata, int nr,
+		      void (*serve)(struct __test_metadata *const _metadata, struct host *h))
+{
+	int i;
+
+	for (i = 0; i < nr; i++) {
+		hosts[i].metadata = _metadata;
+		hosts[i].serve = serve;
+		ASSERT_EQ(0, pthread_create(&hosts[i].thread, NULL, host_thread, &hosts[i]));
+	}
+	for (i = 0; i < nr; i++)
+		join(_metadata, hosts[i].thread, "a thread of the host");
+}
+
+static noinline void serve_exits(struct __test_metadata *const _metadata, struct host *h)
+{
+	const struct xregs *regs = h->guest->cet.regs;
+	u64 ssp = host_ssp(), *unused;
+
+	xstate_run(h->vcpu, UCALL_SYNC);
+	use_kernel_fpu();
+	xstate_run(h->vcpu, UCALL_SYNC);
+	expect_cet(_metadata, h->vcpu, &regs[0], "KVM_RUN by a busy host");
+	set_all(_metadata, h->vcpu, &regs[1]);
+	xstate_run(h->vcpu, UCALL_DONE);
+	EXPECT_SAME(ssp, host_ssp(), "SSP of the host after KVM_RUN");
+	if (!h->no_shstk) {
+		unused = (u64 *)ssp - 16;
+		host_wrss(unused, ssp);
+		EXPECT_SAME(ssp, *unused, "what WRSS of the host wrote after KVM_RUN");
+	}
+}
+
+/*
+ * Verify that a host thread with a shadow stack of its own keeps it, and may
+ * write to it as before, over KVM_RUN, and that the guest keeps its CET.
+ */
+TEST_F(cet_host, own_state)
+{
+	hosts[0].vcpu = self->vcpu;
+	hosts[0].guest = self->guest;
+	run_hosts(_metadata, 1, serve_exits);
+	if (hosts[0].no_shstk && !_metadata->exit_code)
+		SKIP(return, "no shadow stacks for user space");
+}
+
+/* Give host thread @nr and its guest values of their own for all registers. */
+static void set_up_host(struct kvm_vcpu *vcpu, const struct xstate_combo *combo, int nr)
+{
+	bool host_amx = combo->perm == PERM_HOST || combo->perm == PERM_BOTH;
+	struct host *h = &hosts[nr];
+
+	h->vcpu = vcpu;
+	vcpu_arch_set_entry_point(vcpu, guest_busy_code);
+	vcpu_args_set(vcpu, 1, (u64)&busy[nr]);
+	h->busy = addr_gva2hva(vcpu->vm, (gva_t)&busy[nr]);
+	h->busy->xcr0 = xregs_guest_mask(vcpu);
+	/* The second guest leaves IA32_XSS alone, unlike the host. */
+	if (vcpu_has_shstk(vcpu) && !nr)
+		h->busy->xss = xregs_mask(vcpu_xss_mask(vcpu));
+	xregs_fill(&h->busy->regs, vcpu, 2 * nr + 1);
+	h->mask = xregs_mask(xf_xcr0()) & ~(host_amx ? 0 : XFEATURE_MASK_XTILE);
+	xregs_fill(&h->regs, vcpu, 2 * nr + 2);
+}
+
+/* KVM_RUN with all registers of the host loaded, and saved afterwards */
+static INTEGER_ONLY long host_run(struct host *h)
+{
+	const u32 mxcsr = MXCSR_INIT;
+	long ret = SYS_ioctl;
+
+	guest_load_xregs(&h->regs, h->mask);
+	asm volatile("syscall"
+		     : "+a" (ret)
+		     : "D" ((long)h->vcpu->fd), "S" ((long)KVM_RUN), "d" (0l)
+		     : "rcx", "r11", "memory");
+	asm volatile("xsave64 %0" : "+m" (h->area) : "a" (-1), "d" (-1));
+	asm volatile("fninit\n\tldmxcsr %0" : : "m" (mxcsr));
+	return ret;
+}
+
+/* Run the guest up to guest_leave(), and look at both sides. */
+static void expect_both(struct __test_metadata *const _metadata, struct host *h, const char *when)
+{
+	u64 all = h->busy->xcr0 | h->busy->xss, ssp = host_ssp();
+
+	EXPECT_ERRNO(0, -host_run(h), "KVM_RUN by %s", when);
+	EXPECT_SAME(KVM_EXIT_IO, h->vcpu->run->exit_reason, "exit reason of KVM_RUN by %s", when);
+	EXPECT_SAME(ssp, host_ssp(), "SSP of %s", when);
+	expect_area(_metadata, h->area, &h->regs, h->mask, 0, when);
+	EXPECT_XFEATURES(all, xarea_header(h->busy->area, 0), "XSTATE_BV of the guest of %s", when);
+	expect_area(_metadata, h->busy->area, &h->busy->regs, all, all | XCOMP_BV_COMPACTED,
+		    "the guest");
+}
+
+static noinline void serve_busy(struct __test_metadata *const _metadata, struct host *h)
+{
+	int i;
+
+	for (i = 0; i < ROUNDS && !_metadata->exit_code; i++) {
+		expect_both(_metadata, h, "the host, with another at work");
+		use_kernel_fpu();
+		sched_yield();
+	}
+}
+
+/*
+ * Verify that two host threads on one CPU, each with a shadow stack and all
+ * registers in use, and their guests, who differ in IA32_XSS too, all keep what
+ * is theirs.
+ */
+TEST_F(cet_host, two_threads)
+{
+	if (!kvm_cpu_has(X86_FEATURE_XSAVES))
+		SKIP(return, "XSAVES is not in guest CPUID");
+	host_put_on_cpu(0, 0);
+	set_up_host(self->vcpu, &variant->combo, 0);
+	set_up_host(xstate_add_guest(self->vm, 1, &variant->combo, guest_busy_code),
+		    &variant->combo, 1);
+	run_hosts(_metadata, NR_GUESTS, serve_busy);
+}
+
+/* What the frame of a signal in KVM_RUN held, and the thread that waits for it */
+static u8 frame[XAREA_SIZE] __aligned(64);
+static u32 frame_size;
+static bool waiting;
+
+static void on_alarm(int sig, siginfo_t *info, void *context)
+{
+	const ucontext_t *uc = context;
+	const u8 *fpregs = (u8 *)uc->uc_mcontext.fpregs;
+	u32 size;
+
+	(void)sig;
+	(void)info;
+	if (!READ_ONCE(waiting) || uc->uc_mcontext.gregs[REG_RAX] != -EINTR)
+		return;
+	WRITE_ONCE(waiting, false);
+	/* What the kernel says in software-reserved bytes: magic, sizes, mask */
+	memcpy(&size, fpregs + 464 + 16, sizeof(size));
+	xarea_copy(frame, fpregs, size < sizeof(frame) ? size : sizeof(frame));
+	WRITE_ONCE(frame_size, size);
+}
+
+static noinline void serve_alarm(struct __test_metadata *const _metadata, struct host *h)
+{
+	const struct itimerval every = {
+		.it_interval.tv_usec = 10000, .it_value.tv_usec = 10000,
+	};
+	const struct sigaction sa = { .sa_sigaction = on_alarm, .sa_flags = SA_SIGINFO };
+	const struct itimerval never = {};
+	u64 ssp = host_ssp();
+	sigset_t set;
+
+	WRITE_ONCE(h->busy->spin, 1);
+	sigemptyset(&set);
+	sigaddset(&set, SIGALRM);
+	sigaction(SIGALRM, &sa, NULL);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	WRITE_ONCE(waiting, true);
+	setitimer(ITIMER_REAL, &every, NULL);
+	EXPECT_ERRNO(EINTR, -host_run(h), "KVM_RUN of a guest that spins");
+	setitimer(ITIMER_REAL, &never, NULL);
+	EXPECT_SAME(ssp, host_ssp(), "SSP of the host after a signal in KVM_RUN");
+	EXPECT_THAT(!READ_ONCE(waiting), "KVM_RUN was not interrupted by a signal");
+	expect_area(_metadata, h->area, &h->regs, h->mask, 0,
+		    "the host after a signal in KVM_RUN");
+	EXPECT_THAT(READ_ONCE(frame_size) >= xf_standard_size(h->mask),
+		    "a frame of %u bytes has not all components", READ_ONCE(frame_size));
+	expect_area(_metadata, frame, &h->regs, h->mask, 0, "the frame of a signal in KVM_RUN");
+	WRITE_ONCE(h->busy->spin, 0);
+	expect_both(_metadata, h, "the host after a signal");
+}
+
+/*
+ * Verify that a signal that ends KVM_RUN finds the registers of the host, not
+ * those of the guest, in its frame, and that both sides go on with theirs.
+ */
+TEST_F(cet_host, signal_frame)
+{
+	sigset_t set;
+
+	if (!kvm_cpu_has(X86_FEATURE_XSAVES))
+		SKIP(return, "XSAVES is not in guest CPUID");
+	sigemptyset(&set);
+	sigaddset(&set, SIGALRM);
+	ASSERT_EQ(0, pthread_sigmask(SIG_BLOCK, &set, NULL));
+	set_up_host(self->vcpu, &variant->combo, 0);
+	run_hosts(_metadata, 1, serve_alarm);
+}
+
+XSTATE_HARNESS_MAIN

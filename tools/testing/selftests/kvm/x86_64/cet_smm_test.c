@@ -5,7 +5,7 @@
  * the SDM's chapter on SMM). All other CET MSRs, and the XSAVE state, are
  * nobody's business but the handler's.
  */
-#include "xstate_cet_guest.h"
+#include "xregs.h"
 
 /* Memory that there is in SMM only, the other address space of KVM */
 #define SMRAM		0x1000000
@@ -30,83 +30,114 @@ static const u8 handler_clears_wp[] = {
 	0xe6, PORT_SMM, 0x0f, 0xaa,
 };
 
-static void guest_smm_code(void)
+static void guest_code(void)
 {
 	for (;;)
 		asm volatile("outb %%al, %0" : : "i" (PORT_GUEST));
 }
 
 FIXTURE(cet_smm) {
-	struct cet_guest f;
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+	struct xregs regs, other;	/* what the vCPU begins with, and other values */
+	u64 components;
+	struct kvm_sregs before;
 };
 
 FIXTURE_VARIANT(cet_smm) {
-	const char *name;
+	struct xstate_combo combo;
 };
 
+FIXTURE_VARIANT_ADD(cet_smm, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
+FIXTURE_VARIANT_ADD(cet_smm, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
+FIXTURE_VARIANT_ADD(cet_smm, none_noamx_ibt) { .combo = { PERM_NONE, NOAMX, IBT } };
+FIXTURE_VARIANT_ADD(cet_smm, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(cet_smm, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
+
+/* Let the guest begin with all its registers loaded, and with CR4.CET. */
 FIXTURE_SETUP(cet_smm)
 {
-	cet_guest_set_up(_metadata, &self->f, variant->name, guest_smm_code);
-	if (!self->f.vcpu)
+	struct kvm_sregs *sregs = &self->before;
+
+	if (!xstate_begin(_metadata, &variant->combo))
+		return;
+	if (!xstate_need_refusals(_metadata))
 		return;
 	if (!kvm_check_cap(KVM_CAP_X86_SMM))
 		SKIP(return, "KVM has no SMM");
-	vm_userspace_mem_region_add(self->f.vcpu->vm, VM_MEM_SRC_ANONYMOUS,
-				    SMRAM, SMRAM_SLOT, SMRAM_PAGES, 0);
-	vcpu_set_msr(self->f.vcpu, MSR_IA32_SMBASE, SMRAM);
+
+	self->vcpu = xstate_new_guest(&self->vm, &variant->combo, guest_code);
+	vm_userspace_mem_region_add(self->vm, VM_MEM_SRC_ANONYMOUS, SMRAM, SMRAM_SLOT,
+				    SMRAM_PAGES, 0);
+	vcpu_set_msr(self->vcpu, MSR_IA32_SMBASE, SMRAM);
+
+	vcpu_sregs_get(self->vcpu, sregs);
+	/* RSM sets CR0.ET, as it is hardwired to 1. */
+	sregs->cr0 |= X86_CR0_WP | X86_CR0_ET;
+	if (vcpu_has_shstk(self->vcpu) || vcpu_has_ibt(self->vcpu))
+		sregs->cr4 |= X86_CR4_CET;
+	vcpu_sregs_set(self->vcpu, sregs);
+	vcpu_run(self->vcpu);
+	TEST_ASSERT_KVM_EXIT_REASON(self->vcpu, KVM_EXIT_IO);
+	vcpu_sregs_get(self->vcpu, sregs);
+
+	self->components = xregs_mask(vcpu_xcr0_mask(self->vcpu));
+	xregs_fill(&self->regs, self->vcpu, 0);
+	xregs_fill(&self->other, self->vcpu, 1);
+	vcpu_set_xregs(_metadata, self->vcpu, &self->regs, self->components);
 }
 
 FIXTURE_TEARDOWN(cet_smm)
 {
-	cet_guest_tear_down(_metadata, &self->f);
+	xstate_end(_metadata, self->vm);
 }
 
-XSTATE_VARIANT(cet_smm, none_noamx_nocet);
-XSTATE_VARIANT(cet_smm, none_noamx_shstk);
-XSTATE_VARIANT(cet_smm, none_noamx_ibt);
-XSTATE_VARIANT(cet_smm, none_noamx_cet);
-XSTATE_VARIANT(cet_smm, guest_amx_cet);
+static int run(struct kvm_vcpu *vcpu)
+{
+	return _vcpu_run(vcpu) ? errno : 0;
+}
 
-/* Whether the guest, or its SMM handler, runs up to its OUT to @port */
-static bool run_to(struct kvm_vcpu *vcpu, u16 port)
+/* KVM_RUN, which returned @error, got to the OUT of the guest or of its SMM handler. */
+static bool expect_out(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu, int error,
+		       u16 port)
 {
 	struct kvm_run *run = vcpu->run;
-	bool smm = port == PORT_SMM;
-	int error = _vcpu_run(vcpu) ? errno : 0;
+	bool smm = run->flags & KVM_RUN_X86_SMM;
 
-	if (!error && run->exit_reason == KVM_EXIT_IO && run->io.port == port &&
-	    smm == !!(run->flags & KVM_RUN_X86_SMM))
-		return true;
-	ksft_print_msg("wanted OUT to port %#x got errno %d, exit %s\n", port,
-		       error, exit_reason_str(run->exit_reason));
-	return false;
+	return EXPECT_ERRNO(0, error, "KVM_RUN up to OUT to port %#x", port) &&
+	       EXPECT_THAT(run->exit_reason == KVM_EXIT_IO && run->io.port == port &&
+			   smm == (port == PORT_SMM),
+			   "wanted OUT to port %#x got exit %s, %sin SMM, port %#x", port,
+			   exit_reason_str(run->exit_reason), smm ? "" : "not ",
+			   run->exit_reason == KVM_EXIT_IO ? run->io.port : 0);
 }
 
-/* Let the guest begin with CR4.CET, and with all the state of @seed. */
-static void begin(struct __test_metadata *_metadata, struct cet_guest *f,
-		  const u8 *handler, size_t size, unsigned int seed)
+/* Go from the guest to the OUT of @handler: CR4 is 0, and CET is as it was. */
+static void enter_smm(struct __test_metadata *const _metadata, FIXTURE_DATA(cet_smm) * const self,
+		      const u8 *handler, size_t size)
 {
 	struct kvm_sregs sregs;
 
-	memcpy(addr_gpa2hva(f->vcpu->vm, SMM_HANDLER), handler, size);
-	vcpu_sregs_get(f->vcpu, &sregs);
-	/* RSM sets CR0.ET, as it is hardwired to 1. */
-	sregs.cr0 |= X86_CR0_WP | X86_CR0_ET;
-	sregs.cr4 |= f->guest->cr4_cet;
-	vcpu_sregs_set(f->vcpu, &sregs);
-	ASSERT_TRUE(run_to(f->vcpu, PORT_GUEST));
-	ASSERT_TRUE(xstate_fill(&f->x, seed));
+	memcpy(addr_gpa2hva(self->vm, SMM_HANDLER), handler, size);
+	ASSERT_EQ(0, ioctl(self->vcpu->fd, KVM_SMI));
+	ASSERT_TRUE(expect_out(_metadata, self->vcpu, run(self->vcpu), PORT_SMM));
+	vcpu_sregs_get(self->vcpu, &sregs);
+	EXPECT_SAME(0, sregs.cr4, "CR4 in SMM");
+	expect_cet(_metadata, self->vcpu, &self->regs, "SMI");
 }
 
-/* Whether the vCPU is in SMM as it must be, with its CET MSRs as they were */
-static bool smm_is_right(struct cet_guest *f, unsigned int seed)
+/* RSM, by a KVM_RUN that returned @error: the guest goes on with all that it had. */
+static void expect_return(struct __test_metadata *const _metadata,
+			  FIXTURE_DATA(cet_smm) * const self, int error)
 {
-	struct kvm_sregs sregs;
-	bool ok;
+	struct kvm_sregs after;
 
-	vcpu_sregs_get(f->vcpu, &sregs);
-	ok = xcomp_same(&f->x, "CR4 in SMM", 0, sregs.cr4);
-	return xstate_cet_kept(&f->x, seed, "SMI") && ok;
+	if (!expect_out(_metadata, self->vcpu, error, PORT_GUEST))
+		return;
+	vcpu_sregs_get(self->vcpu, &after);
+	EXPECT_SAME(self->before.cr4, after.cr4, "CR4 after RSM");
+	EXPECT_SAME(self->before.cr0, after.cr0, "CR0 after RSM");
+	expect_xregs(_metadata, self->vcpu, &self->regs, self->components, "SMI and RSM");
 }
 
 /*
@@ -115,27 +146,18 @@ static bool smm_is_right(struct cet_guest *f, unsigned int seed)
  */
 TEST_F(cet_smm, rsm)
 {
-	struct cet_guest *f = &self->f;
-	struct kvm_sregs before, after;
-	u64 other = xstate_ssp_value(1);
-	int i;
+	u64 ssp = self->other.ssp;
 
-	begin(_metadata, f, handler_plain, sizeof(handler_plain), 0);
-	vcpu_sregs_get(f->vcpu, &before);
-	for (i = 0; i < 2; i++) {
-		ASSERT_EQ(0, ioctl(f->vcpu->fd, KVM_SMI));
-		ASSERT_TRUE(run_to(f->vcpu, PORT_SMM));
-		EXPECT_TRUE(smm_is_right(f, 0));
-		use_kernel_fpu();
-		if (f->x.shstk_on && i)
-			EXPECT_EQ(0, xkvm_one_reg(f->x.vcpu, KVM_SET_ONE_REG,
-						  XKVM_REG_GUEST_SSP, &other));
-		ASSERT_TRUE(run_to(f->vcpu, PORT_GUEST));
-		vcpu_sregs_get(f->vcpu, &after);
-		EXPECT_EQ(before.cr4, after.cr4);
-		EXPECT_EQ(before.cr0, after.cr0);
-		EXPECT_TRUE(xstate_kept(&f->x, 0, "SMI and RSM"));
-	}
+	enter_smm(_metadata, self, handler_plain, sizeof(handler_plain));
+	use_kernel_fpu();
+	expect_return(_metadata, self, run(self->vcpu));
+
+	enter_smm(_metadata, self, handler_plain, sizeof(handler_plain));
+	use_kernel_fpu();
+	if (vcpu_has_shstk(self->vcpu))
+		EXPECT_ERRNO(0, vcpu_one_reg_ssp(self->vcpu, KVM_SET_ONE_REG, &ssp),
+			     "KVM_SET_ONE_REG of SSP in SMM");
+	expect_return(_metadata, self, run(self->vcpu));
 }
 
 /*
@@ -144,15 +166,27 @@ TEST_F(cet_smm, rsm)
  */
 TEST_F(cet_smm, written_in_smm)
 {
-	struct cet_guest *f = &self->f;
+	struct xregs wanted = self->other;
 
-	begin(_metadata, f, handler_plain, sizeof(handler_plain), 0);
-	ASSERT_EQ(0, ioctl(f->vcpu->fd, KVM_SMI));
-	ASSERT_TRUE(run_to(f->vcpu, PORT_SMM));
-	ASSERT_TRUE(xstate_fill(&f->x, 1));
-	ASSERT_TRUE(run_to(f->vcpu, PORT_GUEST));
-	EXPECT_TRUE(xstate_cet_kept(&f->x, 1, "RSM"));
-	EXPECT_TRUE(xstate_ssp_kept(&f->x, 0, "RSM"));
+	wanted.ssp = self->regs.ssp;
+	enter_smm(_metadata, self, handler_plain, sizeof(handler_plain));
+	vcpu_set_xregs(_metadata, self->vcpu, &self->other, self->components);
+	ASSERT_TRUE(expect_out(_metadata, self->vcpu, run(self->vcpu), PORT_GUEST));
+	expect_xregs(_metadata, self->vcpu, &wanted, self->components, "RSM");
+}
+
+/*
+ * Whether RSM has ended in shutdown where known kernels do so: it has left SMM
+ * and loaded GDTR, but neither CR4 nor CR0.
+ */
+static bool rsm_failed_at_cr4(struct kvm_vcpu *vcpu, const struct kvm_sregs *before)
+{
+	struct kvm_sregs now;
+
+	vcpu_sregs_get(vcpu, &now);
+	return before->cr4 & X86_CR4_CET && vcpu->run->exit_reason == KVM_EXIT_SHUTDOWN &&
+	       !(vcpu->run->flags & KVM_RUN_X86_SMM) && now.gdt.base == before->gdt.base &&
+	       !now.cr4 && !(now.cr0 & (X86_CR0_PE | X86_CR0_WP));
 }
 
 /*
@@ -161,45 +195,33 @@ TEST_F(cet_smm, written_in_smm)
  */
 TEST_F(cet_smm, cr0_wp)
 {
-	struct cet_guest *f = &self->f;
-	struct kvm_sregs before, after;
-	bool taken;
+	struct kvm_sregs in_smm;
+	int error;
 
-	begin(_metadata, f, handler_clears_wp, sizeof(handler_clears_wp), 0);
-	vcpu_sregs_get(f->vcpu, &before);
-	ASSERT_EQ(0, ioctl(f->vcpu->fd, KVM_SMI));
-	ASSERT_TRUE(run_to(f->vcpu, PORT_SMM));
-	vcpu_sregs_get(f->vcpu, &after);
-	EXPECT_EQ(0, after.cr0 & X86_CR0_WP);
-	EXPECT_TRUE(smm_is_right(f, 0));
-	taken = run_to(f->vcpu, PORT_GUEST);
-	if (!taken && f->vcpu->run->exit_reason == KVM_EXIT_SHUTDOWN &&
-	    f->guest->cr4_cet && __test_passed(_metadata)) {
-		xstate_xfail(_metadata, "RSM sets CR4.CET before CR0.WP and fails");
-		return;
+	enter_smm(_metadata, self, handler_clears_wp, sizeof(handler_clears_wp));
+	vcpu_sregs_get(self->vcpu, &in_smm);
+	EXPECT_SAME(0, in_smm.cr0 & X86_CR0_WP, "CR0.WP in SMM");
+	error = run(self->vcpu);
+	XFAIL_IF(!error && rsm_failed_at_cr4(self->vcpu, &self->before),
+		 "RSM sets CR4.CET before CR0.WP and fails") {
+		expect_return(_metadata, self, error);
 	}
-	EXPECT_TRUE(taken);
-	vcpu_sregs_get(f->vcpu, &after);
-	EXPECT_EQ(before.cr4, after.cr4);
-	EXPECT_EQ(before.cr0, after.cr0);
-	EXPECT_TRUE(xstate_kept(&f->x, 0, "SMI and RSM"));
 }
 
 /* RSM with @ssp in SMRAM: shutdown, if the guest has shadow stacks at all */
-static void rsm_with(struct __test_metadata *_metadata, struct cet_guest *f,
+static void rsm_with(struct __test_metadata *const _metadata, FIXTURE_DATA(cet_smm) * const self,
 		     u64 ssp)
 {
-	begin(_metadata, f, handler_plain, sizeof(handler_plain), 0);
-	ASSERT_EQ(0, ioctl(f->vcpu->fd, KVM_SMI));
-	ASSERT_TRUE(run_to(f->vcpu, PORT_SMM));
-	memcpy(addr_gpa2hva(f->vcpu->vm, SMRAM_SSP), &ssp, sizeof(ssp));
-	if (!f->x.shstk_on) {
-		ASSERT_TRUE(run_to(f->vcpu, PORT_GUEST));
-		EXPECT_TRUE(xstate_kept(&f->x, 0, "RSM"));
+	enter_smm(_metadata, self, handler_plain, sizeof(handler_plain));
+	memcpy(addr_gpa2hva(self->vm, SMRAM_SSP), &ssp, sizeof(ssp));
+	if (!vcpu_has_shstk(self->vcpu)) {
+		expect_return(_metadata, self, run(self->vcpu));
 		return;
 	}
-	ASSERT_EQ(0, _vcpu_run(f->vcpu));
-	EXPECT_EQ(KVM_EXIT_SHUTDOWN, f->vcpu->run->exit_reason);
+	EXPECT_ERRNO(0, run(self->vcpu), "KVM_RUN up to RSM");
+	EXPECT_THAT(self->vcpu->run->exit_reason == KVM_EXIT_SHUTDOWN,
+		    "RSM with SSP %#lx: wanted SHUTDOWN got %s", (unsigned long)ssp,
+		    exit_reason_str(self->vcpu->run->exit_reason));
 }
 
 /*
@@ -208,16 +230,13 @@ static void rsm_with(struct __test_metadata *_metadata, struct cet_guest *f,
  */
 TEST_F(cet_smm, ssp_misaligned)
 {
-	rsm_with(_metadata, &self->f, xstate_ssp_value(1) | 1);
+	rsm_with(_metadata, self, self->other.ssp | 1);
 }
 
 /* Verify the same of an SSP that is not canonical. */
 TEST_F(cet_smm, ssp_not_canonical)
 {
-	rsm_with(_metadata, &self->f, BIT_ULL(62));
+	rsm_with(_metadata, self, BIT_ULL(62));
 }
 
-int main(int argc, char **argv)
-{
-	return xstate_main(argc, argv);
-}
+XSTATE_HARNESS_MAIN

@@ -18,7 +18,16 @@ extern u8 user_stack[4096], user_shstk[4096], user_kernel_stack[8192];
 #define USER_STACK_TOP	((u64)user_stack + sizeof(user_stack))
 #define USER_SHSTK_TOP	((u64)user_shstk + sizeof(user_shstk))
 
-/* Give the guest a user mode that may use these stacks. */
+/*
+ * Two programs for user mode, on a page of their own.  Each offends against CET,
+ * by RET and by JMP at user_*_fault, and goes on from user_*_on to user_*_end if
+ * the handler lets it.  Without CET it gets straight to user_*_end, an UD2.
+ */
+extern const char user_page[], user_ret[], user_ret_called[], user_ret_fault[],
+		  user_ret_on[], user_ret_end[], user_jmp[], user_jmp_fault[],
+		  user_jmp_on[], user_jmp_end[];
+
+/* Give the guest a user mode that may use these stacks and programs. */
 void vcpu_add_user_mode(struct kvm_vcpu *vcpu);
 /* Open the page at @va, which is mapped for the guest's kernel, for user mode. */
 void vcpu_open_page(struct kvm_vcpu *vcpu, u64 va);
