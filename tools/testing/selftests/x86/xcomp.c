@@ -414,3 +414,14 @@ pid_t xcomp_hog(struct __test_metadata *const _metadata)
 	}
 	return pid;
 }
+
+void xcomp_lose_cpu(struct __test_metadata *const _metadata)
+{
+	const struct timespec nap = { .tv_nsec = 20 * 1000 * 1000 };
+	pid_t hog = xcomp_hog(_metadata);
+	int i;
+
+	for (i = 0; i < 3; i++)
+		nanosleep(&nap, NULL);
+	xcomp_kill(_metadata, hog);
+}

@@ -135,4 +135,7 @@ int xcomp_pin(struct __test_metadata *const _metadata);
  */
 pid_t xcomp_hog(struct __test_metadata *const _metadata);
 
+/* Sleep while such a process runs. */
+void xcomp_lose_cpu(struct __test_metadata *const _metadata);
+
 #endif /* SELFTESTS_X86_XCOMP_H */

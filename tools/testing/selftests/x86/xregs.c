@@ -91,7 +91,7 @@ struct xregs *xregs_pattern(uint64_t mask)
 	for (i = 0; i < 16 * XREGS_COUNT; i++)
 		regs->xmm[i / 16][i % 16] = 0x80 + i * 5;
 	for (i = 2; i < 63; i++) {
-		if (!(mask & 1ULL << i))
+		if (!(mask & ~XFEATURE_MASK_PKRU & 1ULL << i))
 			continue;
 		component = xregs_at(regs, 1ULL << i);
 		for (j = 0; j < xf_cpuid(0xd, i).eax; j++)
