@@ -2,10 +2,11 @@
 /*
  * IA32_XFD and IA32_XFD_ERR of a guest that uses AMX: the #NM that they are
  * there for, and that neither switching AMX off and on nor another vCPU costs
- * a guest any other state, CET included. What the MSRs take is asserted by
- * xfd_msrs_test.
+ * a guest any other state, CET included.  IA32_XFD_ERR belongs to its guest: it
+ * is saved with the #NM that it explains, however IA32_XFD was changed before,
+ * and no other vCPU sees it.
  */
-#include "xstate_xfd.h"
+#include "xregs.h"
 
 /* AMX instructions, those that IA32_XFD must not disarm at first */
 enum amx { LDTILECFG, STTILECFG, TILEZERO, TILELOADD, TILESTORED, TDPBF16PS,
@@ -13,50 +14,56 @@ enum amx { LDTILECFG, STTILECFG, TILEZERO, TILELOADD, TILESTORED, TDPBF16PS,
 
 static const char * const amx_names[] = {
 	"LDTILECFG", "STTILECFG", "TILEZERO", "TILELOADD", "TILESTORED",
-	"TDPBF16PS", "XRSTOR of component 18", "TILERELEASE",
+	"TDPBF16PS", "XRSTOR of XTILE_DATA", "TILERELEASE",
 };
 
-static bool amx_disarmed(enum amx amx)
+/* What IA32_XFD_ERR holds after the instruction, IA32_XFD being set: 0 is for no #NM. */
+static u64 amx_err(enum amx amx)
 {
-	return amx >= TILEZERO && amx <= XRSTOR;
+	return amx >= TILEZERO && amx <= XRSTOR ? XFEATURE_MASK_XTILE_DATA : 0;
 }
+
+static const u32 xfd_msrs[] = { MSR_IA32_XFD, MSR_IA32_XFD_ERR };
 
 /* What one guest is told and what it finds, one for each vCPU */
 struct guest {
 	u64 xcr0, xss;
-	u64 msr_values[2];
+	u64 msrs[ARRAY_SIZE(xfd_msrs)];
 	struct {
 		u64 vector, xfd_err, kept_err, cr0;
 	} amx[NR_AMX];
-	u64 nm_count, nm_xfd_err;
+	u64 vector, nm_count, xfd_err;
 	struct xregs regs;
 	u8 area[XAREA_SIZE] __aligned(64);
 };
 
 static struct guest guests[2];
 
+/* ---- guests ---- */
+
+/* By opcodes, for assemblers without AMX: memory operands are at RAX, 64 bytes a row. */
+#define AMX_SAFE(opcode, p)	kvm_asm_safe(".byte 0xc4, 0xe2, " opcode, "a" (p), "c" (64ul))
+
 static u8 guest_amx(struct guest *g, enum amx amx)
 {
 	switch (amx) {
 	case LDTILECFG:
-		return kvm_asm_safe("ldtilecfg (%[p])", [p] "r" (g->regs.tilecfg));
+		return AMX_SAFE("0x78, 0x49, 0x00", g->regs.tilecfg);
 	case STTILECFG:
-		return kvm_asm_safe("sttilecfg (%[p])", [p] "r" (g->area));
+		return AMX_SAFE("0x79, 0x49, 0x00", g->area);
 	case TILEZERO:
-		return kvm_asm_safe("tilezero %%tmm0");
+		return AMX_SAFE("0x7b, 0x49, 0xc0", NULL);
 	case TILELOADD:
-		return kvm_asm_safe("tileloadd (%[p],%[s],1), %%tmm0",
-				    [p] "r" (g->regs.tile), [s] "r" (64ul));
+		return AMX_SAFE("0x7b, 0x4b, 0x04, 0x08", g->regs.tile);
 	case TILESTORED:
-		return kvm_asm_safe("tilestored %%tmm0, (%[p],%[s],1)",
-				    [p] "r" (g->area), [s] "r" (64ul));
+		return AMX_SAFE("0x7a, 0x4b, 0x04, 0x08", g->area);
 	case TDPBF16PS:
-		return kvm_asm_safe("tdpbf16ps %%tmm2, %%tmm1, %%tmm0");
+		return AMX_SAFE("0x6a, 0x5c, 0xc1", NULL);
 	case XRSTOR:
 		return kvm_asm_safe("xrstor64 (%[p])", [p] "r" (g->area),
-				    "a" ((u32)XFD_TILE), "d" (0));
+				    "a" ((u32)XFEATURE_MASK_XTILE_DATA), "d" (0));
 	default:
-		return kvm_asm_safe("tilerelease");
+		return AMX_SAFE("0x78, 0x49, 0xc0", NULL);
 	}
 }
 
@@ -65,10 +72,10 @@ static void guest_nm_code(void)
 	struct guest *g = guests;
 	u32 i;
 
-	guest_enable(g->xcr0);
+	guest_enable_xstate(g->xcr0);
 	guest_amx(g, LDTILECFG);
 	for (i = 0; i < NR_AMX; i++) {
-		wrmsr(MSR_IA32_XFD, XFD_TILE);
+		wrmsr(MSR_IA32_XFD, XFEATURE_MASK_XTILE_DATA);
 		guest_leave();
 		g->amx[i].vector = guest_amx(g, i);
 		g->amx[i].xfd_err = rdmsr(MSR_IA32_XFD_ERR);
@@ -81,15 +88,14 @@ static void guest_nm_code(void)
 	GUEST_DONE();
 }
 
-static void guest_nm_handler(struct ex_regs *regs)
+static void guest_nm_handler(struct ex_regs *regs __maybe_unused)
 {
 	struct guest *g = guests;
 
 	GUEST_ASSERT(g->nm_count++ < 3);
-	g->nm_xfd_err = rdmsr(MSR_IA32_XFD_ERR);
+	g->xfd_err = rdmsr(MSR_IA32_XFD_ERR);
 	wrmsr(MSR_IA32_XFD_ERR, 0);
 	wrmsr(MSR_IA32_XFD, 0);
-	(void)regs;
 }
 
 /* As an operating system does it: the handler gives AMX, the program goes on. */
@@ -97,25 +103,21 @@ static void guest_lazy_code(void)
 {
 	struct guest *g = guests;
 
-	guest_enable(g->xcr0);
-	wrmsr(MSR_IA32_XFD, XFD_TILE);
-	asm volatile("ldtilecfg %0" : : "m" (g->regs.tilecfg));
-	asm volatile("tileloadd (%0,%1,1), %%tmm0\n\t"
-		     "tilestored %%tmm0, (%2,%1,1)"
-		     : : "r" (g->regs.tile), "r" (64ul), "r" (g->area)
-		     : "memory");
+	guest_enable_xstate(g->xcr0);
+	wrmsr(MSR_IA32_XFD, XFEATURE_MASK_XTILE_DATA);
+	tile_load_config(g->regs.tilecfg);
+	tile_load(g->regs.tile[0]);
+	tile_store(g->area);
 	GUEST_DONE();
 }
 
-static GUEST_INTEGER_ONLY void guest_live(struct guest *g, bool toggle,
-					  u64 xfd)
+static INTEGER_ONLY void guest_live(struct guest *g, bool toggle, u64 xfd)
 {
 	guest_load_xregs(&g->regs, g->xcr0 | g->xss);
-	for (;; xfd ^= toggle ? XFD_TILE : 0) {
+	for (;; xfd ^= toggle ? XFEATURE_MASK_XTILE_DATA : 0) {
 		wrmsr(MSR_IA32_XFD, xfd);
 		guest_leave();
-		asm volatile("xsaves64 %0"
-			     : "+m" (g->area) : "a" (-1), "d" (-1));
+		asm volatile("xsaves64 %0" : "+m" (g->area) : "a" (-1), "d" (-1));
 		guest_leave();
 	}
 }
@@ -125,93 +127,123 @@ static void guest_live_code(u64 id, u64 toggle, u64 xfd)
 {
 	struct guest *g = guests + id;
 
-	guest_enable(g->xcr0);
+	guest_enable_xstate(g->xcr0);
 	if (g->xss)
-		wrmsr(XF_MSR_XSS, g->xss);
+		wrmsr(MSR_IA32_XSS, g->xss);
 	guest_live(g, toggle, xfd);
 }
 
 static void guest_read_code(void)
 {
 	struct guest *g = guests;
-	u32 m;
+	u32 i;
 
-	for (m = 0; m < ARRAY_SIZE(xfd_msrs); m++)
-		g->msr_values[m] = rdmsr(xfd_msrs[m]);
+	for (i = 0; i < ARRAY_SIZE(xfd_msrs); i++)
+		g->msrs[i] = rdmsr(xfd_msrs[i]);
 	guest_leave();
-	guest_enable(g->xcr0);
+	guest_enable_xstate(g->xcr0);
 	wrmsr(MSR_IA32_XFD, 0);
 	guest_leave();
 	GUEST_DONE();
 }
 
+/* Between two exits: AMX is switched off, and missed at once. */
+static void guest_missing_code(void)
+{
+	struct guest *g = guests;
+
+	guest_enable_xstate(g->xcr0);
+	tile_load_config(g->regs.tilecfg);
+	wrmsr(MSR_IA32_XFD, XFEATURE_MASK_XTILE_DATA);
+	for (;;) {
+		wrmsr(MSR_IA32_XFD, 0);
+		guest_leave();
+		wrmsr(MSR_IA32_XFD, XFEATURE_MASK_XTILE_DATA);
+		g->vector = guest_amx(g, TILEZERO);
+		guest_leave();
+		g->xfd_err = rdmsr(MSR_IA32_XFD_ERR);
+		wrmsr(MSR_IA32_XFD_ERR, 0);
+	}
+}
+
+static void guest_watch_code(void)
+{
+	struct guest *g = &guests[1];
+
+	for (;;) {
+		g->xfd_err = rdmsr(MSR_IA32_XFD_ERR);
+		guest_leave();
+	}
+}
+
+/* ---- tests ---- */
+
 FIXTURE(xfd) {
-	struct xcomp x;
 	struct kvm_vm *vm;
-	u64 taint;
 };
 
 FIXTURE_VARIANT(xfd) {
-	const char *name;
+	struct xstate_combo combo;
 };
 
-FIXTURE_VARIANT_ADD(xfd, amx) { .name = "guest_amx_nocet" };
-FIXTURE_VARIANT_ADD(xfd, amx_cet) { .name = "guest_amx_cet" };
+FIXTURE_VARIANT_ADD(xfd, amx) { .combo = { PERM_GUEST, AMX, NOCET } };
+FIXTURE_VARIANT_ADD(xfd, amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
 
 FIXTURE_SETUP(xfd)
 {
-	struct xcomp *x = &self->x;
-
-	ASSERT_TRUE(xstate_begin(x, variant->name));
-	if (!x->amx_on)
-		SKIP(return, "no AMX on this machine");
-	if (x->shstk && !x->shstk_on)
+	if (!xstate_begin(_metadata, &variant->combo))
+		return;
+	if (variant->combo.cet && !kvm_cpu_has(X86_FEATURE_SHSTK))
 		SKIP(return, "KVM offers no guest CET");
-	self->taint = xf_taint();
 }
 
 FIXTURE_TEARDOWN(xfd)
 {
-	EXPECT_FALSE(xstate_warned(self->taint));
-	if (self->vm)
-		kvm_vm_free(self->vm);
+	xstate_end(_metadata, self->vm);
 }
 
-/* Set up the memory that host and guest share. */
-static void share(struct xcomp *x, struct kvm_vm *vm, struct guest **shared)
+/*
+ * Make both vCPUs, of which most tests run one.  Return what they share with the
+ * host.
+ */
+static struct guest *new_guests(struct kvm_vm **vm, const struct xstate_combo *combo, void *code,
+				struct kvm_vcpu *vcpus[2])
 {
-	struct guest *g = addr_gva2hva(vm, (gva_t)&guests);
+	struct guest *g;
 	u32 i;
 
+	vcpus[0] = xstate_new_guest(vm, combo, code);
+	vcpus[1] = xstate_add_guest(*vm, 1, combo, code);
+	g = addr_gva2hva(*vm, (gva_t)&guests);
 	for (i = 0; i < ARRAY_SIZE(guests); i++) {
-		g[i].xcr0 = xregs_guest_xcr0(x);
-		g[i].xss = xregs_mask(xcomp_guest_xss(x));
-		xregs_fill(&g[i].regs, i + 1);
+		g[i].xcr0 = xregs_guest_mask(vcpus[i]);
+		g[i].xss = xregs_mask(vcpu_xss_mask(vcpus[i]));
+		/* Even seeds: with others IA32_U_CET is 0 where there is no IBT. */
+		xregs_fill(&g[i].regs, vcpus[i], 2 * i + 2);
 	}
-	*shared = g;
+	return g;
 }
 
 /* Run one AMX instruction of guest_nm_code(), and look at the MSRs meanwhile. */
-static bool nm_ok(struct kvm_vcpu *vcpu, struct guest *g, enum amx amx)
+static void expect_nm(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+		      struct guest *g, enum amx amx)
 {
 	const char *name = amx_names[amx];
-	u64 err = amx_disarmed(amx) ? XFD_TILE : 0;
-	bool ok;
+	u64 err = amx_err(amx);
 
 	xregs_run(vcpu);
-	memset(g->area, 0, XF_BASE_SIZE);
-	xarea_set_header(g->area, 0, XFD_TILE);
-	ok = xfd_msr_is(vcpu, MSR_IA32_XFD, name, XFD_TILE);
-	ok &= xfd_msr_is(vcpu, MSR_IA32_XFD_ERR, "before the instruction", 0);
+	xarea_fill(g->area, 0, XAREA_BASE);
+	xarea_set_header(g->area, 0, XFEATURE_MASK_XTILE_DATA);
+	EXPECT_SAME(XFEATURE_MASK_XTILE_DATA, vcpu_get_msr(vcpu, MSR_IA32_XFD),
+		    "%s: IA32_XFD as the host reads it", name);
+	EXPECT_SAME(0, vcpu_get_msr(vcpu, MSR_IA32_XFD_ERR), "%s: IA32_XFD_ERR before it", name);
 	xregs_run(vcpu);
 
-	ok &= xarea_same(name, "vector", err ? NM_VECTOR : 0,
-			 g->amx[amx].vector);
-	ok &= xarea_same(name, "IA32_XFD_ERR as the guest reads it", err,
-			 g->amx[amx].xfd_err);
-	ok &= xarea_same(name, "CR0.TS", 0, g->amx[amx].cr0 & X86_CR0_TS);
-	return ok & xarea_same(name, "IA32_XFD_ERR as the host reads it", err,
-			       vcpu_get_msr(vcpu, MSR_IA32_XFD_ERR));
+	EXPECT_SAME(err ? NM_VECTOR : 0, g->amx[amx].vector, "%s: vector", name);
+	EXPECT_SAME(err, g->amx[amx].xfd_err, "%s: IA32_XFD_ERR as the guest reads it", name);
+	EXPECT_SAME(0, g->amx[amx].cr0 & X86_CR0_TS, "%s: CR0.TS", name);
+	EXPECT_SAME(err, vcpu_get_msr(vcpu, MSR_IA32_XFD_ERR),
+		    "%s: IA32_XFD_ERR as the host reads it", name);
 }
 
 /*
@@ -220,20 +252,17 @@ static bool nm_ok(struct kvm_vcpu *vcpu, struct guest *g, enum amx amx)
  */
 TEST_F(xfd, nm)
 {
-	struct kvm_vcpu *vcpu;
+	struct kvm_vcpu *vcpus[2];
 	struct guest *g;
 	u32 i;
 
-	vcpu = xstate_guest(&self->x, guest_nm_code);
-	self->vm = vcpu->vm;
-	share(&self->x, self->vm, &g);
+	g = new_guests(&self->vm, &variant->combo, guest_nm_code, vcpus);
 	for (i = 0; i < NR_AMX; i++)
-		EXPECT_TRUE(nm_ok(vcpu, g, i));
-	xstate_run(vcpu, UCALL_DONE);
+		expect_nm(_metadata, vcpus[0], g, i);
+	xstate_run(vcpus[0], UCALL_DONE);
 	for (i = 0; i < NR_AMX; i++)
-		EXPECT_TRUE(xarea_same(amx_names[i], "IA32_XFD_ERR after an exit",
-				       amx_disarmed(i) ? XFD_TILE : 0,
-				       g->amx[i].kept_err));
+		EXPECT_SAME(amx_err(i), g->amx[i].kept_err, "%s: IA32_XFD_ERR after an exit",
+			    amx_names[i]);
 }
 
 /*
@@ -242,49 +271,48 @@ TEST_F(xfd, nm)
  */
 TEST_F(xfd, nm_once)
 {
-	struct kvm_vcpu *vcpu;
+	struct kvm_vcpu *vcpus[2];
+	const u8 *wanted;
 	struct guest *g;
+	size_t n;
+	u32 i;
 
-	vcpu = xstate_guest(&self->x, guest_lazy_code);
-	self->vm = vcpu->vm;
-	share(&self->x, self->vm, &g);
+	g = new_guests(&self->vm, &variant->combo, guest_lazy_code, vcpus);
 	vm_install_exception_handler(self->vm, NM_VECTOR, guest_nm_handler);
-	xstate_run(vcpu, UCALL_DONE);
-	EXPECT_TRUE(xarea_same("TILELOADD", "times #NM was raised", 1,
-			       g->nm_count));
-	EXPECT_TRUE(xarea_same("TILELOADD", "IA32_XFD_ERR", XFD_TILE,
-			       g->nm_xfd_err));
-	EXPECT_EQ(XREGS_TILE_SIZE, xarea_differ(g->area, g->regs.tile[0],
-						XREGS_TILE_SIZE));
-	EXPECT_TRUE(xfd_msr_is(vcpu, MSR_IA32_XFD, "after the handler", 0));
-	EXPECT_TRUE(xfd_msr_is(vcpu, MSR_IA32_XFD_ERR, "after the handler", 0));
+	xstate_run(vcpus[0], UCALL_DONE);
+	EXPECT_SAME(1, g->nm_count, "how often TILELOADD raised #NM");
+	EXPECT_SAME(XFEATURE_MASK_XTILE_DATA, g->xfd_err, "IA32_XFD_ERR in the handler");
+	wanted = g->regs.tile[0];
+	n = xarea_differ(wanted, g->area, sizeof(g->regs.tile));
+	if (n < sizeof(g->regs.tile))
+		EXPECT_SAME(wanted[n], g->area[n], "XTILE_DATA after TILELOADD, byte %zu", n);
+	for (i = 0; i < ARRAY_SIZE(xfd_msrs); i++)
+		EXPECT_SAME(0, vcpu_get_msr(vcpus[0], xfd_msrs[i]), "%s after the handler",
+			    msr_name(xfd_msrs[i]));
 }
 
 /*
  * One round of guest_live_code(): all components but the disarmed one hold
- * what was loaded. Tile data that was disarmed once may be gone or be there.
+ * what was loaded.  Tile data that was disarmed once may be gone or be there.
  */
-static bool live_ok(struct kvm_vcpu *vcpu, struct guest *g, const char *what,
-		    u64 xfd, bool may_lose)
+static void expect_live(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			struct guest *g, u64 xfd, bool may_lose, const char *what)
 {
-	u64 all = g->xcr0 | g->xss, bv, kept;
-	bool ok;
+	u64 all = g->xcr0 | g->xss, kept = all & ~xfd, bv;
 
 	xregs_run(vcpu);
-	ok = xfd_msr_is(vcpu, MSR_IA32_XFD, what, xfd);
+	EXPECT_SAME(xfd, vcpu_get_msr(vcpu, MSR_IA32_XFD), "IA32_XFD of the %s", what);
 	if (g->xss)
-		ok &= xf_msr_kept(what, XF_MSR_U_CET, "a write of IA32_XFD",
-				  g->regs.cet_user[0],
-				  vcpu_get_msr(vcpu, XF_MSR_U_CET));
+		EXPECT_SAME(g->regs.cet[0], vcpu_get_msr(vcpu, cet_msrs[0]),
+			    "%s of the %s after a write of IA32_XFD", msr_name(cet_msrs[0]), what);
 	xregs_run(vcpu);
 
 	bv = xarea_header(g->area, 0);
-	kept = xfd ? all & ~XFD_TILE : all;
-	if (!xfd && may_lose && !(bv & XFD_TILE))
-		kept &= ~XFD_TILE;
-	ok &= xarea_same(what, "XSTATE_BV of XSAVES", kept, bv);
-	return ok && xarea_has(what, g->area, &g->regs, kept,
-			       all | XF_COMPACTED);
+	if (may_lose && !(bv & XFEATURE_MASK_XTILE_DATA))
+		kept &= ~XFEATURE_MASK_XTILE_DATA;
+	if (EXPECT_XFEATURES(kept, bv, "XSTATE_BV as the %s saves it, IA32_XFD being %#lx", what,
+			     (unsigned long)xfd))
+		expect_area(_metadata, g->area, &g->regs, kept, all | XCOMP_BV_COMPACTED, what);
 }
 
 /*
@@ -293,19 +321,18 @@ static bool live_ok(struct kvm_vcpu *vcpu, struct guest *g, const char *what,
  */
 TEST_F(xfd, toggle)
 {
-	struct kvm_vcpu *vcpu;
+	struct kvm_vcpu *vcpus[2];
 	struct guest *g;
 	u32 i;
 
 	if (!kvm_cpu_has(X86_FEATURE_XSAVES))
 		SKIP(return, "XSAVES is not in guest CPUID");
-	vcpu = xstate_guest(&self->x, guest_live_code);
-	self->vm = vcpu->vm;
-	share(&self->x, self->vm, &g);
-	vcpu_args_set(vcpu, 3, 0ul, 1ul, 0ul);
-	for (i = 0; i < 8; i++)
-		ASSERT_TRUE(live_ok(vcpu, g, "toggled IA32_XFD",
-				    i & 1 ? XFD_TILE : 0, i));
+	g = new_guests(&self->vm, &variant->combo, guest_live_code, vcpus);
+	vcpu_args_set(vcpus[0], 3, 0ul, 1ul, 0ul);
+	/* One round that failed says enough. */
+	for (i = 0; i < 8 && !_metadata->exit_code; i++)
+		expect_live(_metadata, vcpus[0], &g[0], i & 1 ? XFEATURE_MASK_XTILE_DATA : 0, i,
+			    "vCPU that toggles IA32_XFD");
 }
 
 /*
@@ -320,18 +347,14 @@ TEST_F(xfd, two_vcpus)
 
 	if (!kvm_cpu_has(X86_FEATURE_XSAVES))
 		SKIP(return, "XSAVES is not in guest CPUID");
-	xstate_libkvm_cpuid(&self->x);
-	self->vm = vm_create_with_vcpus(2, guest_live_code, vcpus);
-	share(&self->x, self->vm, &g);
-	for (i = 0; i < 2; i++) {
-		xstate_enable(&self->x, vcpus[i]);
-		vcpu_args_set(vcpus[i], 3, (u64)i, 0ul, i ? 0 : XFD_TILE);
+	g = new_guests(&self->vm, &variant->combo, guest_live_code, vcpus);
+	vcpu_args_set(vcpus[0], 3, 0ul, 0ul, (u64)XFEATURE_MASK_XTILE_DATA);
+	vcpu_args_set(vcpus[1], 3, 1ul, 0ul, 0ul);
+	for (i = 0; i < 8 && !_metadata->exit_code; i++) {
+		expect_live(_metadata, vcpus[0], &g[0], XFEATURE_MASK_XTILE_DATA, false,
+			    "vCPU with IA32_XFD");
+		expect_live(_metadata, vcpus[1], &g[1], 0, false, "vCPU with tiles");
 	}
-	for (i = 0; i < 8; i++)
-		ASSERT_TRUE(live_ok(vcpus[i & 1], g + (i & 1),
-				    i & 1 ? "vCPU with tiles" :
-				    "vCPU with XFD", i & 1 ? 0 : XFD_TILE,
-				    false));
 }
 
 /*
@@ -340,44 +363,86 @@ TEST_F(xfd, two_vcpus)
  */
 TEST_F(xfd, restore)
 {
-	u32 size = xcomp_xsave_size(&self->x), m;
-	struct kvm_vcpu *vcpu;
+	struct kvm_vcpu *vcpus[2], *vcpu;
 	struct guest *g;
-	u8 *image;
+	u8 *area;
+	u32 i;
 
-	vcpu = xstate_guest(&self->x, guest_read_code);
-	self->vm = vcpu->vm;
-	share(&self->x, self->vm, &g);
-	image = calloc(1, XAREA_SIZE);
-	TEST_ASSERT(image, "calloc() failed");
+	g = new_guests(&self->vm, &variant->combo, guest_read_code, vcpus);
+	vcpu = vcpus[0];
 
 	/* IA32_XFD goes first: never after an image with tile data. */
-	for (m = 0; m < ARRAY_SIZE(xfd_msrs); m++)
-		ASSERT_EQ(1, _vcpu_set_msr(vcpu, xfd_msrs[m], XFD_TILE));
-	xarea_put(image, &g->regs, g->xcr0, 0);
-	ASSERT_EQ(0, ioctl(vcpu->fd, KVM_SET_XSAVE, image));
-	xarea_fill(image, XAREA_POISON, size);
-	vcpu_xsave2_get(vcpu, (struct kvm_xsave *)image);
+	for (i = 0; i < ARRAY_SIZE(xfd_msrs); i++)
+		EXPECT_THAT(vcpu_takes_msr(vcpu, xfd_msrs[i], XFEATURE_MASK_XTILE_DATA),
+			    "KVM_SET_MSRS of bit 18 to %s: not taken", msr_name(xfd_msrs[i]));
+	vcpu_set_xregs_area(_metadata, vcpu, &g->regs, g->xcr0);
+	area = vcpu_area(vcpu);
+	EXPECT_SAME(0, xarea_header(area, 0) & XFEATURE_MASK_XTILE_DATA,
+		    "XSTATE_BV[18] of KVM_GET_XSAVE2 with IA32_XFD set");
+	/* PKRU is shown only once the guest has run. */
+	expect_area(_metadata, area, &g->regs,
+		    g->xcr0 & ~(XFEATURE_MASK_XTILE_DATA | XFEATURE_MASK_PKRU), 0,
+		    "the rest of that image");
 	/* Kernels that keep the tile data panic as soon as they load it. */
-	ASSERT_TRUE(xarea_same("KVM_GET_XSAVE2 with IA32_XFD set", "XSTATE_BV[18]",
-			       0, xarea_header(image, 0) & XFD_TILE));
+	if (_metadata->exit_code)
+		return;
 
 	xregs_run(vcpu);
-	for (m = 0; m < ARRAY_SIZE(xfd_msrs); m++)
-		EXPECT_TRUE(xarea_same(xfd_msr_name(xfd_msrs[m]),
-				       "as the guest reads it", XFD_TILE,
-				       g->msr_values[m]));
+	for (i = 0; i < ARRAY_SIZE(xfd_msrs); i++)
+		EXPECT_SAME(XFEATURE_MASK_XTILE_DATA, g->msrs[i], "%s as the guest reads it",
+			    msr_name(xfd_msrs[i]));
 	xregs_run(vcpu);
-	vcpu_xsave2_get(vcpu, (struct kvm_xsave *)image);
-	EXPECT_TRUE(xarea_same("tile data dropped by KVM_SET_XSAVE",
-			       "XSTATE_BV[18] once IA32_XFD is 0", 0,
-			       xarea_header(image, 0) & XFD_TILE));
-	EXPECT_TRUE(xarea_has("the rest of that image", image, &g->regs,
-			      g->xcr0 & XF_BIT(XF_XTILE_CFG), 0));
-	free(image);
+	area = vcpu_area(vcpu);
+	EXPECT_SAME(0, xarea_header(area, 0) & XFEATURE_MASK_XTILE_DATA,
+		    "XSTATE_BV[18] once IA32_XFD is 0, after KVM_SET_XSAVE dropped tile data");
+	expect_area(_metadata, area, &g->regs, g->xcr0 & XFEATURE_MASK_XTILE_CFG, 0,
+		    "the rest of that image");
 }
 
-int main(int argc, char **argv)
+/*
+ * Verify that a #NM which comes with no exit after the change of IA32_XFD that
+ * causes it leaves IA32_XFD_ERR for the host and the guest to read, and that a
+ * vCPU which runs next on the same CPU has 0 there.
+ */
+TEST_F(xfd, err_is_own)
 {
-	return xstate_main(argc, argv);
+	struct kvm_vcpu *vcpus[2], *nm, *watch;
+	struct guest *g;
+	u32 i;
+
+	g = new_guests(&self->vm, &variant->combo, guest_missing_code, vcpus);
+	nm = vcpus[0];
+	watch = vcpus[1];
+	vcpu_arch_set_entry_point(watch, guest_watch_code);
+	for (i = 0; i < 4; i++) {
+		xregs_run(nm);
+		if (i)
+			EXPECT_SAME(XFEATURE_MASK_XTILE_DATA, g[0].xfd_err,
+				    "round %u: IA32_XFD_ERR as the guest reads it", i);
+		EXPECT_SAME(0, vcpu_get_msr(nm, MSR_IA32_XFD_ERR),
+			    "round %u: IA32_XFD_ERR cleared by the guest", i);
+		xregs_run(nm);
+		EXPECT_SAME(NM_VECTOR, g[0].vector, "round %u: vector of TILEZERO", i);
+		EXPECT_SAME(XFEATURE_MASK_XTILE_DATA, vcpu_get_msr(nm, MSR_IA32_XFD_ERR),
+			    "round %u: IA32_XFD_ERR after #NM", i);
+		g[1].xfd_err = ~0ull;
+		xregs_run(watch);
+		EXPECT_SAME(0, g[1].xfd_err, "round %u: IA32_XFD_ERR as another guest reads it", i);
+		EXPECT_SAME(0, vcpu_get_msr(watch, MSR_IA32_XFD_ERR),
+			    "round %u: IA32_XFD_ERR of another vCPU", i);
+		EXPECT_SAME(XFEATURE_MASK_XTILE_DATA, vcpu_get_msr(nm, MSR_IA32_XFD_ERR),
+			    "round %u: IA32_XFD_ERR after another vCPU ran", i);
+	}
 }
+
+/* Verify that KVM lists both MSRs for saving. */
+TEST_F(xfd, listed)
+{
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(xfd_msrs); i++)
+		EXPECT_THAT(kvm_msr_is_in_save_restore_list(xfd_msrs[i]),
+			    "KVM_GET_MSR_INDEX_LIST: no %s", msr_name(xfd_msrs[i]));
+}
+
+XSTATE_HARNESS_MAIN
