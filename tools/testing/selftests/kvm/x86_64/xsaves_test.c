@@ -1,0 +1,602 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What the XSAVE instructions write and load in a guest, with CET and AMX state
+ * in use, and how they fault.
+ *
+ * Load known values into all components by plain instructions, exit to user
+ * space, and have the guest save its state: each component must be found where
+ * CPUID says, hold its value, and not one other byte may be written.  The same
+ * for every XCR0, IA32_XSS and set of requested components (RFBM).  What XRSTORS
+ * has loaded is judged by what XSAVES saves right after it.
+ */
+#include "xregs.h"
+
+enum xsave_insn { XSAVE, XSAVEOPT, XSAVEC, XSAVES, XRSTOR, XRSTORS, NR_INSNS };
+
+static const struct {
+	const char *name;
+	u32 cpuid;			/* bit of CPUID 0xD.1 EAX */
+} insns[] = {
+	[XSAVE] = { "XSAVE", 0 },
+	[XSAVEOPT] = { "XSAVEOPT", BIT(0) },
+	[XSAVEC] = { "XSAVEC", BIT(1) },
+	[XSAVES] = { "XSAVES", BIT(3) },
+	[XRSTOR] = { "XRSTOR", 0 },
+	[XRSTORS] = { "XRSTORS", BIT(3) },
+};
+
+/* One instruction: what it is given, what comes of it, and all memory of it */
+struct op {
+	u64 xcr0_max, xss_max;		/* all that the guest may set */
+	u64 xcr0, xss, rfbm;
+	u64 load;			/* components to load from regs first */
+	u64 guest_xss;			/* IA32_XSS as it is */
+	bool sizes;			/* read CPUID right before */
+	bool leave;			/* exit to user space right before */
+	bool release;			/* TILERELEASE right before */
+	u32 skew;			/* added to the address */
+	u32 insn;
+	u32 vector;
+	u32 standard_size, compacted_size;
+	struct xregs regs;
+	u8 image[XAREA_SIZE] __aligned(64);
+	u8 area[XAREA_SIZE] __aligned(64);
+};
+
+static struct op op;
+
+/* ---- guest ---- */
+
+#define XSAVE_SAFE(insn, area, lo, hi) \
+	kvm_asm_safe(insn " (%[p])", [p] "r" (area), "a" (lo), "d" (hi))
+
+static INTEGER_ONLY u8 guest_insn(enum xsave_insn insn, void *area, u64 rfbm)
+{
+	u32 lo = rfbm, hi = rfbm >> 32;
+
+	switch (insn) {
+	case XSAVE:
+		return XSAVE_SAFE("xsave64", area, lo, hi);
+	case XSAVEOPT:
+		return XSAVE_SAFE("xsaveopt64", area, lo, hi);
+	case XSAVEC:
+		return XSAVE_SAFE("xsavec64", area, lo, hi);
+	case XSAVES:
+		return XSAVE_SAFE("xsaves64", area, lo, hi);
+	case XRSTOR:
+		return XSAVE_SAFE("xrstor64", area, lo, hi);
+	default:
+		return XSAVE_SAFE("xrstors64", area, lo, hi);
+	}
+}
+
+/* Write only what changes: both writes exit to KVM, which takes its time. */
+static INTEGER_ONLY void guest_set_features(u64 xcr0, u64 xss)
+{
+	if (xgetbv(0) != xcr0)
+		xsetbv(0, xcr0);
+	if (op.guest_xss != xss)
+		wrmsr(MSR_IA32_XSS, xss);
+	op.guest_xss = xss;
+}
+
+/* Nothing in here may touch the registers that were loaded. */
+static INTEGER_ONLY void guest_op(void)
+{
+	bool restore = op.insn >= XRSTOR;
+	u32 eax, ecx, edx;
+
+	guest_set_features(op.xcr0_max, op.xss_max);
+	guest_load_xregs(&op.regs, op.load);
+	if (op.release)
+		tile_release();
+	guest_set_features(op.xcr0, op.xss);
+	if (op.sizes) {
+		__cpuid(0xd, 0, &eax, &op.standard_size, &ecx, &edx);
+		__cpuid(0xd, 1, &eax, &op.compacted_size, &ecx, &edx);
+	}
+	if (op.leave)
+		guest_leave();
+
+	op.vector = guest_insn(op.insn, (restore ? op.image : op.area) + op.skew, op.rfbm);
+
+	guest_set_features(op.xcr0_max, op.xss_max);
+	if (restore && !op.vector)
+		guest_insn(XSAVES, op.area, ~0ull);
+	guest_leave();
+}
+
+static void guest_code(void)
+{
+	guest_enable_xstate(op.xcr0_max);
+	for (;;)
+		guest_op();
+}
+
+/* ---- host ---- */
+
+/* The guest, and what it may enable */
+struct guest {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+	struct op *op;
+	u64 xcr0, xss;
+};
+
+static void new_guest(struct guest *g, struct kvm_cpuid2 *cpuid)
+{
+	g->vcpu = xstate_new_guest_with(&g->vm, cpuid, guest_code);
+	g->xcr0 = xregs_guest_mask(g->vcpu);
+	g->xss = xregs_mask(vcpu_xss_mask(g->vcpu));
+	g->op = addr_gva2hva(g->vm, (gva_t)&op);
+	g->op->xcr0 = g->xcr0;
+	g->op->xcr0_max = g->xcr0;
+	g->op->xss = g->xss;
+	g->op->xss_max = g->xss;
+	g->op->rfbm = ~0ull;
+	/* An even seed: with others IA32_U_CET is 0 where there is no IBT. */
+	xregs_fill(&g->op->regs, g->vcpu, 2);
+}
+
+static void begin(struct __test_metadata *const _metadata, struct guest *g,
+		  const struct xstate_combo *combo)
+{
+	if (!xstate_begin(_metadata, combo))
+		return;
+	if (combo->cet && !kvm_cpu_has(X86_FEATURE_SHSTK))
+		SKIP(return, "KVM offers no guest CET");
+	new_guest(g, xstate_cpuid(combo));
+}
+
+static bool insn_missing(struct guest *g, enum xsave_insn insn)
+{
+	struct kvm_cpuid_entry2 *e = cpuid_entry(g->vcpu->cpuid, 0xd, 1);
+
+	return insns[insn].cpuid & ~(e ? e->eax : 0);
+}
+
+/*
+ * Have the guest execute @insn.  If it leaves before, with all its registers
+ * loaded, have KVM put its FPU aside and load it again by an ioctl.  Return the
+ * vector of the exception, or 0.
+ */
+static u32 run_op(struct guest *g, enum xsave_insn insn)
+{
+	struct op *o = g->op;
+
+	o->insn = insn;
+	xarea_fill(o->area, XAREA_POISON, sizeof(o->area));
+	xarea_set_header(o->area, 0, 0);
+	if (o->leave) {
+		xregs_run(g->vcpu);
+		vcpu_get_msr(g->vcpu, o->xss_max ? MSR_IA32_U_CET : MSR_EFER);
+	}
+	xregs_run(g->vcpu);
+	return o->vector;
+}
+
+/* The guest's last instruction has saved @in_use to its area, and nothing else. */
+static void expect_saved(struct __test_metadata *const _metadata, struct guest *g, u64 rfbm,
+			 u64 in_use)
+{
+	struct op *o = g->op;
+	u64 format = o->insn >= XSAVEC ? rfbm | XCOMP_BV_COMPACTED : 0;
+	char what[128];
+
+	snprintf(what, sizeof(what), "%s, XCR0 %#lx, XSS %#lx, RFBM %#lx", insns[o->insn].name,
+		 (unsigned long)o->xcr0, (unsigned long)o->xss, (unsigned long)o->rfbm);
+	EXPECT_XFEATURES(rfbm & in_use, xarea_header(o->area, 0), "XSTATE_BV of %s", what);
+	if (format)
+		EXPECT_XFEATURES(format, xarea_header(o->area, 1), "XCOMP_BV of %s", what);
+	expect_area(_metadata, o->area, &o->regs, rfbm & in_use, format, what);
+	expect_poison(_metadata, o->area, rfbm & in_use, format, what);
+}
+
+/* Execute one instruction that saves, with all components in use, and judge. */
+static void expect_save(struct __test_metadata *const _metadata, struct guest *g,
+			enum xsave_insn insn, u64 rfbm)
+{
+	u64 enabled = g->op->xcr0 | (insn == XSAVES ? g->op->xss : 0);
+
+	g->op->rfbm = rfbm;
+	g->op->load = g->xcr0 | g->xss;
+	if (EXPECT_SAME(0, run_op(g, insn), "vector of %s, XCR0 %#lx, XSS %#lx, RFBM %#lx",
+			insns[insn].name, (unsigned long)g->op->xcr0, (unsigned long)g->op->xss,
+			(unsigned long)rfbm))
+		expect_saved(_metadata, g, rfbm & enabled, ~0ull);
+}
+
+/* The same for every RFBM that is a subset of what is enabled; one failure is enough. */
+static void expect_every_rfbm(struct __test_metadata *const _metadata, struct guest *g,
+			      enum xsave_insn insn)
+{
+	u64 all = g->xcr0 | (insn == XSAVES ? g->xss : 0), rfbm = all;
+
+	do {
+		expect_save(_metadata, g, insn, rfbm);
+		rfbm = (rfbm - 1) & all;
+	} while (rfbm != all && !_metadata->exit_code);
+}
+
+/*
+ * Have the guest execute @insn for every XCR0 and IA32_XSS, and read from CPUID
+ * 0xD.0 EBX and 0xD.1 EBX the sizes of what is enabled right then.
+ */
+static void expect_every_xcr0_and_xss(struct __test_metadata *const _metadata, struct guest *g,
+				      enum xsave_insn insn)
+{
+	bool compacted = !insn_missing(g, XSAVEC) || !insn_missing(g, XSAVES);
+	u64 all = g->xcr0 | g->xss, mask;
+	struct op *o = g->op;
+
+	o->sizes = true;
+	for (mask = all; mask && !_metadata->exit_code; mask = (mask - 1) & all) {
+		o->xcr0 = mask & g->xcr0;
+		o->xss = mask & g->xss;
+		if (!xcr0_is_legal(o->xcr0))
+			continue;
+		expect_save(_metadata, g, insn, ~0ull);
+		EXPECT_SAME(xf_standard_size(o->xcr0), o->standard_size,
+			    "CPUID 0xD.0 EBX, XCR0 %#lx", (unsigned long)o->xcr0);
+		if (compacted)
+			EXPECT_SAME(xf_compacted_size(mask), o->compacted_size,
+				    "CPUID 0xD.1 EBX, XCR0 %#lx, XSS %#lx",
+				    (unsigned long)o->xcr0, (unsigned long)o->xss);
+	}
+}
+
+/* ---- what depends on the combination ---- */
+
+FIXTURE(xsaves) {
+	struct guest g;
+};
+
+FIXTURE_VARIANT(xsaves) {
+	struct xstate_combo combo;
+};
+
+FIXTURE_VARIANT_ADD(xsaves, none) { .combo = { PERM_NONE, NOAMX, NOCET } };
+FIXTURE_VARIANT_ADD(xsaves, cet) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xsaves, amx) { .combo = { PERM_GUEST, AMX, NOCET } };
+FIXTURE_VARIANT_ADD(xsaves, amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
+
+FIXTURE_SETUP(xsaves)
+{
+	begin(_metadata, &self->g, &variant->combo);
+}
+
+FIXTURE_TEARDOWN(xsaves)
+{
+	xstate_end(_metadata, self->g.vm);
+}
+
+/*
+ * Verify, for every XCR0 and IA32_XSS, what XSAVES writes, that KVM_RUN and
+ * KVM_GET_MSRS in between cost no component its contents, and that CPUID gives
+ * the guest the size of what is enabled.
+ */
+TEST_F(xsaves, every_xcr0_and_xss)
+{
+	self->g.op->leave = true;
+	expect_every_xcr0_and_xss(_metadata, &self->g,
+				  insn_missing(&self->g, XSAVES) ? XSAVE : XSAVES);
+}
+
+/*
+ * Verify what each instruction that saves writes, for every RFBM.  A guest with
+ * CET needs that of XSAVES only: the others must never save a supervisor
+ * component, whatever IA32_XSS and RFBM say.
+ */
+TEST_F(xsaves, every_rfbm)
+{
+	struct guest *g = &self->g;
+	enum xsave_insn insn;
+
+	for (insn = XSAVE; insn <= XSAVES; insn++) {
+		if (insn_missing(g, insn))
+			continue;
+		if (g->xss && insn != XSAVES)
+			expect_save(_metadata, g, insn, ~0ull);
+		else
+			expect_every_rfbm(_metadata, g, insn);
+	}
+}
+
+/* XRSTORS of @bv out of an area compacted for everything, then XSAVES */
+static void expect_restored(struct __test_metadata *const _metadata, struct guest *g, u64 rfbm,
+			    u64 bv)
+{
+	static const struct xregs init = { .fcw = FCW_INIT, .mxcsr = MXCSR_INIT };
+	u64 all = g->xcr0 | g->xss, format = all | XCOMP_BV_COMPACTED;
+	u64 initial = rfbm & ~bv & all, kept = all & ~rfbm, may_go = initial, saved;
+	struct op *o = g->op;
+	struct xregs other;
+	char what[64];
+
+	snprintf(what, sizeof(what), "XRSTORS, RFBM %#lx, XSTATE_BV %#lx", (unsigned long)rfbm,
+		 (unsigned long)bv);
+	xregs_fill(&other, g->vcpu, 1);
+	xregs_to_area(&other, o->image, bv, format);
+	o->rfbm = rfbm;
+	if (!EXPECT_SAME(0, run_op(g, XRSTORS), "vector of %s", what))
+		return;
+
+	/*
+	 * The CPU may or may not track that a component is initial.  It may also
+	 * depend on the CPU whether tiles keep data without a configuration.
+	 */
+	if (initial & XFEATURE_MASK_XTILE_CFG)
+		may_go |= kept & XFEATURE_MASK_XTILE_DATA;
+	kept &= ~may_go;
+	saved = xarea_header(o->area, 0);
+	EXPECT_XFEATURES(all, saved | may_go, "XSTATE_BV after %s", what);
+	expect_area(_metadata, o->area, &init, saved & initial, format, what);
+	expect_area(_metadata, o->area, &other, rfbm & bv & all, format, what);
+	expect_area(_metadata, o->area, &o->regs, kept, format, what);
+}
+
+/*
+ * Verify that XRSTORS loads those components that RFBM and XSTATE_BV name,
+ * makes those initial that only RFBM names, and leaves all others alone.
+ */
+TEST_F(xsaves, xrstors)
+{
+	struct guest *g = &self->g;
+	u64 all = g->xcr0 | g->xss;
+	int i;
+
+	if (insn_missing(g, XRSTORS))
+		SKIP(return, "XRSTORS is not in guest CPUID");
+	g->op->load = all;
+	g->op->leave = true;
+	expect_restored(_metadata, g, all, all);
+	expect_restored(_metadata, g, 0, all);
+	for (i = 0; i < 63 && !_metadata->exit_code; i++) {
+		if (!(all & BIT_ULL(i)))
+			continue;
+		expect_restored(_metadata, g, BIT_ULL(i), all);
+		expect_restored(_metadata, g, all & ~BIT_ULL(i), all);
+		expect_restored(_metadata, g, BIT_ULL(i), all & ~BIT_ULL(i));
+	}
+}
+
+/* Judge what comes of XRSTORS of an area that is all 0 but for its header. */
+static void expect_refused(struct __test_metadata *const _metadata, struct guest *g, u64 bv,
+			   u64 format, const char *what)
+{
+	struct op *o = g->op;
+
+	xarea_fill(o->image, 0, sizeof(o->image));
+	xarea_set_header(o->image, 0, bv);
+	xarea_set_header(o->image, 1, format);
+	EXPECT_SAME(GP_VECTOR, run_op(g, XRSTORS),
+		    "vector of XRSTORS, %s: XSTATE_BV %#lx, XCOMP_BV %#lx", what,
+		    (unsigned long)bv, (unsigned long)format);
+}
+
+/*
+ * Verify that XRSTORS raises #GP for the standard format, for components that
+ * neither XCR0 nor IA32_XSS have, for XSTATE_BV beyond XCOMP_BV, and for
+ * reserved bytes of the header.
+ */
+TEST_F(xsaves, xrstors_refused)
+{
+	struct guest *g = &self->g;
+	u64 all = g->xcr0 | g->xss;
+	struct op *o = g->op;
+	int i;
+
+	if (insn_missing(g, XRSTORS))
+		SKIP(return, "XRSTORS is not in guest CPUID");
+	expect_refused(_metadata, g, 0, 0, "standard format");
+	for (i = 0; i < 63; i++) {
+		if (!(all & BIT_ULL(i)))
+			expect_refused(_metadata, g, 0, XCOMP_BV_COMPACTED | BIT_ULL(i),
+				       "XCOMP_BV beyond XCR0 and XSS");
+		expect_refused(_metadata, g, BIT_ULL(i), XCOMP_BV_COMPACTED | (all & ~BIT_ULL(i)),
+			       "XSTATE_BV beyond XCOMP_BV");
+	}
+	for (i = 16; i < 64; i++) {
+		xregs_to_area(&o->regs, o->image, 0, XCOMP_BV_COMPACTED | all);
+		o->image[XAREA_HEADER + i] = 1;
+		EXPECT_SAME(GP_VECTOR, run_op(g, XRSTORS), "vector of XRSTORS, byte %d of header",
+			    i);
+	}
+	xregs_to_area(&o->regs, o->image, 0, XCOMP_BV_COMPACTED | all);
+	EXPECT_SAME(0, run_op(g, XRSTORS), "vector of XRSTORS with nothing wrong");
+}
+
+/* ---- guests with AMX ---- */
+
+FIXTURE(xsaves_amx) {
+	struct guest g;
+};
+
+FIXTURE_VARIANT(xsaves_amx) {
+	struct xstate_combo combo;
+};
+
+FIXTURE_VARIANT_ADD(xsaves_amx, amx) { .combo = { PERM_GUEST, AMX, NOCET } };
+FIXTURE_VARIANT_ADD(xsaves_amx, amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
+
+FIXTURE_SETUP(xsaves_amx)
+{
+	begin(_metadata, &self->g, &variant->combo);
+}
+
+FIXTURE_TEARDOWN(xsaves_amx)
+{
+	xstate_end(_metadata, self->g.vm);
+}
+
+/*
+ * Have the guest leave with its tiles in use, or released, and see what the
+ * host finds: both components of AMX with contents, or neither of them.
+ */
+static void expect_tiles(struct __test_metadata *const _metadata, struct guest *g, bool in_use)
+{
+	static const u8 zero[XAREA_SIZE];
+	struct xf_regs c;
+	u8 *area;
+	u32 n;
+	int i;
+
+	g->op->release = !in_use;
+	xregs_run(g->vcpu);
+	area = vcpu_area(g->vcpu);
+	xregs_run(g->vcpu);
+
+	EXPECT_XFEATURES(in_use ? XFEATURE_MASK_XTILE : 0,
+			 xarea_header(area, 0) & XFEATURE_MASK_XTILE,
+			 "XSTATE_BV of KVM_GET_XSAVE2 %s TILERELEASE", in_use ? "before" : "after");
+	if (in_use) {
+		expect_area(_metadata, area, &g->op->regs, XFEATURE_MASK_XTILE, 0,
+			    "KVM_GET_XSAVE2");
+		return;
+	}
+	for (i = XFEATURE_XTILE_CFG; i <= XFEATURE_XTILE_DATA; i++) {
+		c = xf_cpuid(0xd, i);
+		n = xarea_differ(area + c.ebx, zero, c.eax);
+		if (n < c.eax)
+			EXPECT_SAME(0, area[c.ebx + n], "%s after TILERELEASE, byte %u",
+				    xfeature_name(i), n);
+	}
+}
+
+/*
+ * Verify that after TILERELEASE neither XSAVEC nor XSAVES save AMX state: not
+ * in XSTATE_BV, still in XCOMP_BV, and its place in the area left alone; and
+ * that the host finds none in use either.
+ */
+TEST_F(xsaves_amx, tilerelease)
+{
+	struct guest *g = &self->g;
+	enum xsave_insn insn;
+
+	if (insn_missing(g, XSAVES))
+		SKIP(return, "XSAVES is not in guest CPUID");
+	g->op->leave = true;
+	g->op->load = g->xcr0 | g->xss;
+	expect_tiles(_metadata, g, true);
+	expect_tiles(_metadata, g, false);
+	for (insn = XSAVEC; insn <= XSAVES; insn++)
+		if (EXPECT_SAME(0, run_op(g, insn), "vector of %s", insns[insn].name))
+			expect_saved(_metadata, g, g->xcr0 | (insn == XSAVES ? g->xss : 0),
+				     ~XFEATURE_MASK_XTILE);
+}
+
+/* ---- guests with CET ---- */
+
+FIXTURE(xsaves_cet) {
+	struct guest g;
+};
+
+FIXTURE_VARIANT(xsaves_cet) {
+	struct xstate_combo combo;
+};
+
+FIXTURE_VARIANT_ADD(xsaves_cet, cet) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xsaves_cet, amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
+
+FIXTURE_SETUP(xsaves_cet)
+{
+	begin(_metadata, &self->g, &variant->combo);
+}
+
+FIXTURE_TEARDOWN(xsaves_cet)
+{
+	xstate_end(_metadata, self->g.vm);
+}
+
+/*
+ * Verify that XRSTORS of CET state raises #GP once the bit is clear in IA32_XSS,
+ * as after a restore that forgot IA32_XSS, and that XRSTOR always does.
+ */
+TEST_F(xsaves_cet, xrstors_without_xss)
+{
+	struct guest *g = &self->g;
+	u64 all = g->xcr0 | g->xss;
+	struct op *o = g->op;
+	int i;
+
+	if (insn_missing(g, XRSTORS))
+		SKIP(return, "XRSTORS is not in guest CPUID");
+	xregs_to_area(&o->regs, o->image, all, XCOMP_BV_COMPACTED | all);
+	for (i = 0; i < 63; i++) {
+		if (!(g->xss & BIT_ULL(i)))
+			continue;
+		o->xss = g->xss & ~BIT_ULL(i);
+		EXPECT_SAME(GP_VECTOR, run_op(g, XRSTORS), "vector of XRSTORS, %s not in XSS",
+			    xfeature_name(i));
+	}
+	o->xss = g->xss;
+	EXPECT_SAME(0, run_op(g, XRSTORS), "vector of XRSTORS, all of CET in XSS");
+	EXPECT_SAME(GP_VECTOR, run_op(g, XRSTOR), "vector of XRSTOR of supervisor components");
+}
+
+/* ---- what does not depend on the combination ---- */
+
+FIXTURE(xsaves_any) {
+	struct guest g;
+	struct xstate_combo combo;
+};
+
+FIXTURE_SETUP(xsaves_any)
+{
+	self->combo = (struct xstate_combo) { PERM_NONE, NOAMX, NOCET };
+	xstate_begin(_metadata, &self->combo);
+}
+
+FIXTURE_TEARDOWN(xsaves_any)
+{
+	xstate_end(_metadata, self->g.vm);
+}
+
+/*
+ * Verify that XSAVES and XRSTORS raise #UD where guest CPUID has them not, and
+ * that the guest finds the sizes and areas of the other instructions as ever.
+ */
+TEST_F(xsaves_any, hidden)
+{
+	struct kvm_cpuid2 *cpuid = xstate_cpuid(&self->combo);
+	struct kvm_cpuid_entry2 *e = cpuid_entry(cpuid, 0xd, 1);
+	struct guest *g = &self->g;
+	enum xsave_insn insn;
+
+	if (e)
+		e->eax &= ~insns[XSAVES].cpuid;
+	new_guest(g, cpuid);
+	expect_every_xcr0_and_xss(_metadata, g, insn_missing(g, XSAVEC) ? XSAVE : XSAVEC);
+
+	/* SVM does not let KVM take these two from a guest. */
+	for (insn = XSAVES; insn <= XRSTORS && host_cpu_is_intel; insn++) {
+		if (!insn_missing(g, insn))
+			continue;
+		EXPECT_SAME(UD_VECTOR, run_op(g, insn), "vector of %s", insns[insn].name);
+		expect_poison(_metadata, g->op->area, 0, 0, insns[insn].name);
+	}
+}
+
+/*
+ * Verify that each instruction raises #GP for an address that is not 64-byte
+ * aligned, and writes nothing.
+ */
+TEST_F(xsaves_any, misaligned)
+{
+	struct guest *g = &self->g;
+	enum xsave_insn insn;
+	struct op *o;
+
+	new_guest(g, xstate_cpuid(&self->combo));
+	o = g->op;
+	o->skew = 32;
+	xregs_to_area(&o->regs, o->image, 0, XCOMP_BV_COMPACTED | g->xcr0);
+	for (insn = XSAVE; insn < NR_INSNS; insn++) {
+		if (insn_missing(g, insn))
+			continue;
+		EXPECT_SAME(GP_VECTOR, run_op(g, insn), "vector of %s", insns[insn].name);
+		expect_poison(_metadata, o->area, 0, 0, insns[insn].name);
+	}
+}
+
+XSTATE_HARNESS_MAIN
