@@ -1,29 +1,90 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * AMX permissions and the state of vCPUs, with two threads at it at once.
+ * AMX permissions and the state of vCPUs, with several threads at it at once.
  *
- * Whichever thread wins, the outcome must be one of those that the two would
- * have one after the other. All loops are bounded, and all delays come from a
- * seed: XSTATE_RACE_SEED in the environment repeats a run.
+ * Requests, vCPUs, forks and CPUID race with each other: whichever thread wins,
+ * the outcome must be one of those that the two would have one after the other.
+ * Guests run on threads of their own with all registers in use, CET and tiles
+ * included, while the threads are moved and interrupted and the host writes
+ * IA32_XFD.
+ *
+ * All loops are bounded, and all delays come from a seed: XSTATE_RACE_SEED in
+ * the environment repeats a run.
  */
 #include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 
-#include "xstate_guest.h"
-#include "xstate_race.h"
+#include "xregs.h"
 
 #define ITERATIONS	12
+#define NR_VCPUS	3
+
+/* Seconds that a child or a thread may take */
+#define LIMIT		20
+
+/* ---- delays ---- */
+
+static unsigned int race_seed;
+static __thread u32 race_state;
+
+static u32 race_random(void)
+{
+	race_state = race_state * 1664525 + 1013904223;
+	return race_state >> 8;
+}
+
+/* Let the other thread in at a place that differs from time to time. */
+static void race_delay(void)
+{
+	u32 i, n = race_random();
+
+	if (n & 1)
+		sched_yield();
+	for (i = 0; i < (n >> 1) % 2000; i++)
+		cpu_relax();
+}
+
+/* Take the seed from the environment, or else from the clock. */
+static void race_begin(struct __test_metadata *const _metadata)
+{
+	const char *seed = getenv("XSTATE_RACE_SEED");
+	char *end = NULL;
+
+	race_seed = seed ? strtoul(seed, &end, 0) : (unsigned int)time(NULL);
+	race_state = race_seed;
+	EXPECT_THAT(!seed || (*seed && !*end), "XSTATE_RACE_SEED='%s' is no number", seed);
+	TH_ROW_LOG("XSTATE_RACE_SEED=%u", race_seed);
+}
+
+static void join(pthread_t thread, const char *what)
+{
+	struct timespec end;
+
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += LIMIT;
+	TEST_ASSERT(!pthread_timedjoin_np(thread, NULL, &end), "%s: no end within %d s", what,
+		    LIMIT);
+}
+
+/* ---- two threads at once ---- */
 
 /* Grows by one for each thread, so that all have delays of their own. */
 static unsigned int race_count;
 
 struct racer {
-	void (*fn)(struct racer *r);
-	struct xcomp *x;
+	void (*fn)(struct __test_metadata *const _metadata, struct racer *r);
+	struct __test_metadata *_metadata;
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+	u64 value;			/* IA32_U_CET at first, 0 for none */
 	pthread_barrier_t *start;
 	unsigned int nr;
-	int result;
-	bool bad, late;
+	int error;
+	bool late;			/* it began when the other had ended */
 };
 
 static void *race_thread(void *arg)
@@ -33,60 +94,62 @@ static void *race_thread(void *arg)
 	race_state = race_seed + r->nr * 2654435761u;
 	pthread_barrier_wait(r->start);
 	race_delay();
-	r->fn(r);
+	r->fn(r->_metadata, r);
 	return NULL;
 }
 
 /* Call both functions at once, each in a thread of its own. */
-static void race(struct racer *a, struct racer *b)
+static void race(struct __test_metadata *const _metadata, struct racer *a, struct racer *b)
 {
+	struct racer *racers[2] = { a, b };
 	pthread_barrier_t start;
 	pthread_t threads[2];
+	int i;
 
 	pthread_barrier_init(&start, NULL, 2);
-	a->start = &start;
-	b->start = &start;
-	a->nr = ++race_count;
-	b->nr = ++race_count;
-	TEST_ASSERT(!pthread_create(&threads[0], NULL, race_thread, a) &&
-		    !pthread_create(&threads[1], NULL, race_thread, b),
-		    "pthread_create() failed");
-	pthread_join(threads[0], NULL);
-	pthread_join(threads[1], NULL);
+	for (i = 0; i < 2; i++) {
+		racers[i]->_metadata = _metadata;
+		racers[i]->start = &start;
+		racers[i]->nr = ++race_count;
+		TEST_ASSERT(!pthread_create(&threads[i], NULL, race_thread, racers[i]),
+			    "pthread_create() failed");
+	}
+	join(threads[0], "the first racer");
+	join(threads[1], "the second racer");
 	pthread_barrier_destroy(&start);
 }
 
 /* Call @fn in a new process: permissions and their lock cannot be undone. */
-static int in_child(struct xcomp *x, bool (*fn)(struct xcomp *x))
+static void in_child(struct __test_metadata *const _metadata,
+		     void (*fn)(struct __test_metadata *const _metadata), const char *what)
 {
-	int status;
+	int status = -1;
 	pid_t pid;
 
 	fflush(stdout);
 	race_count += 2;
 	pid = fork();
 	if (!pid) {
-		status = fn(x) ? KSFT_PASS : KSFT_FAIL;
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		alarm(LIMIT);
+		fn(_metadata);
 		fflush(stdout);
-		_exit(status);
+		_exit(0);
 	}
-	if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
-		return KSFT_FAIL;
-	return WEXITSTATUS(status);
+	if (!EXPECT_THAT(pid > 0, "fork: %s", strerror(errno)))
+		return;
+	EXPECT_SAME(pid, waitpid(pid, &status, 0), "waitpid() for %s", what);
+	EXPECT_SAME(0, status, "wait status of %s (%#x: no end within %d s)", what, SIGALRM, LIMIT);
 }
 
-static bool one_of(const char *what, int wanted, int or_wanted, int got)
+/* In a new process each time, until one fails */
+static void race_often(struct __test_metadata *const _metadata,
+		       void (*fn)(struct __test_metadata *const _metadata))
 {
-	if (got == wanted || got == or_wanted)
-		return true;
-	ksft_print_msg("%s: wanted errno %d or %d got %d\n", what, wanted,
-		       or_wanted, got);
-	return false;
-}
+	int i;
 
-static bool same(const char *what, u64 wanted, u64 got)
-{
-	return xarea_same("race", what, wanted, got);
+	for (i = 0; i < ITERATIONS && !_metadata->exit_code; i++)
+		in_child(_metadata, fn, "the child with two threads");
 }
 
 /* Whether this process has the permission for guests, by the kernel's word */
@@ -95,65 +158,87 @@ static bool permitted(void)
 	u64 mask;
 
 	xf_get_mask(ARCH_GET_XCOMP_GUEST_PERM, &mask);
-	return mask & XF_BIT(XF_XTILE_DATA);
+	return mask & XFEATURE_MASK_XTILE_DATA;
+}
+
+static int ask(void)
+{
+	return xf_request(ARCH_REQ_XCOMP_GUEST_PERM, XFEATURE_XTILE_DATA);
+}
+
+/* What vCPUs have, and what they have at first or where there is no AMX */
+static const struct xstate_combo amx_cet = { PERM_GUEST, AMX, CET };
+static const struct xstate_combo noamx_cet = { PERM_NONE, NOAMX, CET };
+
+static int set_amx_cpuid(struct kvm_vcpu *vcpu)
+{
+	struct kvm_cpuid2 *cpuid = xstate_cpuid_with(&amx_cet, true);
+	int error = vcpu_errno(vcpu, KVM_SET_CPUID2, cpuid);
+
+	free(cpuid);
+	return error;
 }
 
 /* KVM_SET_CPUID2 with AMX must do what the permission says. */
-static bool cpuid_follows(struct xcomp *x, bool permission)
+static void expect_cpuid_follows(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+				 bool permission)
 {
-	return same("KVM_SET_CPUID2 with AMX, errno", permission ? 0 : EPERM,
-		    xcomp_set_cpuid(x, x->vcpu, true));
+	EXPECT_ERRNO(permission ? 0 : EPERM, set_amx_cpuid(vcpu),
+		     "KVM_SET_CPUID2 with AMX, permission %d", permission);
+}
+
+static struct kvm_vcpu *bare_vcpu(void)
+{
+	return __vm_vcpu_add(vm_create_barebones(), 0);
 }
 
 /* Set once KVM_CREATE_VCPU has returned, one vCPU for each process */
 static bool vcpu_made;
 
-static void ask(struct racer *r)
+static void race_ask(struct __test_metadata *const _metadata __maybe_unused, struct racer *r)
 {
 	r->late = __atomic_load_n(&vcpu_made, __ATOMIC_ACQUIRE);
-	r->result = xf_request(ARCH_REQ_XCOMP_GUEST_PERM, XF_XTILE_DATA);
+	r->error = ask();
 }
 
-static void create_vcpu(struct racer *r)
+static void race_create_vcpu(struct __test_metadata *const _metadata __maybe_unused,
+			     struct racer *r)
 {
-	r->result = xcomp_make_vm(r->x, true) ? 0 : errno;
+	r->vcpu = __vm_vcpu_add(r->vm, 0);
 	__atomic_store_n(&vcpu_made, true, __ATOMIC_RELEASE);
 }
 
 FIXTURE(xstate_race) {
-	struct xcomp x;
-	u64 taint;
 };
 
 FIXTURE_SETUP(xstate_race)
 {
-	ASSERT_TRUE(xcomp_parse(&self->x, "none_amx_cet"));
-	ASSERT_TRUE(xcomp_open_kvm(&self->x));
-	self->taint = xf_taint();
-	ksft_print_msg("XSTATE_RACE_SEED=%u\n", race_seed);
+	xstate_begin_unpermitted(_metadata, variant);
+	race_begin(_metadata);
 }
 
 FIXTURE_TEARDOWN(xstate_race)
 {
-	EXPECT_FALSE(xstate_warned(self->taint));
+	xstate_end(_metadata, NULL);
 }
 
-static bool request_or_vcpu(struct xcomp *x)
+static void request_or_vcpu(struct __test_metadata *const _metadata)
 {
-	struct racer a = { .fn = ask, .x = x }, b = { .fn = create_vcpu, .x = x };
-	bool ok;
+	struct racer a = { .fn = race_ask }, b = { .fn = race_create_vcpu };
 
-	race(&a, &b);
+	b.vm = vm_create_barebones();
+	race(_metadata, &a, &b);
 	/* A request that began after the vCPU was there has lost for certain. */
-	ok = x->have_amx ? one_of("the request", a.late ? EBUSY : 0, EBUSY,
-				  a.result) :
-			   same("the request, errno", EOPNOTSUPP, a.result);
-	ok &= same("KVM_CREATE_VCPU, errno", 0, b.result);
-	ok &= same("permission", !a.result, permitted());
-	ok &= same("request once there is a vCPU, errno",
-		   x->have_amx ? a.result : EOPNOTSUPP,
-		   xf_request(ARCH_REQ_XCOMP_GUEST_PERM, XF_XTILE_DATA));
-	return ok & cpuid_follows(x, !a.result);
+	if (host_has_amx())
+		EXPECT_THAT(a.error == EBUSY || (!a.error && !a.late),
+			    "the request, begun %s: wanted %sEBUSY got %s (%d)",
+			    a.late ? "once there was a vCPU" : "before or while one was made",
+			    a.late ? "" : "success or ", th_errno_name(a.error), a.error);
+	else
+		EXPECT_ERRNO(EOPNOTSUPP, a.error, "the request");
+	EXPECT_SAME(!a.error, permitted(), "permission after that");
+	EXPECT_ERRNO(a.error, ask(), "another request, once there is a vCPU");
+	expect_cpuid_follows(_metadata, b.vcpu, !a.error);
 }
 
 /*
@@ -162,63 +247,50 @@ static bool request_or_vcpu(struct xcomp *x)
  */
 TEST_F(xstate_race, request_against_vcpu)
 {
-	int i;
-
-	for (i = 0; i < ITERATIONS; i++)
-		ASSERT_EQ(KSFT_PASS, in_child(&self->x, request_or_vcpu));
+	race_often(_metadata, request_or_vcpu);
 }
 
-static bool two_requests(struct xcomp *x)
+static void two_requests(struct __test_metadata *const _metadata)
 {
-	struct racer a = { .fn = ask, .x = x }, b = { .fn = ask, .x = x };
-	int wanted = x->have_amx ? 0 : EOPNOTSUPP;
-	bool ok;
+	struct racer a = { .fn = race_ask }, b = { .fn = race_ask };
+	int wanted = host_has_amx() ? 0 : EOPNOTSUPP;
 
-	race(&a, &b);
-	ok = same("first request, errno", wanted, a.result);
-	ok &= same("second request, errno", wanted, b.result);
-	ok &= same("permission", x->have_amx, permitted());
-	return ok && xcomp_make_vm(x, true) && cpuid_follows(x, x->have_amx);
+	race(_metadata, &a, &b);
+	EXPECT_ERRNO(wanted, a.error, "the first request");
+	EXPECT_ERRNO(wanted, b.error, "the second request");
+	EXPECT_SAME(host_has_amx(), permitted(), "permission after two requests");
+	expect_cpuid_follows(_metadata, bare_vcpu(), host_has_amx());
 }
 
 /* Verify that two requests at once are both granted. */
 TEST_F(xstate_race, request_against_request)
 {
-	int i;
-
-	for (i = 0; i < ITERATIONS; i++)
-		ASSERT_EQ(KSFT_PASS, in_child(&self->x, two_requests));
+	race_often(_metadata, two_requests);
 }
 
-static bool forked(struct xcomp *x)
+static void forked(struct __test_metadata *const _metadata)
 {
-	return xcomp_make_vm(x, true) && cpuid_follows(x, permitted());
+	expect_cpuid_follows(_metadata, bare_vcpu(), permitted());
 }
 
-static bool forked_after(struct xcomp *x)
+static void forked_after(struct __test_metadata *const _metadata)
 {
-	return same("permission of a child forked after the request",
-		    x->have_amx, permitted()) && forked(x);
+	EXPECT_SAME(host_has_amx(), permitted(), "permission of a child forked after the request");
+	forked(_metadata);
 }
 
-static void fork_child(struct racer *r)
+static void race_fork(struct __test_metadata *const _metadata, struct racer *r __maybe_unused)
 {
-	struct xcomp x = *r->x;
-
-	r->result = in_child(&x, forked);
+	in_child(_metadata, forked, "the child forked during the request");
 }
 
-static bool request_or_fork(struct xcomp *x)
+static void request_or_fork(struct __test_metadata *const _metadata)
 {
-	struct racer a = { .fn = ask, .x = x }, b = { .fn = fork_child, .x = x };
-	bool ok;
+	struct racer a = { .fn = race_ask }, b = { .fn = race_fork };
 
-	race(&a, &b);
-	ok = same("the request, errno", x->have_amx ? 0 : EOPNOTSUPP, a.result);
-	ok &= same("result of the child", KSFT_PASS, b.result);
-
-	return ok & same("result of a later child", KSFT_PASS,
-			 in_child(x, forked_after));
+	race(_metadata, &a, &b);
+	EXPECT_ERRNO(host_has_amx() ? 0 : EOPNOTSUPP, a.error, "the request");
+	in_child(_metadata, forked_after, "the child forked after the request");
 }
 
 /*
@@ -227,70 +299,52 @@ static bool request_or_fork(struct xcomp *x)
  */
 TEST_F(xstate_race, request_against_fork)
 {
-	int i;
-
-	for (i = 0; i < ITERATIONS; i++)
-		ASSERT_EQ(KSFT_PASS, in_child(&self->x, request_or_fork));
+	race_often(_metadata, request_or_fork);
 }
 
-static void set_amx_cpuid(struct racer *r)
+static void race_amx_cpuid(struct __test_metadata *const _metadata, struct racer *r)
 {
-	r->result = xcomp_set_cpuid(r->x, r->x->vcpu, true);
+	EXPECT_ERRNO(0, set_amx_cpuid(r->vcpu), "KVM_SET_CPUID2 with AMX");
 }
 
 /* Read the vCPU while its fpstate may be replaced: one size or the other. */
-static void read_vcpu(struct racer *r)
+static void race_read(struct __test_metadata *const _metadata, struct racer *r)
 {
-	u32 size = xf_standard_size(xcomp_known_xcr0(r->x)), i, tail;
-	u64 value, last = ~0ull, wanted;
-	u8 *buf = malloc(size);
+	u32 small = sizeof(struct kvm_xsave), size = xf_standard_size(kvm_known_xcr0()), i, tail;
+	u8 *buf = guarded_alloc(size, 0);
+	u64 value, last = r->value;
 
-	wanted = xcomp_msr_value(r->x, XF_MSR_U_CET, 0);
-	for (i = 0; i < 20 && !r->bad; i++) {
+	for (i = 0; i < 20 && !_metadata->exit_code; i++) {
 		xarea_fill(buf, XAREA_POISON, size);
-		r->bad |= !!ioctl(r->x->vcpu, KVM_GET_XSAVE2, buf);
-		for (tail = size; tail > 4096; tail--)
+		EXPECT_ERRNO(0, vcpu_errno(r->vcpu, KVM_GET_XSAVE2, buf), "KVM_GET_XSAVE2");
+		for (tail = size; tail > small; tail--)
 			if (buf[tail - 1] != XAREA_POISON)
 				break;
-		r->bad |= tail != 4096 && tail != size;
-		if (r->bad)
-			ksft_print_msg("KVM_GET_XSAVE2: wanted 4096 or %u bytes got %u\n",
-				       size, tail);
-
-		if (!xcomp_has_msr(r->x, XF_MSR_U_CET))
+		EXPECT_THAT(tail == small || tail == size,
+			    "bytes from KVM_GET_XSAVE2: wanted %u or %u got %u", small, size, tail);
+		if (!r->value)
 			continue;
-		r->bad |= !xkvm_get_msr(r->x->vcpu, XF_MSR_U_CET, &value);
 		/* What the new fpstate lost never comes back. */
-		if (value != wanted && value)
-			r->bad = true;
-		if (!last && value)
-			r->bad = true;
-		if (r->bad)
-			ksft_print_msg("IA32_U_CET: wanted %#lx or 0 got %#lx\n",
-				       (unsigned long)wanted,
-				       (unsigned long)value);
+		value = vcpu_get_msr(r->vcpu, MSR_IA32_U_CET);
+		EXPECT_THAT(!value || value == last, "IA32_U_CET: wanted %#lx%s got %#lx",
+			    (unsigned long)last, last ? " or 0" : "", (unsigned long)value);
 		last = value;
 	}
-	free(buf);
 }
 
-static bool cpuid_or_read(struct xcomp *x)
+static void cpuid_or_read(struct __test_metadata *const _metadata)
 {
-	struct racer a = { .fn = set_amx_cpuid, .x = x };
-	struct racer b = { .fn = read_vcpu, .x = x };
-	bool ok;
+	struct racer a = { .fn = race_amx_cpuid }, b = { .fn = race_read };
+	struct xregs regs;
 
-	if (!xcomp_ask(x, true) || !xcomp_make_vm(x, true))
-		return false;
-	x->shstk_on = x->shstk && xcomp_offers_shstk();
-	x->ibt_on = x->ibt && xcomp_offers_ibt();
-	ok = same("KVM_SET_CPUID2 without AMX, errno", 0,
-		  xcomp_set_cpuid(x, x->vcpu, false));
-	ok &= xcomp_write_msrs(x);
-	race(&a, &b);
-	ok &= same("KVM_SET_CPUID2 with AMX, errno", 0, a.result);
-	ok &= same("reader met what it must not", false, b.bad);
-	return ok;
+	EXPECT_ERRNO(0, ask(), "ARCH_REQ_XCOMP_GUEST_PERM");
+	a.vcpu = xstate_add_vcpu(vm_create_barebones(), 0, &noamx_cet);
+	b.vcpu = a.vcpu;
+	/* An even seed: with others IA32_U_CET is 0 where there is no IBT. */
+	xregs_fill(&regs, a.vcpu, 2);
+	vcpu_set_cet(_metadata, a.vcpu, &regs);
+	b.value = regs.cet[0];
+	race(_metadata, &a, &b);
 }
 
 /*
@@ -299,56 +353,296 @@ static bool cpuid_or_read(struct xcomp *x)
  */
 TEST_F(xstate_race, cpuid_against_read)
 {
-	int i;
-
-	if (!self->x.have_amx)
+	if (!host_has_amx())
 		SKIP(return, "no AMX on this machine");
-	for (i = 0; i < ITERATIONS; i++)
-		ASSERT_EQ(KSFT_PASS, in_child(&self->x, cpuid_or_read));
+	race_often(_metadata, cpuid_or_read);
 }
 
 /* Make vCPUs with AMX where that is, give each state, and destroy them. */
-static void create_many(struct racer *r)
+static void race_create_many(struct __test_metadata *const _metadata,
+			     struct racer *r __maybe_unused)
 {
-	struct xcomp x = *r->x;
-	u32 i, seed;
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	struct xregs regs;
+	u64 mask;
+	int i;
 
-	x.amx_on = x.have_amx;
-	for (i = 0; i < ITERATIONS; i++) {
-		/* With larger ones xstate_image() may yield initial values. */
-		seed = race_random() % 64;
-		x.vm = -1;
-		x.vcpu = -1;
-		r->bad |= !xcomp_make_vm(&x, true);
-		r->bad |= !!xcomp_set_cpuid(&x, x.vcpu, x.amx_on);
-		r->bad |= !xstate_fill(&x, seed);
+	for (i = 0; i < ITERATIONS && !_metadata->exit_code; i++) {
+		vcpu = xstate_new_vcpu(&vm, &amx_cet);
+		mask = xregs_mask(vcpu_xcr0_mask(vcpu));
+		xregs_fill(&regs, vcpu, race_random() % 64);
+		vcpu_set_xregs(_metadata, vcpu, &regs, mask);
 		race_delay();
-		r->bad |= !xstate_kept(&x, seed, "other vCPUs came and went");
-		close(x.vcpu);
-		close(x.vm);
+		expect_xregs(_metadata, vcpu, &regs, mask, "other vCPUs came and went");
+		kvm_vm_free(vm);
 	}
 }
 
-static bool two_creators(struct xcomp *x)
+static void two_creators(struct __test_metadata *const _metadata)
 {
-	struct racer a = { .fn = create_many, .x = x };
-	struct racer b = { .fn = create_many, .x = x };
+	struct racer a = { .fn = race_create_many }, b = a;
 
-	if (!xcomp_ask(x, true))
-		return false;
-	x->shstk_on = x->shstk && xcomp_offers_shstk();
-	x->ibt_on = x->ibt && xcomp_offers_ibt();
-	race(&a, &b);
-	return !a.bad && !b.bad;
+	EXPECT_ERRNO(host_has_amx() ? 0 : EOPNOTSUPP, ask(), "ARCH_REQ_XCOMP_GUEST_PERM");
+	/* libkvm keeps this, and is not made for threads. */
+	kvm_get_supported_cpuid();
+	race(_metadata, &a, &b);
 }
 
 /* Verify that vCPUs made and destroyed by two threads each keep their state. */
 TEST_F(xstate_race, create_and_destroy)
 {
-	ASSERT_EQ(KSFT_PASS, in_child(&self->x, two_creators));
+	in_child(_metadata, two_creators, "the child with two threads that make vCPUs");
 }
 
-int main(int argc, char **argv)
+/* ---- guests on threads ---- */
+
+/* What a guest is told, and what one that looks at its IA32_XFD finds */
+struct guest {
+	u64 xcr0, xss;
+	u64 xfd, xfd_later, vector;
+	struct xregs regs;
+	u8 area[XAREA_SIZE] __aligned(64);
+};
+
+static struct guest guests[NR_VCPUS];
+
+/* Save the registers again and again; only the host ever looks at them. */
+static INTEGER_ONLY void guest_save(struct guest *g)
 {
-	return race_main(argc, argv);
+	int i;
+
+	for (i = 0; i < 20; i++)
+		asm volatile("xsaves64 %0" : "+m" (g->area) : "a" (-1), "d" (-1));
 }
+
+static void guest_begin(struct guest *g)
+{
+	guest_enable_xstate(g->xcr0);
+	if (g->xss)
+		wrmsr(MSR_IA32_XSS, g->xss);
+}
+
+static INTEGER_ONLY void guest_live(struct guest *g)
+{
+	guest_load_xregs(&g->regs, g->xcr0 | g->xss);
+	for (;;) {
+		guest_save(g);
+		guest_leave();
+	}
+}
+
+static void guest_code(u64 id)
+{
+	guest_begin(&guests[id]);
+	guest_live(&guests[id]);
+}
+
+static INTEGER_ONLY void guest_load_and_save(struct guest *g, u64 mask)
+{
+	guest_load_xregs(&g->regs, mask);
+	guest_save(g);
+	tile_release();
+}
+
+/*
+ * Look at IA32_XFD, which only the host writes, and use AMX if it may.  There is
+ * no tile data whenever the host gets at the vCPU.
+ */
+static void guest_xfd_code(u64 id)
+{
+	struct guest *g = &guests[id];
+	u64 mask;
+
+	guest_begin(g);
+	for (;;) {
+		g->xfd = rdmsr(MSR_IA32_XFD);
+		tile_load_config(g->regs.tilecfg);
+		/* tilezero %tmm0 */
+		g->vector = kvm_asm_safe(".byte 0xc4, 0xe2, 0x7b, 0x49, 0xc0");
+		wrmsr(MSR_IA32_XFD_ERR, 0);
+		mask = (g->xcr0 | g->xss) & ~(g->vector ? XFEATURE_MASK_XTILE_DATA : 0);
+		guest_load_and_save(g, mask);
+		g->xfd_later = rdmsr(MSR_IA32_XFD);
+		guest_leave();
+	}
+}
+
+/* A thread that serves one vCPU */
+struct runner {
+	struct __test_metadata *_metadata;
+	pthread_barrier_t *start;
+	pthread_t thread;
+	pid_t tid;
+	struct kvm_vcpu *vcpu;
+	struct guest *g;
+	bool looks_at_xfd;
+};
+
+/* Threads stay for as long as they may be moved. */
+static bool disturbed;
+
+static void on_signal(int sig __maybe_unused)
+{
+}
+
+static void run_once(struct __test_metadata *const _metadata, struct runner *r)
+{
+	u64 all = r->g->xcr0 | r->g->xss, format = all | XCOMP_BV_COMPACTED, xfd;
+
+	while (__vcpu_run(r->vcpu) && errno == EINTR)
+		;
+	if (!EXPECT_SAME(KVM_EXIT_IO, r->vcpu->run->exit_reason, "exit reason of vCPU %u",
+			 r->vcpu->id) ||
+	    !EXPECT_SAME(XREGS_EXIT_PORT, r->vcpu->run->io.port, "port of vCPU %u", r->vcpu->id))
+		return;
+	if (r->looks_at_xfd) {
+		/* One value all along, which did what it says */
+		xfd = r->g->xfd;
+		EXPECT_SAME(0, xfd & ~XFEATURE_MASK_XTILE_DATA, "other bits of IA32_XFD");
+		EXPECT_SAME(xfd, r->g->xfd_later, "IA32_XFD later in KVM_RUN");
+		EXPECT_SAME(xfd ? NM_VECTOR : 0, r->g->vector, "vector of TILEZERO, IA32_XFD %#lx",
+			    (unsigned long)xfd);
+		all &= ~xfd;
+	}
+	if (EXPECT_XFEATURES(all, xarea_header(r->g->area, 0), "XSTATE_BV of vCPU %u", r->vcpu->id))
+		expect_area(_metadata, r->g->area, &r->g->regs, all, format, "a disturbed guest");
+	if (r->g->xss)
+		EXPECT_SAME(r->g->regs.cet[2], vcpu_get_msr(r->vcpu, cet_msrs[2]),
+			    "%s of vCPU %u after KVM_RUN", msr_name(cet_msrs[2]), r->vcpu->id);
+}
+
+static void *run_vcpu(void *arg)
+{
+	struct runner *r = arg;
+	int i;
+
+	r->tid = gettid();
+	pthread_barrier_wait(r->start);
+	for (i = 0; i < 4 * ITERATIONS && !r->_metadata->exit_code; i++)
+		run_once(r->_metadata, r);
+	while (!__atomic_load_n(&disturbed, __ATOMIC_ACQUIRE))
+		usleep(1000);
+	return NULL;
+}
+
+static void move(struct __test_metadata *const _metadata __maybe_unused, struct runner *r)
+{
+	host_put_on_cpu(r->tid, race_random() % host_nr_cpus());
+}
+
+static void interrupt(struct __test_metadata *const _metadata __maybe_unused, struct runner *r)
+{
+	pthread_kill(r->thread, SIGUSR1);
+}
+
+/*
+ * Have the host write IA32_XFD of a vCPU that another thread serves.  The write
+ * waits for the vCPU to leave KVM_RUN, which it does without tile data.
+ */
+static void write_xfd(struct __test_metadata *const _metadata, struct runner *r)
+{
+	u64 value = race_random() & 1 ? XFEATURE_MASK_XTILE_DATA : 0;
+
+	if (!r->looks_at_xfd)
+		return;
+	EXPECT_THAT(vcpu_takes_msr(r->vcpu, MSR_IA32_XFD, value),
+		    "KVM_SET_MSRS of %#lx to IA32_XFD of vCPU %u: not taken", (unsigned long)value,
+		    r->vcpu->id);
+	race_delay();
+	EXPECT_SAME(value, vcpu_get_msr(r->vcpu, MSR_IA32_XFD),
+		    "IA32_XFD of vCPU %u as the host reads it", r->vcpu->id);
+}
+
+FIXTURE(xstate_race_guest) {
+	struct xstate_combo combo;
+	struct kvm_vm *vm;
+};
+
+FIXTURE_SETUP(xstate_race_guest)
+{
+	self->combo = host_has_amx() ? amx_cet : noamx_cet;
+	if (!xstate_begin(_metadata, &self->combo) || !xstate_need_guests(_metadata))
+		return;
+	if (!kvm_cpu_has(X86_FEATURE_XSAVES))
+		SKIP(return, "XSAVES is not in guest CPUID");
+	race_begin(_metadata);
+	signal(SIGUSR1, on_signal);
+}
+
+FIXTURE_TEARDOWN(xstate_race_guest)
+{
+	xstate_end(_metadata, self->vm);
+}
+
+/* Run several vCPUs, with different values in all registers, and disturb. */
+static struct kvm_vm *disturb_guests(struct __test_metadata *const _metadata,
+				     const struct xstate_combo *combo,
+				     void (*disturb)(struct __test_metadata *const _metadata,
+						     struct runner *r))
+{
+	struct runner runners[NR_VCPUS] = { }, *r;
+	struct kvm_vcpu *vcpu;
+	pthread_barrier_t start;
+	struct kvm_vm *vm;
+	u64 i;
+
+	pthread_barrier_init(&start, NULL, NR_VCPUS + 1);
+	for (i = 0; i < NR_VCPUS; i++) {
+		r = &runners[i];
+		vcpu = i ? xstate_add_guest(vm, i, combo, guest_code) :
+			   xstate_new_guest(&vm, combo, guest_code);
+		vcpu_args_set(vcpu, 1, i);
+		r->_metadata = _metadata;
+		r->start = &start;
+		r->vcpu = vcpu;
+		r->g = (struct guest *)addr_gva2hva(vm, (gva_t)&guests) + i;
+		r->g->xcr0 = xregs_guest_mask(vcpu);
+		r->g->xss = vcpu_has_shstk(vcpu) ? xregs_mask(vcpu_xss_mask(vcpu)) : 0;
+		xregs_fill(&r->g->regs, vcpu, i + 1);
+		r->looks_at_xfd = disturb == write_xfd && i;
+		if (r->looks_at_xfd)
+			vcpu_arch_set_entry_point(vcpu, guest_xfd_code);
+	}
+	for (r = runners; r < runners + NR_VCPUS; r++)
+		TEST_ASSERT(!pthread_create(&r->thread, NULL, run_vcpu, r),
+			    "pthread_create() failed");
+	pthread_barrier_wait(&start);
+	for (i = 0; i < 8 * ITERATIONS && !_metadata->exit_code; i++) {
+		race_delay();
+		disturb(_metadata, &runners[race_random() % NR_VCPUS]);
+	}
+	__atomic_store_n(&disturbed, true, __ATOMIC_RELEASE);
+	for (r = runners; r < runners + NR_VCPUS; r++)
+		join(r->thread, "the thread of a vCPU");
+	return vm;
+}
+
+/*
+ * Verify that guests on threads that take turns on a CPU, and move to others if
+ * there are any, keep their registers, CET and tiles included, and never find
+ * those of another one.
+ */
+TEST_F(xstate_race_guest, moved_vcpus)
+{
+	self->vm = disturb_guests(_metadata, &self->combo, move);
+}
+
+/* Verify the same for threads that signals take out of KVM_RUN. */
+TEST_F(xstate_race_guest, interrupted_vcpus)
+{
+	self->vm = disturb_guests(_metadata, &self->combo, interrupt);
+}
+
+/*
+ * Verify that an IA32_XFD which the host writes from another thread reaches its
+ * guest between two KVM_RUN, whoever else is on the CPU, and no other guest.
+ */
+TEST_F(xstate_race_guest, written_xfd)
+{
+	if (!host_has_amx())
+		SKIP(return, "no AMX on this machine");
+	self->vm = disturb_guests(_metadata, &self->combo, write_xfd);
+}
+
+XSTATE_IOCTL_HARNESS_MAIN
