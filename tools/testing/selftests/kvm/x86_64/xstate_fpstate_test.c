@@ -7,11 +7,17 @@
  * XTILE_DATA once the thread itself has used AMX, and CET_KERNEL, which only
  * guests have, never.
  *
+ * Of a task with a vCPU besides what it sees itself: its signal frames, its tile
+ * instructions, and its other registers when it uses AMX.
+ *
  * What the fpstates of vCPUs carry is verified by xstate_perm_test, in each
  * combination of permission and guest CPUID.
  */
 #include <fcntl.h>
 #include <pthread.h>
+#include <setjmp.h>
+#include <sys/auxv.h>
+#include <ucontext.h>
 
 #include "fpu_trace.h"
 #include "host_msr.h"
@@ -20,6 +26,9 @@
 /* Enough for what is lost to stand out from what the kernel needs anyway */
 #define ROUNDS		64
 #define TRIES		5
+
+/* What is in a signal frame but the XSAVE area, and more */
+#define FRAME_REST	(64 * 1024)
 
 static const struct xstate_combo whole = { .perm = PERM_GUEST, .amx = true, .cet = CET };
 
@@ -314,6 +323,170 @@ TEST_F(xstate_fpstate_left, guest_ssp)
 	xstate_run_immediate_exit(vcpu);
 	for (msr = MSR_IA32_PL0_SSP; msr <= MSR_IA32_PL2_SSP; msr++)
 		EXPECT_SAME(0, host_msr_read(fd, msr), "%s of the host", msr_name(msr));
+}
+
+/* A task that runs a vCPU with AMX, if there is AMX, and CET */
+FIXTURE(xstate_fpstate_task) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+};
+
+FIXTURE_SETUP(xstate_fpstate_task)
+{
+	xstate_begin_unpermitted(_metadata, variant);
+	xstate_request(_metadata, ARCH_REQ_XCOMP_GUEST_PERM);
+	self->vcpu = xstate_new_vcpu(&self->vm, &whole);
+	xstate_run_immediate_exit(self->vcpu);
+}
+
+FIXTURE_TEARDOWN(xstate_fpstate_task)
+{
+	xstate_end(_metadata, self->vm);
+}
+
+/* What the handler finds of its frame */
+static struct {
+	struct _fpx_sw_bytes sw;
+	u64 bv, xcomp_bv;
+	u32 magic2;
+	u8 *area, *context;
+} frame;
+
+static void look_at_frame(int sig __maybe_unused, siginfo_t *info __maybe_unused, void *context)
+{
+	ucontext_t *uc = context;
+
+	frame.context = context;
+	frame.area = (u8 *)uc->uc_mcontext.fpregs;
+	memcpy(&frame.sw, frame.area + XAREA_HEADER - sizeof(frame.sw), sizeof(frame.sw));
+	memcpy(&frame.magic2, frame.area + frame.sw.xstate_size, sizeof(frame.magic2));
+	frame.bv = xarea_header(frame.area, 0);
+	frame.xcomp_bv = xarea_header(frame.area, 1);
+}
+
+/* Verify that the frames of a task with a vCPU have what XCR0 has but XTILE_DATA. */
+TEST_F(xstate_fpstate_task, frame)
+{
+	const struct sigaction action = {
+		.sa_sigaction = look_at_frame, .sa_flags = SA_SIGINFO | SA_ONSTACK,
+	};
+	u64 mask = (xf_xcr0() & ~XFEATURE_MASK_XTILE_DATA) | XFEATURE_MASK_FPSSE;
+	size_t min = getauxval(AT_MINSIGSTKSZ), size = xf_standard_size(mask);
+	stack_t ss = { .ss_size = (min + FRAME_REST) & -64ul };
+	u8 *top;
+
+	ss.ss_sp = guarded_alloc(ss.ss_size, 0);
+	top = (u8 *)ss.ss_sp + ss.ss_size;
+	ASSERT_EQ(0, sigaltstack(&ss, NULL));
+	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	ASSERT_EQ(0, raise(SIGUSR1));
+	EXPECT_SAME(FP_XSTATE_MAGIC1, frame.sw.magic1, "magic1");
+	EXPECT_XFEATURES(mask, frame.sw.xstate_bv, "xfeatures");
+	EXPECT_SAME(size, frame.sw.xstate_size, "xstate_size");
+	EXPECT_SAME(size + sizeof(frame.magic2), frame.sw.extended_size, "extended_size");
+	EXPECT_SAME(FP_XSTATE_MAGIC2, frame.magic2, "magic2");
+	EXPECT_XFEATURES(0, frame.bv & ~mask, "XSTATE_BV beyond xfeatures");
+	EXPECT_SAME(0, frame.xcomp_bv, "XCOMP_BV");
+	EXPECT_SAME((u64)(top - size - sizeof(frame.magic2)) & ~63ull, (u64)frame.area,
+		    "place of the XSAVE area");
+	EXPECT_THAT(!min || (size_t)(top - frame.context) <= min,
+		    "AT_MINSIGSTKSZ %zu, but a frame of %zu", min, top - frame.context);
+}
+
+static sigjmp_buf after_sigill;
+static siginfo_t sigill;
+static u64 sigill_ip;
+
+static void on_sigill(int sig, siginfo_t *info, void *context)
+{
+	ucontext_t *uc = context;
+
+	sigill = *info;
+	sigill_ip = uc->uc_mcontext.gregs[REG_RIP];
+	siglongjmp(after_sigill, sig);
+}
+
+static void expect_sigill(struct __test_metadata *const _metadata, const char *whose)
+{
+	const struct sigaction action = { .sa_sigaction = on_sigill, .sa_flags = SA_SIGINFO };
+
+	ASSERT_EQ(0, sigaction(SIGILL, &action, NULL));
+	if (!sigsetjmp(after_sigill, 1)) {
+		use_amx(_metadata);
+		EXPECT_THAT(false, "AMX works in %s", whose);
+		return;
+	}
+	alarm(0);
+	EXPECT_SAME(host_has_amx() ? ILL_ILLOPC : ILL_ILLOPN, sigill.si_code,
+		    "si_code of SIGILL in %s", whose);
+	EXPECT_SAME(sigill_ip, (u64)sigill.si_addr, "si_addr of SIGILL in %s", whose);
+}
+
+static void *sigill_in_thread(void *metadata)
+{
+	expect_sigill(metadata, "a thread");
+	return NULL;
+}
+
+/* Verify that a vCPU with AMX gives its task no AMX. */
+TEST_F(xstate_fpstate_task, sigill)
+{
+	pthread_t thread;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, sigill_in_thread, _metadata));
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	expect_sigill(_metadata, "the task of a vCPU with AMX");
+}
+
+/* No compiled code that uses the registers may run between the load and the saves. */
+static INTEGER_ONLY void use_between(const struct xregs *regs, u64 mask, u8 *areas[2])
+{
+	const struct timespec nap = { .tv_nsec = 20 * 1000 * 1000 };
+	const u32 mxcsr = MXCSR_INIT;
+	long ret;
+	int i;
+
+	guest_load_xregs(regs, mask);
+	asm volatile("xsave64 (%0)" : : "r" (areas[0]), "a" (-1), "d" (-1) : "memory");
+	for (i = 0; i < 3; i++) {
+		ret = SYS_nanosleep;
+		asm volatile("syscall" : "+a" (ret) : "D" (&nap), "S" (0l)
+			     : "rcx", "r11", "memory");
+	}
+	asm volatile("xsave64 (%0)" : : "r" (areas[1]), "a" (-1), "d" (-1) : "memory");
+	tile_release();
+	asm volatile("fninit\n\tldmxcsr %0" : : "m" (mxcsr));
+}
+
+/*
+ * Verify that the first use of AMX by a task with a vCPU changes no other
+ * register, and that all are still there once another task has had the CPU.
+ */
+TEST_F(xstate_fpstate_task, first_use)
+{
+	u64 mask = xregs_mask(xf_xcr0());
+	static struct xregs regs;
+	u8 *areas[2];
+	pid_t hog;
+
+	if (!host_has_amx())
+		SKIP(return, "no AMX on this machine");
+	xstate_request(_metadata, ARCH_REQ_XCOMP_PERM);
+	xregs_fill(&regs, self->vcpu, 1);
+	areas[0] = guarded_alloc(XAREA_SIZE, 0);
+	areas[1] = guarded_alloc(XAREA_SIZE, 0);
+	ASSERT_LE(0, host_pin());
+	hog = host_fork(_metadata);
+	while (!hog)
+		asm volatile("pause");
+	use_between(&regs, mask, areas);
+	EXPECT_EQ(0, kill(hog, SIGKILL));
+	EXPECT_EQ(hog, waitpid(hog, NULL, 0));
+	EXPECT_XFEATURES(mask, xarea_header(areas[0], 0) & mask, "in use right after it");
+	expect_area(_metadata, areas[0], &regs, mask, 0, "right after it");
+	EXPECT_XFEATURES(mask, xarea_header(areas[1], 0) & mask,
+			 "in use once another task has run");
+	expect_area(_metadata, areas[1], &regs, mask, 0, "once another task has run");
 }
 
 XSTATE_IOCTL_HARNESS_MAIN
