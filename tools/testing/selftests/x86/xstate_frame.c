@@ -1,37 +1,43 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What the kernel writes to a signal frame, and where: the same whatever was on
- * the stack before, nothing below the stack, and the state of the task itself
- * even if it had to wait for the memory of its frame.
+ * What the kernel writes to a signal frame, and where: the components that the
+ * task has, XTILE_DATA once the thread itself has used AMX and not before,
+ * whatever is permitted; the same whatever was on the stack, nothing below the
+ * stack, and the state of the task itself even if it had to wait for the memory
+ * of its frame.
  */
 #define _GNU_SOURCE
 
+#include <sys/auxv.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <ucontext.h>
 
-#include "xcomp_perm_altstack.h"
-#include "xcomp_uffd.h"
-#ifdef __x86_64__
-#include "xcomp_frame_regs.h"
-#else
-#include "xcomp_regs.h"
-#endif
+#include "xpage.h"
+#include "xregs.h"
 
 /* UC_FP_XSTATE of asm/ucontext.h, which does not go together with glibc's */
-#define FRAME_FP_XSTATE	1
+#define FRAME_FP_XSTATE		1
 
 #define FRAME_PR_GET_MDWE	66
 
-#define HEADER_SIZE	64
-/* magic2 of the kernel, which ends a frame */
-#define MAGIC2_SIZE	4
-/* Pages of a signal stack for all that is below the XSAVE area */
-#define REST_PAGES	16
+/* What ends a frame, behind the XSAVE area */
+#define MAGIC2_SIZE		4
 
-#define POISON		0x5a
-#define MSR_XFD		0x1c4
+/* Pages of a signal stack for all that is below the XSAVE area */
+#define REST_PAGES		16
+
+/* What the kernel took as the least before frames grew; glibc's varies now. */
+#define OLD_MINSIGSTKSZ		2048
+
+/* Padding, and what frames of another kind have more: AT_MINSIGSTKSZ is for all. */
+#define MINSIGSTKSZ_SLACK	1024
+
+#define POISON			0x5a
+#define MSR_IA32_XFD		0x1c4
 
 /* More frames than fit on any of the signal stacks here */
-#define MAX_DEPTH	64
+#define MAX_DEPTH		64
 
 /* What the handler finds */
 static struct {
@@ -39,129 +45,254 @@ static struct {
 	uint32_t mxcsr;
 	uint64_t xfd;
 	unsigned long uc_flags;
-	uint8_t *at, *area;
+	uint32_t magic2;
+	uint8_t *context, *at;
+	struct xregs *regs;		/* a copy of what is at @at */
 } seen;
 
-static uint32_t area_size;
+/* Where the handler reads IA32_XFD, if it is to */
+static struct __test_metadata *handler_metadata;
 static int msrs = -1;
 
 /* The page that is away, and whether only sigreturn(2) is to wait for it */
-static struct xcomp_away away;
+static struct xpage away;
 static bool in_sigreturn;
-
-static void take_away(void)
-{
-	memcpy(away.content, away.page, XCOMP_PAGE);
-	madvise(away.page, XCOMP_PAGE, MADV_DONTNEED);
-}
 
 static void on_signal(int sig, siginfo_t *info, void *context)
 {
+	uint32_t size = xf_standard_size(xf_xcr0());
 	ucontext_t *uc = context;
+	struct xregs *frame;
 
 	(void)sig;
 	(void)info;
-	asm volatile("fnstcw %0; stmxcsr %1"
-		     : "=m" (seen.fcw), "=m" (seen.mxcsr));
+	seen.fcw = xregs_fcw();
+	seen.mxcsr = xregs_mxcsr();
 	if (msrs >= 0)
-		seen.xfd = xcomp_read_msr(msrs, MSR_XFD);
+		seen.xfd = xregs_read_msr(handler_metadata, msrs, MSR_IA32_XFD);
 	seen.uc_flags = uc->uc_flags;
-	seen.at = (uint8_t *)uc->uc_mcontext.fpregs + XCOMP_FRAME_AREA;
-	memcpy(seen.area, seen.at, area_size);
+	seen.context = context;
+	seen.at = (uint8_t *)uc->uc_mcontext.fpregs + XREGS_IN_FRAME;
+	frame = (void *)seen.at;
+	if (frame->sw.xstate_size <= size) {
+		size = frame->sw.xstate_size;
+		memcpy(&seen.magic2, seen.at + size, sizeof(seen.magic2));
+	}
+	memcpy(seen.regs, seen.at, size);
 	if (in_sigreturn)
-		take_away();
+		xpage_take_away(&away);
 }
 
-/*
- * Set up a signal stack full of @poison that puts an XSAVE area with the
- * components of @mask at the start of a page, and return that page.
- */
-static uint8_t *signal_stack(uint64_t mask, uint8_t poison)
+/* Set up a signal stack of @size bytes that are all @poison; it starts with a page. */
+static uint8_t *signal_stack(struct __test_metadata *const _metadata, size_t size, uint8_t poison)
 {
-	struct sigaction action = {
+	const struct sigaction action = {
 		.sa_sigaction = on_signal,
 		.sa_flags = SA_SIGINFO | SA_ONSTACK,
 	};
-	stack_t ss = { 0 };
-	size_t len;
+	stack_t ss = {
+		.ss_sp = xf_guarded((size + XPAGE_SIZE - 1) & -XPAGE_SIZE, poison),
+		.ss_size = size,
+	};
 
-	area_size = xf_standard_size(mask);
-	ss.ss_size = REST_PAGES * XCOMP_PAGE + area_size + MAGIC2_SIZE;
-	len = ss.ss_size + XCOMP_PAGE;
-	ss.ss_sp = mmap(NULL, len, PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (ss.ss_sp == MAP_FAILED || sigaltstack(&ss, NULL) ||
-	    sigaction(SIGUSR1, &action, NULL))
-		ksft_exit_fail_perror("cannot set up a signal stack");
-	memset(ss.ss_sp, poison, len);
+	ASSERT_EQ(0, sigaltstack(&ss, NULL));
+	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
 	memset(&seen, 0, sizeof(seen));
-	seen.area = xcomp_area();
-	return (uint8_t *)ss.ss_sp + REST_PAGES * XCOMP_PAGE;
+	seen.regs = xregs_alloc();
+	return ss.ss_sp;
 }
 
-/* Take a signal with @loaded in the registers; they come back in @saved. */
-static bool take_signal(struct xcomp *x, const uint8_t *loaded, uint8_t *saved)
+/*
+ * The same of a stack that puts an XSAVE area with the components of @mask at
+ * the start of a page; return that page.
+ */
+static uint8_t *page_for(struct __test_metadata *const _metadata, uint64_t mask, uint8_t poison)
 {
-	/* The other thread would take a signal to the process as well. */
-	if (!xcomp_call_between(loaded, saved, SYS_tkill, syscall(SYS_gettid),
-				SIGUSR1))
-		return true;
-	xcomp_error(x, "taking a signal");
-	return false;
+	size_t size = REST_PAGES * XPAGE_SIZE + xf_standard_size(mask) + MAGIC2_SIZE;
+
+	return signal_stack(_metadata, size, poison) + REST_PAGES * XPAGE_SIZE;
 }
 
-/* Components of a frame of a task that does not use AMX */
-static uint64_t frame_mask(void)
+/*
+ * Take a signal with @loaded in the registers; return them as they are after it.
+ * Another thread could take one that is sent to the process.
+ */
+static struct xregs *take_signal(struct __test_metadata *const _metadata,
+				 const struct xregs *loaded)
 {
-	return xf_xcr0() & ~XF_BIT(XF_XTILE_DATA);
+	struct xregs *saved = xregs_alloc();
+
+	ASSERT_EQ(0, xregs_call_between(loaded, saved, SYS_tkill, syscall(SYS_gettid), SIGUSR1));
+	return saved;
 }
+
+/* Components of a frame: XTILE_DATA only once this thread has used it */
+static uint64_t frame_mask(bool used)
+{
+	return xf_xcr0() & ~(used ? 0 : XFEATURE_MASK_XTILE_DATA);
+}
+
+/*
+ * A frame has the size that goes with its components, where that size puts it,
+ * and says so.  Below the XSAVE area it is always the same.
+ */
+static void expect_frame(struct __test_metadata *const _metadata, bool used, const char *when)
+{
+	size_t min = getauxval(AT_MINSIGSTKSZ), stack = (min + 64 * 1024) & -XPAGE_SIZE;
+	uint8_t *top = signal_stack(_metadata, stack, 0) + stack;
+	uint64_t mask = frame_mask(used);
+	uint32_t size = xf_standard_size(mask);
+	struct xregs *frame = seen.regs;
+	uint8_t *at = (uint8_t *)((unsigned long)(top - size - MAGIC2_SIZE) & ~63ul);
+	size_t needed;
+
+	take_signal(_metadata, xregs_pattern(xregs_mask()));
+	EXPECT_SAME(FP_XSTATE_MAGIC1, frame->sw.magic1, "magic1 %s", when);
+	EXPECT_SAME_MASK(xcomp_mask_names, mask | XFEATURE_MASK_FPSSE, frame->sw.xfeatures,
+			 "xfeatures %s", when);
+	EXPECT_SAME(size, frame->sw.xstate_size, "xstate_size %s", when);
+	EXPECT_SAME(XREGS_IN_FRAME + size + MAGIC2_SIZE, frame->sw.extended_size,
+		    "extended_size %s", when);
+	EXPECT_SAME(FP_XSTATE_MAGIC2, seen.magic2, "magic2 %s", when);
+	EXPECT_SAME_MASK(xcomp_mask_names, 0,
+			 frame->xstate_bv & ~(mask | XFEATURE_MASK_FPSSE),
+			 "XSTATE_BV beyond xfeatures %s", when);
+	EXPECT_SAME(0, frame->xcomp_bv, "XCOMP_BV %s", when);
+	EXPECT_SAME(top - at, top - seen.at, "room above the XSAVE area %s", when);
+	if (!min)
+		return;
+	needed = top - seen.context;
+	EXPECT_THAT(needed <= min, "AT_MINSIGSTKSZ %zu, but a frame of %zu %s", min, needed, when);
+	if (mask == xf_xcr0())
+		EXPECT_THAT(needed + MINSIGSTKSZ_SLACK >= min,
+			    "AT_MINSIGSTKSZ %zu for a frame of %zu %s", min, needed, when);
+}
+
+FIXTURE(xstate_frame) {
+	struct xcomp_perm perm;
+};
+
+FIXTURE_SETUP(xstate_frame)
+{
+	th_begin(variant);
+	xcomp_begin(_metadata);
+	if (!xf_xcr0())
+		SKIP(return, "no XSAVE");
+}
+
+FIXTURE_TEARDOWN(xstate_frame)
+{
+	xcomp_end(_metadata);
+}
+
+/* Verify the frames of a task whose permission is for guests only. */
+TEST_F(xstate_frame, guest)
+{
+	expect_frame(_metadata, false, "without permission");
+	xcomp_request_guest(_metadata, &self->perm);
+	expect_frame(_metadata, false, "with the guest's permission");
+}
+
+#ifdef __x86_64__
+/*
+ * Verify that the host's permission makes frames larger by XTILE_DATA from the
+ * first use on and not before.
+ */
+TEST_F(xstate_frame, host)
+{
+	if (!xcomp_have_amx())
+		SKIP(return, XCOMP_NO_AMX);
+	xcomp_request_host(_metadata, &self->perm);
+	expect_frame(_metadata, false, "before AMX is used");
+	xcomp_use_amx(_metadata, "host's permission");
+	expect_frame(_metadata, true, "once AMX is used");
+	xcomp_request_guest(_metadata, &self->perm);
+	expect_frame(_metadata, true, "with the guest's permission as well");
+}
+
+static void use_in_thread(struct __test_metadata *const _metadata, void *arg)
+{
+	(void)arg;
+	expect_frame(_metadata, false, "of a new thread");
+	xcomp_use_amx(_metadata, "in a thread");
+	expect_frame(_metadata, true, "of a thread that has used AMX");
+}
+
+/* Verify that a thread's frames grow by its own use of AMX, and no other's. */
+TEST_F(xstate_frame, thread)
+{
+	if (!xcomp_have_amx())
+		SKIP(return, XCOMP_NO_AMX);
+	xcomp_request_host(_metadata, &self->perm);
+	xcomp_in_thread(_metadata, "thread that uses AMX", use_in_thread, NULL);
+	expect_frame(_metadata, false, "once another thread has used AMX");
+}
+
+static void small_frame(struct __test_metadata *const _metadata, void *arg)
+{
+	expect_frame(_metadata, false, arg);
+}
+
+/* Verify that a child's frames start small again. */
+TEST_F(xstate_frame, fork)
+{
+	if (!xcomp_have_amx())
+		SKIP(return, XCOMP_NO_AMX);
+	xcomp_request_host(_metadata, &self->perm);
+	xcomp_use_amx(_metadata, "before fork()");
+	xcomp_in_child(_metadata, "child", small_frame, "of the child of a task that has used AMX");
+}
+
+/* Verify that a frame carries the tiles, and that sigreturn() brings them back. */
+TEST_F(xstate_frame, tile)
+{
+	uint64_t mask = xregs_mask() | XFEATURE_MASK_XTILE;
+	struct xregs *pattern, *saved;
+
+	if (!xcomp_have_amx())
+		SKIP(return, XCOMP_NO_AMX);
+	xcomp_request_host(_metadata, &self->perm);
+	xcomp_use_amx(_metadata, "before the signal");
+	pattern = xregs_pattern(mask);
+	page_for(_metadata, xf_xcr0(), 0);
+	saved = take_signal(_metadata, pattern);
+	EXPECT_SAME_MASK(xcomp_mask_names, mask, seen.regs->xstate_bv & mask,
+			 "in use in the frame");
+	EXPECT_XREGS(mask, pattern, seen.regs, "in the frame");
+	EXPECT_SAME_MASK(xcomp_mask_names, mask, saved->xstate_bv & mask,
+			 "in use after the handler");
+	EXPECT_XREGS(mask, pattern, saved, "after the handler");
+}
+#endif
 
 /* Verify that a header is XSTATE_BV and zeros, whatever was on the stack. */
-static int check_header(struct xcomp *x)
+TEST_F(xstate_frame, header)
 {
-	static const uint8_t zeros[HEADER_SIZE];
-	uint8_t *page = signal_stack(frame_mask(), POISON);
-	uint8_t *header = seen.area + XF_HEADER_OFFSET;
-	uint64_t bv;
-	bool ok;
+	static const uint8_t zeros[XF_BASE_SIZE - offsetof(struct xregs, xcomp_bv)];
+	uint8_t *page = page_for(_metadata, frame_mask(false), POISON);
 
-	ok = take_signal(x, xcomp_pattern(), xcomp_area());
-	memcpy(&bv, header, sizeof(bv));
-	ok &= xcomp_same(x, "place of the XSAVE area in its page", 0,
-			 seen.at - page);
-	ok &= xcomp_same(x, "XSTATE_BV beyond the task's components", 0,
-			 bv & ~(frame_mask() | XF_FPSSE));
-	ok &= xcomp_same_bytes(x, "header", "after XSTATE_BV", zeros,
-			       header + sizeof(bv), HEADER_SIZE - sizeof(bv));
-	ok &= xcomp_same(x, "UC_FP_XSTATE in uc_flags", FRAME_FP_XSTATE,
-			 seen.uc_flags & FRAME_FP_XSTATE);
-	return xcomp_verdict(xcomp_rule(x, ok,
-		"a frame says that it has an XSAVE area, with a header of zeros but XSTATE_BV"));
+	take_signal(_metadata, xregs_pattern(xregs_mask()));
+	EXPECT_SAME(0, seen.at - page, "place of the XSAVE area in its page");
+	EXPECT_SAME_MASK(xcomp_mask_names, 0,
+			 seen.regs->xstate_bv & ~(frame_mask(false) | XFEATURE_MASK_FPSSE),
+			 "XSTATE_BV beyond the task's components");
+	EXPECT_BYTES(zeros, &seen.regs->xcomp_bv, sizeof(zeros), "header after XSTATE_BV");
+	EXPECT_SAME(FRAME_FP_XSTATE, seen.uc_flags & FRAME_FP_XSTATE, "UC_FP_XSTATE in uc_flags");
 }
 
 /*
  * Verify that initial components are in a frame as zeros: programs that are
- * older than XSTATE_BV look there. Only XTILE_DATA may be left out.
+ * older than XSTATE_BV look there.  Only XTILE_DATA may be left out.
  */
-static int check_initial(struct xcomp *x)
+TEST_F(xstate_frame, initial)
 {
-	uint64_t bv = XF_FPSSE, after = xcomp_pattern_mask() & ~XF_FPSSE;
-	uint8_t *loaded = xcomp_pattern();
-	struct xf_regs r;
-	bool ok;
-	int i;
+	struct xregs *loaded = xregs_pattern(xregs_mask());
 
-	signal_stack(frame_mask(), POISON);
-	memcpy(loaded + XF_HEADER_OFFSET, &bv, sizeof(bv));
-	for (i = XF_YMM; i < 63; i++) {
-		r = xf_cpuid(0xd, i);
-		if (after & XF_BIT(i))
-			memset(loaded + r.ebx, 0, r.eax);
-	}
-	ok = take_signal(x, loaded, xcomp_area());
-	ok &= xcomp_same_state(x, "in the frame", loaded, seen.area);
-	return xcomp_verdict(xcomp_rule(x, ok,
-		"a frame has initial components too, as zeros"));
+	page_for(_metadata, frame_mask(false), POISON);
+	loaded->xstate_bv = XFEATURE_MASK_FPSSE;
+	xregs_set(loaded, xregs_mask(), 0);
+	take_signal(_metadata, loaded);
+	EXPECT_XREGS(xregs_mask(), loaded, seen.regs, "in the frame, initial in the task");
 }
 
 static void signal_again(int sig)
@@ -169,7 +300,7 @@ static void signal_again(int sig)
 	static int depth;
 
 	/*
-	 * A kernel that does not notice starts at the top again and again. What
+	 * A kernel that does not notice starts at the top again and again.  What
 	 * is below was overwritten then, so do not return.
 	 */
 	if (++depth == MAX_DEPTH)
@@ -177,58 +308,53 @@ static void signal_again(int sig)
 	raise(sig);
 }
 
-/*
- * Take signals on a stack of @size bytes with poison below it, until one does
- * not fit any more: whether that ends the process, and nothing else.
- */
-static bool overflow(struct xcomp *x, const char *what, size_t size)
+/* Take signals on @ss, inside of each other, until that ends the process. */
+static void fill_stack(const stack_t *ss)
 {
-	struct sigaction action = {
+	const struct sigaction action = {
 		.sa_handler = signal_again,
 		.sa_flags = SA_ONSTACK | SA_NODEFER,
 	};
-	size_t below = 4 * XCOMP_PAGE, len = below + size, i;
+
+	prctl(PR_SET_DUMPABLE, 0);
+	signal(SIGSEGV, SIG_DFL);
+	if (sigaltstack(ss, NULL))
+		_exit(KSFT_SKIP);
+	sigaction(SIGUSR1, &action, NULL);
+	raise(SIGUSR1);
+	_exit(KSFT_PASS);
+}
+
+/* On a stack of @size bytes, SIGSEGV ends that, and nothing below is changed. */
+static void expect_overflow(struct __test_metadata *const _metadata, size_t size, const char *what)
+{
+	size_t below = 4 * XPAGE_SIZE, i;
 	stack_t ss = { .ss_size = size };
-	int status = 0;
+	int status;
 	uint8_t *p;
 	pid_t pid;
-	bool ok;
 
-	p = mmap(NULL, len, PROT_READ | PROT_WRITE,
-		 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (p == MAP_FAILED) {
-		xcomp_error(x, "mmap");
-		return false;
-	}
-	memset(p, POISON, len);
+	p = mmap(NULL, below + size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, p);
+	memset(p, POISON, below + size);
 	ss.ss_sp = p + below;
-	fflush(stdout);
-	pid = fork();
-	if (!pid) {
-		prctl(PR_SET_DUMPABLE, 0);
-		signal(SIGSEGV, SIG_DFL);
-		if (sigaltstack(&ss, NULL))
-			_exit(KSFT_SKIP);
-		sigaction(SIGUSR1, &action, NULL);
-		raise(SIGUSR1);
-		_exit(KSFT_PASS);
-	}
-	ok = xcomp_same(x, "child", pid, waitpid(pid, &status, 0));
+	pid = xcomp_fork(_metadata);
+	if (!pid)
+		fill_stack(&ss);
+	status = xcomp_wait(_metadata, pid, what);
 	/* With strict_sas_size such a small one cannot be set up at all. */
-	if (size == XCOMP_OLD_MINSIGSTKSZ && WIFEXITED(status) &&
-	    WEXITSTATUS(status) == KSFT_SKIP)
-		return ok;
-	ok &= xcomp_same(x, what, SIGSEGV,
-			 WIFSIGNALED(status) ? WTERMSIG(status) : 0);
+	if (size == OLD_MINSIGSTKSZ && WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
+		return;
+	EXPECT_SAME(SIGSEGV, WIFSIGNALED(status) ? WTERMSIG(status) : 0,
+		    "signal that ends %s", what);
 	for (i = 0; i < below && p[i] == POISON; i++)
 		;
-	return ok & xcomp_same(x, "bytes below the stack as they were", below,
-			       i);
+	EXPECT_SAME(below, i, "bytes below the stack as they were after %s", what);
 }
 
 /*
  * Kernels for 64 bits had code of their own for frames of 32-bit programs until
- * Linux 6.2, and it did not look at the stack. PR_GET_MDWE is of Linux 6.3.
+ * Linux 6.2, and it did not look at the stack.  PR_GET_MDWE is of Linux 6.3.
  */
 static bool old_compat_frames(void)
 {
@@ -239,76 +365,55 @@ static bool old_compat_frames(void)
  * Verify that nothing is written below a signal stack on which the frame does
  * not fit, neither if it is the first there nor if others are.
  */
-static int check_overflow(struct xcomp *x)
+TEST_F(xstate_frame, overflow)
 {
-	uint32_t area = xf_standard_size(frame_mask());
-	size_t fits = xcomp_minsigstksz() ?: area + XCOMP_PAGE;
-	bool ok = true;
+	uint32_t area = xf_standard_size(frame_mask(false));
+	size_t fits = getauxval(AT_MINSIGSTKSZ) ?: area + XPAGE_SIZE;
 
-	if (area > XCOMP_OLD_MINSIGSTKSZ)
-		ok = overflow(x, "signal on too small a stack",
-			      XCOMP_OLD_MINSIGSTKSZ);
-	ok &= overflow(x, "signals on a stack for one", fits + XCOMP_PAGE);
-	if (!ok && old_compat_frames()) {
-		x->reason = "frames of 32-bit programs overflow, fixed in Linux 6.2";
-		return KSFT_XFAIL;
+	XFAIL_IF(old_compat_frames(), "frames of 32-bit programs overflow, fixed in Linux 6.2") {
+		if (area > OLD_MINSIGSTKSZ)
+			expect_overflow(_metadata, OLD_MINSIGSTKSZ, "a signal on a small stack");
+		expect_overflow(_metadata, fits + XPAGE_SIZE, "signals on a stack for one");
 	}
-	return xcomp_verdict(xcomp_rule(x, ok,
-		"no frame is written below the signal stack"));
 }
 
 /*
  * Let the kernel wait for the page of @page_nr, counted from that of the XSAVE
- * area, when it delivers a signal, or when the handler returns. Another thread
+ * area, when it delivers a signal, or when the handler returns.  Another thread
  * provides it, on this CPU, so that its state is in the registers meanwhile.
  */
-static int wait_for_page(struct xcomp *x, uint64_t mask, int page_nr,
-			 bool returning)
+static bool wait_for_page(struct __test_metadata *const _metadata, uint64_t mask, int page_nr,
+			  bool returning, const char *what)
 {
-	uint8_t *pattern = xcomp_pattern(), *saved = xcomp_area();
-	uint8_t *page = signal_stack(mask, 0);
-	bool ok;
+	uint8_t *page = page_for(_metadata, frame_mask(mask & XFEATURE_MASK_XTILE_DATA), 0);
+	struct xregs *pattern = xregs_pattern(mask), *saved;
 
-	if (xcomp_pin() < 0)
-		return xcomp_error(x, "sched_setaffinity");
-	if (!xcomp_watch(&away, page + page_nr * XCOMP_PAGE))
-		return xcomp_skip(x, "no userfaultfd");
-	away.given_back = false;
+	if (!xpage_watch(&away, page + page_nr * XPAGE_SIZE))
+		return false;
 	in_sigreturn = returning;
 	if (!returning)
-		take_away();
-	ok = xcomp_wait_for_fault(&away) && take_signal(x, pattern, saved);
-	ok &= xcomp_same(x, "the kernel waited for the frame", true,
-			 xcomp_was_waited_for(&away));
-	close(away.uffd);
-	ok &= xcomp_same_state(x, "in the frame", pattern, seen.area);
-	ok &= xcomp_same(x, "FCW of the handler", XCOMP_INITIAL_FCW, seen.fcw);
-	ok &= xcomp_same(x, "MXCSR of the handler", XCOMP_INITIAL_MXCSR,
-			 seen.mxcsr);
+		xpage_take_away(&away);
+	xpage_wait_for_fault(_metadata, &away);
+	saved = take_signal(_metadata, pattern);
+	xpage_expect_fault(_metadata, &away, what);
+
+	EXPECT_XREGS(mask, pattern, seen.regs, "in the frame, %s", what);
+	EXPECT_SAME(XREGS_INITIAL_FCW, seen.fcw, "FCW of the handler, %s", what);
+	EXPECT_SAME(XREGS_INITIAL_MXCSR, seen.mxcsr, "MXCSR of the handler, %s", what);
 	if (msrs >= 0)
-		ok &= xcomp_same(x, "IA32_XFD of the handler", 0, seen.xfd);
-	ok &= xcomp_same_state(x, "after sigreturn()", pattern, saved);
-	return xcomp_verdict(ok);
+		EXPECT_SAME(0, seen.xfd, "IA32_XFD of the handler, %s", what);
+	EXPECT_XREGS(mask, pattern, saved, "after sigreturn(), %s", what);
+	return true;
 }
 
 /* At each of the places where a frame may make the kernel wait */
-static int wait_for_pages(struct xcomp *x, uint64_t mask)
+static void expect_kept(struct __test_metadata *const _metadata, uint64_t mask)
 {
-	static const struct {
-		int page_nr;
-		bool returning;
-	} rows[] = { { 0, false }, { -1, false }, { 0, true } };
-	int result = KSFT_PASS, r;
-	unsigned int i;
-
-	for (i = 0; i < ARRAY_SIZE(rows); i++) {
-		r = wait_for_page(x, mask, rows[i].page_nr, rows[i].returning);
-		if (r == KSFT_SKIP)
-			return r;
-		if (r != KSFT_PASS)
-			result = r;
-	}
-	return result;
+	xcomp_pin(_metadata);
+	if (!wait_for_page(_metadata, mask, 0, false, "which waited for the XSAVE area") ||
+	    !wait_for_page(_metadata, mask, -1, false, "which waited for what is below it") ||
+	    !wait_for_page(_metadata, mask, 0, true, "whose sigreturn() waited"))
+		SKIP(return, XPAGE_NO_UFFD);
 }
 
 /*
@@ -316,59 +421,35 @@ static int wait_for_pages(struct xcomp *x, uint64_t mask)
  * the task its own afterwards, if other tasks run while the frame is written or
  * read.
  */
-static int check_waits(struct xcomp *x)
+TEST_F(xstate_frame, waits)
 {
-	int result = wait_for_pages(x, frame_mask());
-
-	xcomp_rule(x, result != KSFT_FAIL,
-		   "a task that waits for its frame keeps its registers");
-	return result;
+	expect_kept(_metadata, xregs_mask());
 }
 
 #ifdef __x86_64__
-/* Verify the same of tiles and of IA32_XFD, which the other thread has armed. */
-static int check_waits_amx(struct xcomp *x)
+/* Verify the same of tiles. */
+TEST_F(xstate_frame, waits_amx)
 {
-	struct xcomp_tile t, wanted;
-	int result;
-	bool ok;
+	if (!xcomp_have_amx())
+		SKIP(return, XCOMP_NO_AMX);
+	xcomp_request_host(_metadata, &self->perm);
+	xcomp_use_amx(_metadata, "before the signals");
+	expect_kept(_metadata, xregs_mask() | XFEATURE_MASK_XTILE);
+}
 
-	if (!x->have_amx)
-		return xcomp_skip(x, XCOMP_NO_AMX);
-	if (!xcomp_request(x, false))
-		return KSFT_FAIL;
-	msrs = xcomp_open_msrs(O_RDONLY);
-	xcomp_tile_init(&wanted, 0x7c);
-	t = wanted;
-	xcomp_tile_load(&t);
-	result = wait_for_pages(x, xf_xcr0());
-	memset(t.data, 0, sizeof(t.data));
-	xcomp_tile_store(&t);
-	xcomp_tile_release();
-	if (result == KSFT_SKIP)
-		return result;
-	ok = result == KSFT_PASS;
-	ok &= xcomp_same_bytes(x, "tile", "afterwards", wanted.data, t.data,
-			       sizeof(t.data));
-	return xcomp_verdict(xcomp_rule(x, ok,
-		"a task that waits for its frame keeps its tiles and IA32_XFD"));
+/* Verify that the handler runs with the task's IA32_XFD; the other thread has armed it. */
+TEST_F(xstate_frame, waits_xfd)
+{
+	if (!xcomp_have_amx())
+		SKIP(return, XCOMP_NO_AMX);
+	handler_metadata = _metadata;
+	msrs = xregs_open_msrs(_metadata, O_RDONLY);
+	if (msrs < 0)
+		SKIP(return, "no /dev/cpu/N/msr");
+	xcomp_request_host(_metadata, &self->perm);
+	xcomp_use_amx(_metadata, "before the signals");
+	expect_kept(_metadata, xregs_mask() | XFEATURE_MASK_XTILE);
 }
 #endif
 
-static const struct xcomp_check checks[] = {
-	{ "header", check_header },
-	{ "initial", check_initial },
-	{ "overflow", check_overflow },
-	{ "waits", check_waits },
-#ifdef __x86_64__
-	{ "waits_amx", check_waits_amx },
-#endif
-};
-
-int main(int argc, char **argv)
-{
-	if (!xf_xcr0())
-		ksft_exit_skip("no XSAVE\n");
-	return xcomp_host_main(argc, argv, checks, ARRAY_SIZE(checks), NULL,
-			       false);
-}
+XCOMP_HARNESS_MAIN
