@@ -5,236 +5,259 @@
  * which are kept elsewhere.
  *
  * None of them may be lost by what else is done to the vCPU: other ioctls, a
- * larger fpstate for AMX, use of another vCPU. INIT clears them and spares the
- * rest. There is no guest code here, cet_guest_test has that.
+ * larger fpstate for AMX, use of another vCPU.  INIT clears them and spares the
+ * rest.  There is no guest code here, cet_guest_test has that.
  */
 #include <pthread.h>
 
-#include "xstate_cet_guest.h"
+#include "xregs.h"
 
 #define NR_VCPUS	3
 
-/* An MSR as a "KVM register" */
-#define REG_MSR(msr)	(0x2030000200000000ull | (msr))
-
 FIXTURE(cet_fpstate) {
-	struct xcomp x;
 	struct kvm_vm *vm;
-	uint64_t taint;
+	struct xregs regs;
 };
 
 FIXTURE_VARIANT(cet_fpstate) {
-	const char *name;
+	struct xstate_combo combo;
 };
+
+FIXTURE_VARIANT_ADD(cet_fpstate, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
+FIXTURE_VARIANT_ADD(cet_fpstate, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
+FIXTURE_VARIANT_ADD(cet_fpstate, none_noamx_ibt) { .combo = { PERM_NONE, NOAMX, IBT } };
+FIXTURE_VARIANT_ADD(cet_fpstate, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(cet_fpstate, guest_amx_nocet) { .combo = { PERM_GUEST, AMX, NOCET } };
+FIXTURE_VARIANT_ADD(cet_fpstate, guest_amx_shstk) { .combo = { PERM_GUEST, AMX, SHSTK } };
+FIXTURE_VARIANT_ADD(cet_fpstate, guest_amx_ibt) { .combo = { PERM_GUEST, AMX, IBT } };
+FIXTURE_VARIANT_ADD(cet_fpstate, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
+FIXTURE_VARIANT_ADD(cet_fpstate, both_amx_cet) { .combo = { PERM_BOTH, AMX, CET } };
 
 FIXTURE_SETUP(cet_fpstate)
 {
-	self->taint = xf_taint();
-	ASSERT_TRUE(xstate_begin(&self->x, variant->name));
-	if (self->x.amx && !self->x.have_amx)
-		SKIP(return, "no AMX on this machine");
+	if (!xstate_begin(_metadata, &variant->combo))
+		return;
 	self->vm = vm_create_barebones();
+	xstate_create_apic(self->vm);
 }
 
 FIXTURE_TEARDOWN(cet_fpstate)
 {
-	if (self->vm)
-		kvm_vm_free(self->vm);
-	EXPECT_FALSE(xstate_warned(self->taint));
+	xstate_end(_metadata, self->vm);
 }
 
-XSTATE_VARIANT(cet_fpstate, none_noamx_nocet);
-XSTATE_VARIANT(cet_fpstate, none_noamx_shstk);
-XSTATE_VARIANT(cet_fpstate, none_noamx_ibt);
-XSTATE_VARIANT(cet_fpstate, none_noamx_cet);
-XSTATE_VARIANT(cet_fpstate, guest_amx_nocet);
-XSTATE_VARIANT(cet_fpstate, guest_amx_shstk);
-XSTATE_VARIANT(cet_fpstate, guest_amx_ibt);
-XSTATE_VARIANT(cet_fpstate, guest_amx_cet);
-XSTATE_VARIANT(cet_fpstate, both_amx_cet);
+/* All components of the vCPU that there are contents for */
+static u64 filled(struct kvm_vcpu *vcpu)
+{
+	return xregs_mask(vcpu_xcr0_mask(vcpu));
+}
 
-/* Verify that a new vCPU has no CET, no XSS and no XSAVE state. */
+/* Give the vCPU all that it can hold. */
+static void fill(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+		 struct xregs *regs, u32 seed)
+{
+	xregs_fill(regs, vcpu, seed);
+	vcpu_set_xregs(_metadata, vcpu, regs, filled(vcpu));
+}
+
+/* Verify that a new vCPU has no CET, no IA32_XSS and no XSAVE state. */
 TEST_F(cet_fpstate, reset)
 {
-	struct kvm_vcpu *vcpu = xstate_add_vcpu(&self->x, self->vm, 0);
-	struct xcomp *x = &self->x;
-	uint64_t kept, initial;
-	struct kvm_xcrs xcrs;
+	struct kvm_vcpu *vcpu = xstate_add_vcpu(self->vm, 0, &variant->combo);
+	u64 kept, initial;
 
-	EXPECT_TRUE(xstate_cet_is_zero(x, "after reset"));
-	if (xcomp_guest_xss(x))
-		EXPECT_EQ(0, xstate_msr(x, XF_MSR_XSS));
-	vcpu_xcrs_get(vcpu, &xcrs);
-	EXPECT_EQ(XF_BIT(XF_FP), xcrs.xcrs[0].value);
+	expect_no_cet(_metadata, vcpu, "after reset");
+	if (vcpu_xss_mask(vcpu))
+		EXPECT_SAME(0, vcpu_get_msr(vcpu, MSR_IA32_XSS), "IA32_XSS after reset");
+	EXPECT_XFEATURES(XFEATURE_MASK_FP, vcpu_xcr0(vcpu), "XCR0 after reset");
 
 	/* The vCPU starts with a PKRU of 0, as a CPU does. */
-	xstate_sort(x, 0, &kept, &initial);
-	EXPECT_EQ(xstate_sorted(x), initial);
-	EXPECT_EQ(0, kept);
+	xregs_fill(&self->regs, vcpu, 0);
+	vcpu_sort_xregs(vcpu, &self->regs, filled(vcpu), &kept, &initial);
+	EXPECT_XFEATURES(vcpu_sorted(vcpu, filled(vcpu)), initial, "initial after reset");
+	EXPECT_XFEATURES(0, kept, "in use after reset");
 }
 
-/* What else user space does to a vCPU; false if that does not work */
-static bool do_nothing(struct xcomp *x)
+/* ---- what else user space does to a vCPU ---- */
+
+static void do_run(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu)
 {
-	return x->vcpu >= 0;
+	(void)_metadata;
+	xstate_run_immediate_exit(vcpu);
 }
 
-static bool do_run(struct xcomp *x)
+static void *run_thread(void *vcpu)
 {
-	return xkvm_run_immediate_exit(x->kvm, x->vcpu);
+	xstate_run_immediate_exit(vcpu);
+	return NULL;
 }
 
-static void *run_thread(void *x)
+static void do_run_elsewhere(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu)
 {
-	return do_run(x) ? x : NULL;
-}
-
-static bool do_run_elsewhere(struct xcomp *x)
-{
-	void *result = NULL;
 	pthread_t thread;
 
-	return !pthread_create(&thread, NULL, run_thread, x) &&
-	       !pthread_join(thread, &result) && result;
+	ASSERT_EQ(0, pthread_create(&thread, NULL, run_thread, vcpu));
+	ASSERT_EQ(0, pthread_join(thread, NULL));
 }
 
-static bool do_kernel_fpu(struct xcomp *x)
+static void do_kernel_fpu(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu)
 {
+	(void)_metadata;
 	use_kernel_fpu();
-	return do_run(x);
+	xstate_run_immediate_exit(vcpu);
 }
 
-/* Live tiles of the host itself, where it may have them */
-static bool do_host_amx(struct xcomp *x)
+static bool host_may_use_amx(struct kvm_vcpu *vcpu)
 {
-	static uint8_t config[XSTATE_TILECFG_SIZE], tiles[XSTATE_TILES_SIZE],
-		       back[XSTATE_TILES_SIZE];
-	bool ok;
+	u64 permitted;
 
-	if (!x->host_granted)
-		return true;
-	memset(tiles, 0x5c, sizeof(tiles));
-	xstate_tile_config(config);
-	xstate_ldtilecfg(config);
-	xstate_load_tiles(tiles);
-	ok = do_run(x);
-	xstate_store_tiles(back);
-	xstate_tilerelease();
-	return ok && !memcmp(tiles, back, sizeof(tiles));
+	(void)vcpu;
+	return !xf_get_mask(ARCH_GET_XCOMP_PERM, &permitted) &&
+	       permitted & XFEATURE_MASK_XTILE_DATA;
 }
 
-static bool do_xsave_again(struct xcomp *x)
+/* Live tiles of the host itself */
+static void do_host_amx(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu)
 {
-	return !ioctl(x->vcpu, KVM_SET_XSAVE, xstate_read_image(x));
+	static u8 tiles[XREGS_TILES * XREGS_TILE_SIZE], back[sizeof(tiles)];
+	u8 config[XREGS_TILECFG_SIZE];
+	size_t n;
+
+	xarea_fill(tiles, 0x5c, sizeof(tiles));
+	tile_config(config);
+	tile_load_config(config);
+	tile_load(tiles);
+	xstate_run_immediate_exit(vcpu);
+	tile_store(back);
+	tile_release();
+	n = xarea_differ(tiles, back, sizeof(tiles));
+	EXPECT_THAT(n == sizeof(tiles), "tiles of the host after KVM_RUN: byte %zu is %#x", n,
+		    n < sizeof(tiles) ? back[n] : 0);
 }
 
-static bool do_xsave_init(struct xcomp *x)
+static void do_xsave_again(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu)
 {
-	return !ioctl(x->vcpu, KVM_SET_XSAVE, xstate_init_image(x));
+	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_SET_XSAVE, vcpu_area(vcpu)),
+		     "KVM_SET_XSAVE of what KVM_GET_XSAVE2 read");
+}
+
+/* An area that makes all components initial */
+static u8 *initial_area(void)
+{
+	u8 *area = guarded_alloc(XAREA_SIZE, 0);
+
+	*(u16 *)(area + XAREA_FCW) = FCW_INIT;
+	*(u32 *)(area + XAREA_MXCSR) = MXCSR_INIT;
+	return area;
+}
+
+static void do_xsave_init(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu)
+{
+	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_SET_XSAVE, initial_area()), "KVM_SET_XSAVE");
 }
 
 /* Supervisor components are no part of the image. */
-static bool do_xsave_supervisor(struct xcomp *x)
+static void do_xsave_supervisor(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu)
 {
-	uint8_t *image = xstate_init_image(x);
-	bool refused = true;
-	uint64_t bv;
+	u8 *area = initial_area();
 	int i;
 
-	for (i = XF_PASID; i <= XF_CET_KERNEL; i++) {
-		bv = XF_BIT(i);
-		memcpy(image + XF_HEADER_OFFSET, &bv, sizeof(bv));
-		refused &= ioctl(x->vcpu, KVM_SET_XSAVE, image) &&
-			   errno == EINVAL;
+	for (i = XFEATURE_PASID; i <= XFEATURE_CET_KERNEL; i++) {
+		xarea_set_header(area, 0, BIT_ULL(i));
+		EXPECT_ERRNO(EINVAL, vcpu_errno(vcpu, KVM_SET_XSAVE, area),
+			     "KVM_SET_XSAVE of %s", xfeature_name(i));
 	}
-	return refused;
 }
 
-static bool do_fpu(struct xcomp *x)
+static void do_fpu(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu)
 {
-	struct kvm_fpu fpu = { .fcw = 0x37f, .mxcsr = 0x1f80, .ftwx = 1 };
+	struct kvm_fpu fpu = { .fcw = FCW_INIT, .mxcsr = MXCSR_INIT, .ftwx = 1 };
 
-	memset(fpu.xmm, 0x77, sizeof(fpu.xmm));
-	return !ioctl(x->vcpu, KVM_SET_FPU, &fpu);
+	xarea_fill(fpu.xmm, 0x77, sizeof(fpu.xmm));
+	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_SET_FPU, &fpu), "KVM_SET_FPU");
 }
 
-/* CR4.CET is taken if the guest has either half of CET. */
-static bool do_sregs(struct xcomp *x)
+/* CR4.CET is taken if the vCPU has either half of CET. */
+static void do_sregs(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu)
 {
-	bool ok, has_cet = x->shstk_on || x->ibt_on;
+	bool has_cet = vcpu_has_shstk(vcpu) || vcpu_has_ibt(vcpu);
 	struct kvm_sregs sregs, old;
 
-	ok = !ioctl(x->vcpu, KVM_GET_SREGS, &old);
+	vcpu_sregs_get(vcpu, &old);
 	sregs = old;
 	sregs.cr0 |= X86_CR0_WP;
-	sregs.cr4 |= XSTATE_CR4_CET;
-	ok &= xcomp_same_errno(x, "KVM_SET_SREGS with CR4.CET",
-			has_cet ? 0 : EINVAL,
-			ioctl(x->vcpu, KVM_SET_SREGS, &sregs) ? errno : 0);
-	ok &= !ioctl(x->vcpu, KVM_GET_SREGS, &sregs);
-	ok &= xcomp_same(x, "CR4.CET", has_cet ? XSTATE_CR4_CET : 0,
-			 sregs.cr4 & XSTATE_CR4_CET);
-	return ok & !ioctl(x->vcpu, KVM_SET_SREGS, &old);
+	sregs.cr4 |= X86_CR4_CET;
+	EXPECT_ERRNO(has_cet ? 0 : EINVAL, vcpu_errno(vcpu, KVM_SET_SREGS, &sregs),
+		     "KVM_SET_SREGS with CR4.CET");
+	vcpu_sregs_get(vcpu, &sregs);
+	EXPECT_SAME(has_cet ? X86_CR4_CET : 0, sregs.cr4 & X86_CR4_CET, "CR4.CET");
+	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_SET_SREGS, &old), "KVM_SET_SREGS without CR4.CET");
 }
 
-static bool do_xcr0(struct xcomp *x)
+static void do_xcr0(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu)
 {
-	return xkvm_set_xcr0(x->vcpu, XF_BIT(XF_FP)) &&
-	       xkvm_set_xcr0(x->vcpu, xcomp_guest_xcr0(x));
+	EXPECT_THAT(vcpu_takes_xcr0(vcpu, XFEATURE_MASK_FP), "KVM_SET_XCRS of x87: not taken");
+	EXPECT_THAT(vcpu_takes_xcr0(vcpu, vcpu_xcr0_mask(vcpu)), "KVM_SET_XCRS of %#lx: not taken",
+		    vcpu_xcr0_mask(vcpu));
+}
+
+static bool has_xss(struct kvm_vcpu *vcpu)
+{
+	return vcpu_xss_mask(vcpu);
 }
 
 /* The guest's XSS says what the guest's XSAVES saves, not what KVM keeps. */
-static bool do_xss(struct xcomp *x)
+static void do_xss(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu)
 {
-	if (!xcomp_guest_xss(x))
-		return true;
-	return xkvm_set_msr(x->vcpu, XF_MSR_XSS, 0) && do_run(x) &&
-	       xkvm_set_msr(x->vcpu, XF_MSR_XSS, xcomp_guest_xss(x));
+	EXPECT_THAT(vcpu_takes_msr(vcpu, MSR_IA32_XSS, 0), "KVM_SET_MSRS of 0 to IA32_XSS");
+	xstate_run_immediate_exit(vcpu);
+	EXPECT_THAT(vcpu_takes_msr(vcpu, MSR_IA32_XSS, vcpu_xss_mask(vcpu)),
+		    "KVM_SET_MSRS of %#lx to IA32_XSS", vcpu_xss_mask(vcpu));
 }
 
-static bool do_ssp(struct xcomp *x)
+static bool has_one_reg(struct kvm_vcpu *vcpu)
 {
-	const uint64_t bad[] = { 0x8000000000000000, XCOMP_GUEST_SSP + 2 };
-	uint64_t value = XCOMP_GUEST_SSP - 8;
-	bool ok = true;
-	int i;
+	return vcpu_has_shstk(vcpu) || kvm_check_cap(KVM_CAP_ONE_REG) > 0;
+}
 
-	if (!x->shstk_on && xkvm_cap(x->kvm, KVM_CAP_ONE_REG) <= 0)
-		return true;
-	for (i = 0; i < 2; i++) {
-		value = bad[i];
-		ok &= xcomp_same_errno(x, "KVM_SET_ONE_REG of a bad SSP",
-				       EINVAL, xkvm_one_reg(x->vcpu,
-						KVM_SET_ONE_REG,
-						XKVM_REG_GUEST_SSP, &value));
+static void do_bad_ssp(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu)
+{
+	const u64 bad[] = { BIT_ULL(63), ssp_value(0) + 2 };
+	unsigned int i;
+	u64 ssp;
+
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
+		ssp = bad[i];
+		EXPECT_ERRNO(EINVAL, vcpu_one_reg_ssp(vcpu, KVM_SET_ONE_REG, &ssp),
+			     "KVM_SET_ONE_REG of %#lx to SSP", bad[i]);
 	}
-	return ok;
 }
 
-static bool do_cpuid(struct xcomp *x)
+static void do_cpuid(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu)
 {
-	return !ioctl(x->vcpu, KVM_SET_CPUID2, x->cpuid);
+	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_SET_CPUID2, vcpu->cpuid), "the same KVM_SET_CPUID2");
 }
 
-static const struct {
+static const struct disturbance {
 	const char *name;
-	bool (*fn)(struct xcomp *x);
-	bool keeps_fpu;
+	void (*fn)(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu);
+	bool sets_xsave;		/* no XSAVE state is left that could be kept */
+	bool (*needs)(struct kvm_vcpu *vcpu);
 } disturbances[] = {
-	{ "being set",				do_nothing,		true },
-	{ "KVM_RUN",				do_run,			true },
-	{ "KVM_RUN by another thread",		do_run_elsewhere,	true },
-	{ "use of the FPU by the kernel",	do_kernel_fpu,		true },
-	{ "use of AMX by the host",		do_host_amx,		true },
-	{ "KVM_SET_XSAVE of the same",		do_xsave_again,		true },
-	{ "a refused KVM_SET_XSAVE",		do_xsave_supervisor,	true },
-	{ "KVM_SET_SREGS",			do_sregs,		true },
-	{ "KVM_SET_XCRS",			do_xcr0,		true },
-	{ "a write to IA32_XSS",		do_xss,			true },
-	{ "a refused KVM_SET_ONE_REG of SSP",	do_ssp,			true },
-	{ "the same KVM_SET_CPUID2 again",	do_cpuid,		true },
-	{ "KVM_SET_FPU",			do_fpu,			false },
-	{ "KVM_SET_XSAVE of init state",	do_xsave_init,		false },
+	{ .name = "being set" },
+	{ "KVM_RUN",				.fn = do_run },
+	{ "KVM_RUN by another thread",		.fn = do_run_elsewhere },
+	{ "use of the FPU by the kernel",	.fn = do_kernel_fpu },
+	{ "use of AMX by the host",		.fn = do_host_amx, .needs = host_may_use_amx },
+	{ "KVM_SET_XSAVE of the same",		.fn = do_xsave_again },
+	{ "a refused KVM_SET_XSAVE",		.fn = do_xsave_supervisor },
+	{ "KVM_SET_SREGS",			.fn = do_sregs },
+	{ "KVM_SET_XCRS",			.fn = do_xcr0 },
+	{ "a write to IA32_XSS",		.fn = do_xss, .needs = has_xss },
+	{ "a refused KVM_SET_ONE_REG of SSP",	.fn = do_bad_ssp, .needs = has_one_reg },
+	{ "the same KVM_SET_CPUID2 again",	.fn = do_cpuid },
+	{ "KVM_SET_FPU",			.fn = do_fpu, .sets_xsave = true },
+	{ "KVM_SET_XSAVE of init state",	.fn = do_xsave_init, .sets_xsave = true },
 };
 
 /*
@@ -244,214 +267,61 @@ static const struct {
  */
 TEST_F(cet_fpstate, ioctls)
 {
-	bool (*kept)(struct xcomp *x, unsigned int seed, const char *when);
-	struct xcomp *x = &self->x;
+	struct kvm_vcpu *vcpu = xstate_add_vcpu(self->vm, 0, &variant->combo);
+	const struct disturbance *d;
 	unsigned int i;
 
-	xstate_add_vcpu(x, self->vm, 0);
 	for (i = 0; i < ARRAY_SIZE(disturbances); i++) {
-		ASSERT_TRUE(xstate_fill(x, i));
-		EXPECT_TRUE(disturbances[i].fn(x)) {
-			ksft_print_msg("%s: %s does not do as it must\n",
-				       x->name, disturbances[i].name);
-		}
-		kept = disturbances[i].keeps_fpu ? xstate_kept : xstate_cet_kept;
-		ASSERT_TRUE(kept(x, i, disturbances[i].name));
-	}
-}
-
-/*
- * Verify that bad values, the other half of CET, and MSRs that the guest has
- * not are refused, and that nothing changes by the attempt.
- */
-TEST_F(cet_fpstate, refused)
-{
-	struct xcomp *x = &self->x;
-	unsigned int i;
-
-	if (!xkvm_refuses_msrs())
-		SKIP(return, "ignore_msrs hides what is refused");
-	xstate_add_vcpu(x, self->vm, 0);
-	ASSERT_TRUE(xstate_fill(x, 0));
-
-	for (i = 0; i < ARRAY_SIZE(cet_bad_values); i++)
-		EXPECT_TRUE(xcomp_same(x, xf_msr_name(cet_bad_values[i].msr), false,
-				       xkvm_set_msr(x->vcpu, cet_bad_values[i].msr,
-						    cet_bad_values[i].value)));
-	for (i = 0; i < ARRAY_SIZE(xcomp_cet_msrs); i++)
-		if (!xcomp_has_msr(x, xcomp_cet_msrs[i]))
-			EXPECT_FALSE(xkvm_set_msr(x->vcpu, xcomp_cet_msrs[i],
-						  16)) {
-				ksft_print_msg("%s: wanted refused got taken\n",
-					       xf_msr_name(xcomp_cet_msrs[i]));
-			}
-	EXPECT_EQ(x->shstk_on, xkvm_set_msr(x->vcpu, XF_MSR_U_CET,
-					    XCOMP_CET_WRSS_EN));
-	EXPECT_EQ(x->ibt_on, xkvm_set_msr(x->vcpu, XF_MSR_U_CET,
-					  XCOMP_CET_SUPPRESS_DIS));
-	if (x->shstk_on || x->ibt_on)
-		xkvm_set_msr(x->vcpu, XF_MSR_U_CET,
-			     xstate_msr_value(x, XF_MSR_U_CET, 0));
-	EXPECT_TRUE(xstate_kept(x, 0, "refused KVM_SET_MSRS"));
-}
-
-/*
- * Verify that KVM_SET_ONE_REG and KVM_GET_ONE_REG reach the MSRs in the fpstate
- * as KVM_SET_MSRS and KVM_GET_MSRS do, and refuse those that the guest has not.
- */
-TEST_F(cet_fpstate, one_reg)
-{
-	struct xcomp *x = &self->x;
-	uint64_t value;
-	uint32_t msr;
-	unsigned int i;
-
-	if (xkvm_cap(x->kvm, KVM_CAP_ONE_REG) <= 0)
-		SKIP(return, "no KVM_CAP_ONE_REG");
-	if (!xkvm_refuses_msrs())
-		SKIP(return, "ignore_msrs hides what is refused");
-	xstate_add_vcpu(x, self->vm, 0);
-	ASSERT_TRUE(xstate_fill(x, 0));
-	for (i = 0; i < ARRAY_SIZE(xcomp_cet_msrs); i++) {
-		msr = xcomp_cet_msrs[i];
-		if (!xcomp_has_msr(x, msr)) {
-			value = 16;
-			EXPECT_NE(0, xkvm_one_reg(x->vcpu, KVM_SET_ONE_REG,
-						  REG_MSR(msr), &value));
+		d = &disturbances[i];
+		if (d->needs && !d->needs(vcpu))
 			continue;
-		}
-		EXPECT_EQ(0, xkvm_one_reg(x->vcpu, KVM_GET_ONE_REG,
-					  REG_MSR(msr), &value));
-		EXPECT_TRUE(xf_msr_kept(x->name, msr, "KVM_SET_MSRS",
-					xstate_msr_value(x, msr, 0), value));
-		value = xstate_msr_value(x, msr, 1);
-		EXPECT_EQ(0, xkvm_one_reg(x->vcpu, KVM_SET_ONE_REG,
-					  REG_MSR(msr), &value));
+		fill(_metadata, vcpu, &self->regs, i);
+		if (d->fn)
+			d->fn(_metadata, vcpu);
+		expect_xregs(_metadata, vcpu, &self->regs, d->sets_xsave ? 0 : filled(vcpu),
+			     d->name);
 	}
-	EXPECT_TRUE(xstate_cet_kept(x, 1, "KVM_SET_ONE_REG"));
-	EXPECT_TRUE(xstate_ssp_kept(x, 0, "KVM_SET_ONE_REG of others"));
 }
 
-/*
- * Verify that KVM lists for saving what it has: SSP exactly if the guest has
- * shadow stacks, and the MSRs exactly if guests may have them at all.
- */
-TEST_F(cet_fpstate, listed)
+/* What INIT must leave of @regs */
+static void expect_after_init(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			      const struct xregs *regs)
 {
-	struct {
-		struct kvm_reg_list head;
-		uint64_t ids[8];
-	} list = { .head.n = 8 };
-	struct xcomp *x = &self->x, all = *x;
-	unsigned int i;
+	u64 kept, initial, mask = filled(vcpu);
 
-	all.shstk_on = xcomp_offers_shstk();
-	all.ibt_on = xcomp_offers_ibt();
-	for (i = 0; i < ARRAY_SIZE(xcomp_cet_msrs); i++)
-		EXPECT_EQ(xcomp_has_msr(&all, xcomp_cet_msrs[i]),
-			  kvm_msr_is_in_save_restore_list(xcomp_cet_msrs[i])) {
-			ksft_print_msg("%s in KVM_GET_MSR_INDEX_LIST\n",
-				       xf_msr_name(xcomp_cet_msrs[i]));
-		}
-	if (xkvm_cap(x->kvm, KVM_CAP_ONE_REG) <= 0)
-		return;
-	xstate_add_vcpu(x, self->vm, 0);
-	ASSERT_EQ(0, ioctl(x->vcpu, KVM_GET_REG_LIST, &list));
-	EXPECT_EQ(x->shstk_on, list.head.n);
-	if (x->shstk_on)
-		EXPECT_EQ(XKVM_REG_GUEST_SSP, list.ids[0]);
-}
-
-/*
- * Verify that the KVM_SET_CPUID2 that brings AMX, and with it a larger fpstate,
- * loses nothing, and neither does the same one again. Known kernels lose all
- * that the old fpstate held, and only that; half of it, or garbage, is a bug of
- * another kind. Without the permission KVM_SET_CPUID2 fails and loses nothing.
- */
-TEST_F(cet_fpstate, first_amx_cpuid)
-{
-	struct xcomp *x = &self->x, amx = *x;
-	uint64_t kept, initial, pkru;
-
-	x->amx_on = false;
-	xstate_add_vcpu(x, self->vm, 0);
-	ASSERT_TRUE(xstate_fill(x, 0));
-	EXPECT_TRUE(xcomp_same_errno(x, "KVM_SET_CPUID2 with AMX",
-				     amx.amx_on ? 0 : EPERM,
-				     xcomp_set_cpuid(&amx, x->vcpu, true)));
-	if (!amx.amx_on) {
-		EXPECT_TRUE(xstate_kept(x, 0, "a refused KVM_SET_CPUID2"));
-		return;
-	}
-
-	/* With AMX to be had, XCR0 is what it was. */
-	EXPECT_TRUE(xstate_kept_elsewhere(x, 0, "the first CPUID with AMX"));
-	amx.vcpu = x->vcpu;
-	xstate_sort(&amx, 0, &kept, &initial);
-	pkru = xstate_sorted(&amx) & XF_BIT(XF_PKRU);
-	EXPECT_EQ(pkru, kept & XF_BIT(XF_PKRU));
-	if (kept != xstate_sorted(&amx))
-		EXPECT_EQ(xstate_sorted(&amx) & ~pkru, initial & ~pkru);
-	EXPECT_TRUE(kept == xstate_sorted(&amx) || kept == pkru) {
-		ksft_print_msg("%s: a mixture is left: wanted %#lx or %#lx got %#lx\n",
-			       x->name, xstate_sorted(&amx), pkru, kept);
-	}
-
-	ASSERT_TRUE(xstate_fill(&amx, 1));
-	ASSERT_TRUE(do_cpuid(&amx));
-	EXPECT_TRUE(xstate_kept(&amx, 1, "the same KVM_SET_CPUID2 again"));
-	if (kept == pkru && __test_passed(_metadata))
-		xstate_xfail(_metadata,
-			     "first KVM_SET_CPUID2 with AMX drops the fpstate");
-}
-
-static void check_init(struct __test_metadata *_metadata, struct xcomp *x,
-		       unsigned int seed)
-{
-	uint64_t kept, initial, fpu = xstate_filled(x);
-	struct kvm_xcrs xcrs;
-
-	EXPECT_TRUE(xstate_cet_is_zero(x, "after INIT"));
-	xstate_sort(x, seed, &kept, &initial);
-	EXPECT_TRUE(xcomp_same(x, "XSAVE state that INIT leaves alone", fpu,
-			       kept & fpu));
-	if (xcomp_guest_xss(x))
-		EXPECT_TRUE(xf_msr_kept(x->name, XF_MSR_XSS, "INIT",
-					xcomp_guest_xss(x),
-					xstate_msr(x, XF_MSR_XSS)));
-	ASSERT_EQ(0, ioctl(x->vcpu, KVM_GET_XCRS, &xcrs));
-	EXPECT_TRUE(xcomp_same(x, "XCR0 after INIT", xcomp_guest_xcr0(x),
-			       xcrs.xcrs[0].value));
+	expect_init_taken(_metadata, vcpu);
+	expect_no_cet(_metadata, vcpu, "after INIT");
+	vcpu_sort_xregs(vcpu, regs, mask, &kept, &initial);
+	EXPECT_XFEATURES(mask, kept & mask, "XSAVE state that INIT leaves alone");
+	if (vcpu_xss_mask(vcpu))
+		EXPECT_SAME(vcpu_xss_mask(vcpu), vcpu_get_msr(vcpu, MSR_IA32_XSS),
+			    "IA32_XSS after INIT");
+	EXPECT_XFEATURES(vcpu_xcr0_mask(vcpu), vcpu_xcr0(vcpu), "XCR0 after INIT");
 }
 
 /*
  * Verify that INIT clears CET, in the fpstate and elsewhere, and leaves other
  * XSAVE state, XCR0 and XSS as they are, whether the fpstate is loaded or not
- * when INIT is taken. Another vCPU keeps all that it has.
+ * when INIT is taken.  Another vCPU keeps all that it has.
  */
 TEST_F(cet_fpstate, init)
 {
-	struct xcomp *x = &self->x, other = *x;
-	struct kvm_mp_state mp_state;
-	struct kvm_vcpu *vcpu;
+	struct kvm_vcpu *vcpu = xstate_add_vcpu(self->vm, 0, &variant->combo);
+	struct kvm_vcpu *other = xstate_add_vcpu(self->vm, 1, &variant->combo);
+	struct xregs others;
 
-	__vm_ioctl(self->vm, KVM_CREATE_IRQCHIP, NULL);
-	vcpu = xstate_add_vcpu(x, self->vm, 0);
-	xstate_add_vcpu(&other, self->vm, 1);
-	ASSERT_TRUE(xstate_fill(x, 0));
-	ASSERT_TRUE(xstate_fill(&other, 2));
-
+	fill(_metadata, other, &others, 2);
+	fill(_metadata, vcpu, &self->regs, 0);
 	xstate_send_init(vcpu);
-	vcpu_mp_state_get(vcpu, &mp_state);
-	check_init(_metadata, x, 0);
+	expect_after_init(_metadata, vcpu, &self->regs);
 
 	/* There is no memory: the first instruction ends KVM_RUN. */
-	ASSERT_TRUE(xstate_fill(x, 1));
+	fill(_metadata, vcpu, &self->regs, 1);
 	xstate_send_init(vcpu);
 	__vcpu_run(vcpu);
-	EXPECT_NE(KVM_EXIT_INTR, vcpu->run->exit_reason);
-	check_init(_metadata, x, 1);
-	EXPECT_TRUE(xstate_kept(&other, 2, "INIT of another vCPU"));
+	EXPECT_THAT(vcpu->run->exit_reason != KVM_EXIT_INTR, "KVM_RUN did not get to the guest");
+	expect_after_init(_metadata, vcpu, &self->regs);
+	expect_xregs(_metadata, other, &others, filled(other), "INIT of another vCPU");
 }
 
 /*
@@ -460,29 +330,68 @@ TEST_F(cet_fpstate, init)
  */
 TEST_F(cet_fpstate, vcpus_on_one_thread)
 {
-	struct xcomp x[NR_VCPUS];
+	struct xstate_combo combo = variant->combo;
+	struct kvm_vcpu *vcpus[NR_VCPUS];
+	struct xregs regs[NR_VCPUS];
 	int i, j;
 
 	for (i = 0; i < NR_VCPUS; i++) {
-		x[i] = self->x;
-		x[i].amx_on &= i != 1;
-		xstate_add_vcpu(&x[i], self->vm, i);
-		ASSERT_TRUE(xstate_fill(&x[i], i));
+		combo.amx = i == 1 ? NOAMX : variant->combo.amx;
+		vcpus[i] = xstate_add_vcpu(self->vm, i, &combo);
+		fill(_metadata, vcpus[i], &regs[i], i);
 	}
 	for (i = 0; i < NR_VCPUS; i++) {
 		for (j = 0; j < NR_VCPUS; j++)
-			EXPECT_TRUE(do_run(&x[j]));
-		EXPECT_TRUE(xstate_kept(&x[i], i, "use of other vCPUs"));
+			xstate_run_immediate_exit(vcpus[j]);
+		expect_xregs(_metadata, vcpus[i], &regs[i], filled(vcpus[i]), "use of other vCPUs");
 	}
 
 	/* What one of them is given anew reaches no other. */
-	ASSERT_TRUE(xstate_fill(&x[0], NR_VCPUS));
+	fill(_metadata, vcpus[0], &regs[0], NR_VCPUS);
 	for (i = 1; i < NR_VCPUS; i++)
-		EXPECT_TRUE(xstate_kept(&x[i], i, "a change of another vCPU"));
-	EXPECT_TRUE(xstate_kept(&x[0], NR_VCPUS, "use of other vCPUs"));
+		expect_xregs(_metadata, vcpus[i], &regs[i], filled(vcpus[i]),
+			     "a change of another vCPU");
+	expect_xregs(_metadata, vcpus[0], &regs[0], filled(vcpus[0]), "use of other vCPUs");
 }
 
-int main(int argc, char **argv)
+/*
+ * Verify that a KVM_SET_CPUID2 with AMX loses nothing: neither the first one,
+ * which comes with a larger fpstate, nor one that is refused for want of a
+ * permission.  Known kernels lose all that the old fpstate held, and only that;
+ * half of it, or garbage, is a bug of another kind.
+ */
+TEST_F(cet_fpstate, first_amx_cpuid)
 {
-	return xstate_main(argc, argv);
+	struct xstate_combo combo = { variant->combo.perm, NOAMX, variant->combo.cet };
+	struct kvm_vcpu *vcpu = xstate_add_vcpu(self->vm, 0, &combo);
+	struct kvm_cpuid2 *cpuid = xstate_cpuid_with(&combo, true);
+	u64 mask = filled(vcpu), all = vcpu_sorted(vcpu, mask), pkru = mask & XFEATURE_MASK_PKRU;
+	u64 xcr0 = vcpu_xcr0_mask(vcpu), kept, initial;
+	int error;
+
+	fill(_metadata, vcpu, &self->regs, 0);
+	error = vcpu_errno(vcpu, KVM_SET_CPUID2, cpuid);
+	EXPECT_ERRNO(variant->combo.amx ? 0 : EPERM, error, "KVM_SET_CPUID2 with AMX");
+	if (error) {
+		expect_xregs(_metadata, vcpu, &self->regs, mask, "a refused KVM_SET_CPUID2");
+		return;
+	}
+	free(vcpu->cpuid);
+	vcpu->cpuid = cpuid;
+
+	vcpu_sort_xregs(vcpu, &self->regs, mask, &kept, &initial);
+	EXPECT_XFEATURES(xcr0, vcpu_xcr0(vcpu), "XCR0 after the first CPUID with AMX");
+	EXPECT_THAT(vcpu_takes_xcr0(vcpu, vcpu_xcr0_mask(vcpu)), "KVM_SET_XCRS with AMX");
+	expect_kept_elsewhere(_metadata, vcpu, &self->regs, "the first CPUID with AMX");
+
+	fill(_metadata, vcpu, &self->regs, 1);
+	do_cpuid(_metadata, vcpu);
+	expect_xregs(_metadata, vcpu, &self->regs, filled(vcpu), "the same KVM_SET_CPUID2 again");
+
+	/* KVM keeps PKRU elsewhere. */
+	XFAIL_IF(kept == pkru && initial == (all & ~pkru),
+		 "first KVM_SET_CPUID2 with AMX drops the fpstate")
+		EXPECT_XFEATURES(all, kept, "kept by the first CPUID with AMX");
 }
+
+XSTATE_IOCTL_HARNESS_MAIN
