@@ -112,52 +112,6 @@ TEST_F(cet_guest, exits)
 	expect_kept_elsewhere(_metadata, self->vcpu, &regs[1], "KVM_RUN");
 }
 
-static void guest_write_refused(u32 msr, u64 value)
-{
-	u8 vector = wrmsr_safe(msr, value);
-
-	__GUEST_ASSERT(vector == GP_VECTOR, "WRMSR of %lx to %x: wanted #GP got vector %u",
-		       value, msr, vector);
-}
-
-/*
- * Write what is bad whatever CPUID says. The address of the legacy bitmap must
- * be canonical as well, which is the CPU's to say: it lets the guest write.
- */
-static void guest_write_bad(const struct guest *g)
-{
-	u32 i;
-
-	for (i = 0; i < NR_CET_BAD_VALUES; i++)
-		guest_write_refused(cet_bad_values[i].msr, cet_bad_values[i].value);
-	guest_write_refused(MSR_IA32_U_CET, BIT_ULL(63));
-	guest_write_refused(MSR_IA32_S_CET, BIT_ULL(63));
-	cet_guest_expect(&g->cet, 0, "by a WRMSR that raised #GP");
-}
-
-static void guest_bad_values_code(const struct guest *g)
-{
-	guest_write_bad(g);
-	GUEST_SYNC(0);
-	guest_write_bad(g);
-	GUEST_DONE();
-}
-
-/*
- * Verify that bad values raise #GP in the guest, and change nothing that the
- * guest or the host sees.
- */
-TEST_F(cet_guest, bad_values)
-{
-	const struct xregs *regs = self->guest->cet.regs;
-
-	vcpu_arch_set_entry_point(self->vcpu, guest_bad_values_code);
-	xstate_run(self->vcpu, UCALL_SYNC);
-	expect_cet(_metadata, self->vcpu, &regs[0], "WRMSR that raised #GP");
-	xstate_run(self->vcpu, UCALL_DONE);
-	expect_cet(_metadata, self->vcpu, &regs[0], "WRMSR that raised #GP, after an exit");
-}
-
 static void guest_set_cr0(u64 value, u8 wanted, const char *what)
 {
 	u8 vector = kvm_asm_safe("mov %[v], %%cr0", [v] "r" (value));

@@ -15,13 +15,6 @@ struct cet_guest {
 	struct xregs regs[2];
 };
 
-/* Values that these MSRs refuse even where the vCPU has them */
-#define NR_CET_BAD_VALUES	23
-extern const struct cet_bad_value {
-	u32 msr;
-	u64 value;
-} cet_bad_values[NR_CET_BAD_VALUES];
-
 /* The host's side: what the vCPU has, and two sets of values. */
 void cet_guest_init(struct cet_guest *g, struct kvm_vcpu *vcpu, u32 seed0, u32 seed1);
 

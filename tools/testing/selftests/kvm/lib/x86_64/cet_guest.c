@@ -4,24 +4,6 @@
  */
 #include "cet_guest.h"
 
-const struct cet_bad_value cet_bad_values[NR_CET_BAD_VALUES] = {
-	{ MSR_IA32_U_CET, BIT_ULL(6) },	{ MSR_IA32_U_CET, BIT_ULL(7) },
-	{ MSR_IA32_U_CET, BIT_ULL(8) },	{ MSR_IA32_U_CET, BIT_ULL(9) },
-	{ MSR_IA32_S_CET, BIT_ULL(6) },	{ MSR_IA32_S_CET, BIT_ULL(7) },
-	{ MSR_IA32_S_CET, BIT_ULL(8) },	{ MSR_IA32_S_CET, BIT_ULL(9) },
-	/* The tracker can not both wait and be suppressed. */
-	{ MSR_IA32_U_CET, BIT_ULL(10) | BIT_ULL(11) },
-	{ MSR_IA32_S_CET, BIT_ULL(10) | BIT_ULL(11) },
-	/* Not aligned, or not canonical */
-	{ MSR_IA32_PL0_SSP, 0x1001 },	{ MSR_IA32_PL0_SSP, 0x1002 },
-	{ MSR_IA32_PL1_SSP, 0x1001 },	{ MSR_IA32_PL1_SSP, 0x1002 },
-	{ MSR_IA32_PL2_SSP, 0x1003 },	{ MSR_IA32_PL2_SSP, 0x1002 },
-	{ MSR_IA32_PL3_SSP, 0x1001 },	{ MSR_IA32_PL3_SSP, 0x1002 },
-	{ MSR_IA32_PL0_SSP, BIT_ULL(63) }, { MSR_IA32_PL1_SSP, BIT_ULL(63) },
-	{ MSR_IA32_PL2_SSP, BIT_ULL(63) }, { MSR_IA32_PL3_SSP, BIT_ULL(63) },
-	{ MSR_IA32_INT_SSP_TAB, BIT_ULL(63) },
-};
-
 void cet_guest_init(struct cet_guest *g, struct kvm_vcpu *vcpu, u32 seed0, u32 seed1)
 {
 	int i;
