@@ -19,7 +19,6 @@
 
 /* Offsets in an XSAVE area: SDM, "Legacy Region of an XSAVE Area" and after it */
 #define XAREA_FCW		0
-#define XAREA_FTW		4
 #define XAREA_MXCSR		24
 #define XAREA_ST		32
 #define XAREA_XMM		160
@@ -68,6 +67,7 @@ struct xregs {
 	u32 pkru;
 	u32 mxcsr;
 	u16 fcw;
+	u16 fsw;			/* what is left of it after eight FLDs: 0 */
 	u8 ftw;				/* no x87 register is empty */
 	u64 cet[NR_CET_MSRS];		/* 0 where the vCPU has none */
 	u64 ssp;

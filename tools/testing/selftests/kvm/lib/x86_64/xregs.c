@@ -23,8 +23,7 @@ struct piece {
 
 /* Offsets in an area count from the component's own, for 0 and 1 from 0. */
 static const struct piece pieces[] = {
-	{ XFEATURE_FP, offsetof(struct xregs, fcw), XAREA_FCW, 1, 2, 0, 0 },
-	{ XFEATURE_FP, offsetof(struct xregs, ftw), XAREA_FTW, 1, 1, 0, 0 },
+	{ XFEATURE_FP, offsetof(struct xregs, fcw), XAREA_FCW, 1, 5, 0, 0 },
 	{ XFEATURE_FP, offsetof(struct xregs, st), XAREA_ST, 8, 10, 16, 16 },
 	{ XFEATURE_SSE, offsetof(struct xregs, mxcsr), XAREA_MXCSR, 1, 4, 0, 0 },
 	{ XFEATURE_SSE, offsetof(struct xregs, zmm), XAREA_XMM, 16, 16, 64, 16 },
@@ -96,6 +95,7 @@ void xregs_fill(struct xregs *r, struct kvm_vcpu *vcpu, u32 seed)
 	}
 	/* Rounding only.  Exception flags that are set already raise nothing. */
 	r->fcw = FCW_INIT & ~(seed & 1 ? 0x100 : 0x200);
+	r->fsw = 0;
 	r->ftw = 0xff;
 	r->mxcsr = MXCSR_INIT | (seed & 1 ? 0x2000 : 0x4000) | (seed % 63 + 1);
 	/* Key 0, which all memory has, is open. */
