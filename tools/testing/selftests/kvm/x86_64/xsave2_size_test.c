@@ -2,278 +2,279 @@
 /*
  * KVM_GET_XSAVE, KVM_GET_XSAVE2 and KVM_SET_XSAVE: how many bytes they move,
  * which components they show and take, and that a call that fails changes
- * nothing. The size depends on the CPUID that the vCPU was given, the
+ * nothing.  The size depends on the CPUID that the vCPU was given, the
  * capability on the permission of the process.
  */
-#include "xstate_util.h"
+#include "xregs.h"
 
-/* A buffer with an inaccessible page on both sides of its pages */
-#define GUARDED_PAGES	5
+#define XSAVE_SIZE	sizeof(struct kvm_xsave)
 
-#define XSTATE_MXCSR_MASK	28
-#define XSTATE_SW_BYTES		464
+/* What KVM tells about the host in an image */
+#define XAREA_MXCSR_MASK	28
+#define XAREA_SW_BYTES		464
 
-/* In the header: XCOMP_BV, and all that follows it, must be 0. */
-#define XSTATE_XCOMP_BV		(XF_HEADER_OFFSET + 8)
-#define XSTATE_RESERVED_BYTES	56
+/* In the header, XCOMP_BV and all that follows it must be 0. */
+#define XAREA_XCOMP_BV		(XAREA_HEADER + 8)
+#define RESERVED_BYTES		(XAREA_BASE - XAREA_XCOMP_BV)
+
+#define image_mxcsr(image)	(*(u32 *)((image) + XAREA_MXCSR))
+
+/* The smallest buffer that does for every vCPU of a process */
+static u32 promised_size(const struct xstate_combo *combo)
+{
+	bool granted = combo->perm == PERM_GUEST || combo->perm == PERM_BOTH;
+	u32 size;
+
+	size = xf_standard_size(kvm_known_xcr0() & ~(granted ? 0 : XFEATURE_MASK_XTILE));
+	return max_t(u32, size, XSAVE_SIZE);
+}
+
+/* An image with @bv, of exactly the bytes that KVM may read */
+static u8 *new_image(struct kvm_vcpu *vcpu, const struct xregs *regs, u64 bv)
+{
+	u8 *image = guarded_alloc(vcpu_xsave_size(vcpu), 0);
+	static u8 area[XAREA_SIZE];
+
+	xregs_to_area(regs, area, bv, 0);
+	xarea_copy(image, area, vcpu_xsave_size(vcpu));
+	return image;
+}
+
+/* The image of a vCPU right after reset, but for @bv */
+static u8 *init_image(struct kvm_vcpu *vcpu, u64 bv)
+{
+	u8 *image = guarded_alloc(vcpu_xsave_size(vcpu), 0);
+
+	*(u16 *)(image + XAREA_FCW) = FCW_INIT;
+	image_mxcsr(image) = MXCSR_INIT;
+	xarea_set_header(image, 0, bv);
+	return image;
+}
+
+/* What KVM_GET_XSAVE2 writes to a buffer of @size bytes */
+static u8 *read_bytes(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu, u32 size)
+{
+	u8 *image = guarded_alloc(size, XAREA_POISON);
+
+	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_GET_XSAVE2, image), "KVM_GET_XSAVE2 of %u bytes",
+		     size);
+	return image;
+}
+
+static u8 *read_image(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu)
+{
+	return read_bytes(_metadata, vcpu, vcpu_xsave_size(vcpu));
+}
+
+static void expect_bytes(struct __test_metadata *const _metadata, const u8 *p, u8 wanted,
+			 size_t size, const char *what)
+{
+	size_t n = 0;
+
+	while (n < size && p[n] == wanted)
+		n++;
+	EXPECT_THAT(n == size, "%s, byte %zu: wanted %#x got %#x", what, n, wanted, p[n]);
+}
 
 FIXTURE(xsave2_size) {
-	struct xcomp x;
 	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpu;
-	uint64_t taint;
+	struct xregs regs;	/* what the vCPU holds */
+	u64 mask;		/* the components of that */
+	u32 size;
 };
 
 FIXTURE_VARIANT(xsave2_size) {
-	const char *name;
+	struct xstate_combo combo;
 };
+
+FIXTURE_VARIANT_ADD(xsave2_size, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xsave2_size, host_noamx_cet) { .combo = { PERM_HOST, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xsave2_size, guest_noamx_cet) { .combo = { PERM_GUEST, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xsave2_size, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
+FIXTURE_VARIANT_ADD(xsave2_size, both_amx_nocet) { .combo = { PERM_BOTH, AMX, NOCET } };
 
 FIXTURE_SETUP(xsave2_size)
 {
-	self->taint = xf_taint();
-	ASSERT_TRUE(xstate_begin(&self->x, variant->name));
-	if (self->x.perm != XCOMP_NONE && !self->x.have_amx)
-		SKIP(return, "no AMX on this machine");
-	if (xkvm_cap(self->x.kvm, KVM_CAP_XSAVE2) <= 0)
+	if (!xstate_begin(_metadata, &variant->combo))
+		return;
+	if (!kvm_has_cap(KVM_CAP_XSAVE2))
 		SKIP(return, "no KVM_CAP_XSAVE2");
-	self->vm = vm_create_barebones();
-	self->vcpu = xstate_add_vcpu(&self->x, self->vm, 0);
-	ASSERT_TRUE(xstate_fill(&self->x, 0));
+	self->vcpu = xstate_new_vcpu(&self->vm, &variant->combo);
+	self->mask = xregs_mask(vcpu_xcr0_mask(self->vcpu));
+	self->size = vcpu_xsave_size(self->vcpu);
+	xregs_fill(&self->regs, self->vcpu, 0);
+	vcpu_set_xregs(_metadata, self->vcpu, &self->regs, self->mask);
 }
 
 FIXTURE_TEARDOWN(xsave2_size)
 {
-	if (self->vm)
-		kvm_vm_free(self->vm);
-	EXPECT_FALSE(xstate_warned(self->taint));
-}
-
-XSTATE_VARIANT(xsave2_size, none_noamx_cet);
-XSTATE_VARIANT(xsave2_size, host_noamx_cet);
-XSTATE_VARIANT(xsave2_size, guest_noamx_cet);
-XSTATE_VARIANT(xsave2_size, guest_amx_cet);
-XSTATE_VARIANT(xsave2_size, both_amx_nocet);
-
-/* The size of an image of all components that this process may give a vCPU */
-static uint32_t offered_size(struct xcomp *x)
-{
-	return xf_standard_size(xcomp_known_xcr0(x) &
-				~(x->guest_granted ? 0 : XF_XTILE));
-}
-
-/* The smallest buffer that does for every vCPU of this process */
-static uint32_t promised_size(struct xcomp *x)
-{
-	uint32_t size = offered_size(x);
-
-	return size > XKVM_XSAVE_SIZE ? size : XKVM_XSAVE_SIZE;
-}
-
-static int xsave_errno(struct xcomp *x, unsigned long cmd, void *buf)
-{
-	return ioctl(x->vcpu, cmd, buf) ? errno : 0;
-}
-
-/* Anonymous pages between two that nobody may touch */
-static uint8_t *map_guarded(struct __test_metadata *_metadata, uint8_t poison)
-{
-	size_t page = getpagesize(), len = GUARDED_PAGES * page;
-	uint8_t *p;
-
-	p = mmap(NULL, len + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
-		 -1, 0);
-	ASSERT_NE(MAP_FAILED, p);
-	ASSERT_EQ(0, mprotect(p + page, len, PROT_READ | PROT_WRITE));
-	memset(p + page, poison, len);
-	return p + page;
-}
-
-/* Whether two images show the same components with the same contents */
-static bool same_image(struct xcomp *x, const uint8_t *want, const uint8_t *got)
-{
-	bool ok = xcomp_same(x, "XSTATE_BV", xstate_bv(want), xstate_bv(got));
-	int i;
-
-	for (i = 0; i < 63; i++) {
-		if (!(xstate_bv(want) & XF_BIT(i)) ||
-		    xstate_same_component(want, got, i))
-			continue;
-		ksft_print_msg("%s: component %d changed\n", x->name, i);
-		ok = false;
-	}
-	return ok;
-}
-
-/* Whether all of @size bytes are @poison */
-static bool is_poison(const uint8_t *p, uint8_t poison, size_t size)
-{
-	return !size || (*p == poison && !memcmp(p, p + 1, size - 1));
+	xstate_end(_metadata, self->vm);
 }
 
 /*
  * Verify that the capability is what the permission allows, on /dev/kvm and on
- * the VM alike, whatever this vCPU's CPUID has, and that it agrees with CPUID.
+ * the VM alike, whatever the CPUID of this vCPU has.
  */
 TEST_F(xsave2_size, capability)
 {
-	struct kvm_cpuid2 *c = xkvm_supported_cpuid(self->x.kvm);
-	int size = promised_size(&self->x);
+	u32 size = promised_size(&variant->combo);
 
-	EXPECT_EQ(size, xkvm_cap(self->x.kvm, KVM_CAP_XSAVE2));
-	EXPECT_EQ(size, xkvm_cap(self->vm->fd, KVM_CAP_XSAVE2));
-	ASSERT_NE(NULL, c);
-	EXPECT_EQ(xkvm_cpuid(c, 0xd, 0).ebx, xkvm_cpuid(c, 0xd, 0).ecx);
-	EXPECT_EQ(offered_size(&self->x), xkvm_cpuid(c, 0xd, 0).ecx);
-	free(c);
+	EXPECT_SAME(size, kvm_check_cap(KVM_CAP_XSAVE2), "KVM_CAP_XSAVE2 of /dev/kvm");
+	EXPECT_SAME(size, vm_check_cap(self->vm, KVM_CAP_XSAVE2), "KVM_CAP_XSAVE2 of the VM");
+}
+
+/* Read an image in the midst of memory that is all @poison. */
+static void expect_written(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			   const u8 *wanted, size_t offset, u8 poison)
+{
+	size_t size = vcpu_xsave_size(vcpu), page = getpagesize();
+	size_t len = 3 * page + size / page * page;
+	u8 *p = guarded_alloc(len, poison);
+	char when[64];
+
+	offset += page;
+	snprintf(when, sizeof(when), "KVM_GET_XSAVE2 to page + %zu among %#x", offset, poison);
+	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_GET_XSAVE2, p + offset), "%s", when);
+	expect_same_area(_metadata, wanted, p + offset, size, when);
+	strcat(when, ", before");
+	expect_bytes(_metadata, p, poison, offset, when);
+	strcat(when, " or after");
+	expect_bytes(_metadata, p + offset + size, poison, len - offset - size, when);
 }
 
 /*
- * Verify that each ioctl writes exactly its bytes and not one before or after,
- * wherever the buffer lies, and gives the same at every address.
+ * Verify that KVM_GET_XSAVE2 writes exactly its bytes and not one before or
+ * after, wherever the buffer lies, and gives the same at every address.
  */
 TEST_F(xsave2_size, bytes_written)
 {
 	static const size_t offsets[] = { 0, 1, 3, 8, 63, 64, 100, 4095 };
-	uint32_t size = xcomp_xsave_size(&self->x);
-	uint8_t *same = xstate_read_image(&self->x);
-	size_t i, poison, len = GUARDED_PAGES * getpagesize();
-	uint8_t *p;
+	u8 *wanted = read_image(_metadata, self->vcpu);
+	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(offsets); i++) {
-		for (poison = 0x11; poison <= 0xee; poison += 0xdd) {
-			p = map_guarded(_metadata, poison);
-			EXPECT_EQ(0, xsave_errno(&self->x, KVM_GET_XSAVE2,
-						 p + offsets[i]));
-			EXPECT_TRUE(is_poison(p, poison, offsets[i]));
-			EXPECT_EQ(0, memcmp(p + offsets[i], same, size));
-			EXPECT_TRUE(is_poison(p + offsets[i] + size, poison,
-					      len - offsets[i] - size)) {
-				ksft_print_msg("%s: KVM_GET_XSAVE2 wrote beyond %u bytes\n",
-					       self->x.name, size);
-			}
-		}
+		expect_written(_metadata, self->vcpu, wanted, offsets[i], 0x11);
+		expect_written(_metadata, self->vcpu, wanted, offsets[i], 0xee);
 	}
 }
 
 /* Verify that KVM_GET_XSAVE does up to 4 KiB the same, and beyond nothing. */
 TEST_F(xsave2_size, get_xsave)
 {
-	uint32_t size = xcomp_xsave_size(&self->x);
-	uint8_t *same = xstate_read_image(&self->x);
-	uint8_t *p = map_guarded(_metadata, 0x5a);
-	int wanted = size > XKVM_XSAVE_SIZE ? EINVAL : 0;
+	bool fits = self->size <= XSAVE_SIZE;
+	u8 *wanted = read_image(_metadata, self->vcpu);
+	u8 *p = guarded_alloc(4 * XSAVE_SIZE, XAREA_POISON);
+	size_t written = fits ? self->size : 0;
 
-	EXPECT_EQ(wanted, xsave_errno(&self->x, KVM_GET_XSAVE, p));
-	size = wanted ? 0 : size;
-	EXPECT_EQ(0, memcmp(p, same, size));
-	EXPECT_TRUE(is_poison(p + size, 0x5a,
-			      GUARDED_PAGES * getpagesize() - size));
+	EXPECT_ERRNO(fits ? 0 : EINVAL, vcpu_errno(self->vcpu, KVM_GET_XSAVE, p),
+		     "KVM_GET_XSAVE of %u bytes", self->size);
+	expect_same_area(_metadata, wanted, p, written, "KVM_GET_XSAVE");
+	expect_bytes(_metadata, p + written, XAREA_POISON, 4 * XSAVE_SIZE - written,
+		     "after KVM_GET_XSAVE");
 }
 
 /*
  * Verify that KVM_SET_XSAVE reads exactly its bytes, at any address, up to the
- * end of what is mapped, and from memory that can only be read.
+ * end of what is mapped, and from memory that can only be read.  All else is
+ * set in there, so that a read from it is refused.
  */
 TEST_F(xsave2_size, bytes_read)
 {
 	static const size_t offsets[] = { 0, 1, 7, 32, 64, 65 };
-	size_t i, len = GUARDED_PAGES * getpagesize();
-	struct xcomp *x = &self->x;
-	uint32_t size = xcomp_xsave_size(x);
-	uint8_t *p, *image;
+	size_t i, page = getpagesize(), len = self->size / page * page + 2 * page;
+	struct xregs set;
+	u8 *p, *got, *at;
 
 	for (i = 0; i < ARRAY_SIZE(offsets); i++) {
-		image = xstate_image(x, xstate_filled(x), i + 1);
-		p = map_guarded(_metadata, 0xff);
-		/* All else is set, so that a read from there is refused. */
-		memcpy(p + len - size - offsets[i], image, size);
+		p = guarded_alloc(len, 0xff);
+		at = p + len - self->size - offsets[i];
+		xregs_fill(&set, self->vcpu, i + 1);
+		xarea_copy(at, new_image(self->vcpu, &set, self->mask), self->size);
 		ASSERT_EQ(0, mprotect(p, len, PROT_READ));
-		ASSERT_TRUE(xstate_fill(x, 7));
-		EXPECT_EQ(0, xsave_errno(x, KVM_SET_XSAVE,
-					 p + len - size - offsets[i]));
-		EXPECT_TRUE(same_image(x, image, xstate_read_image(x)));
-		EXPECT_TRUE(xstate_cet_kept(x, 7, "KVM_SET_XSAVE"));
+
+		vcpu_set_xregs(_metadata, self->vcpu, &self->regs, self->mask);
+		EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_SET_XSAVE, at),
+			     "KVM_SET_XSAVE %zu bytes before the end", offsets[i]);
+		got = read_image(_metadata, self->vcpu);
+		EXPECT_XFEATURES(self->mask, xarea_header(got, 0),
+				 "XSTATE_BV of an image %zu bytes before the end", offsets[i]);
+		expect_area(_metadata, got, &set, self->mask, 0, "KVM_SET_XSAVE");
+		expect_cet(_metadata, self->vcpu, &self->regs, "KVM_SET_XSAVE");
 	}
 }
 
 /* Verify that addresses that cannot be used give EFAULT and change nothing. */
 TEST_F(xsave2_size, bad_addresses)
 {
-	size_t i, page = getpagesize(), len = GUARDED_PAGES * page;
-	uint8_t *p = map_guarded(_metadata, 0), *gone, *read_only;
-	struct xcomp *x = &self->x;
-	uint32_t size = xcomp_xsave_size(x);
-	uint8_t *before = xstate_read_image(x);
-
-	gone = p + len + page - size / 2;
-	read_only = map_guarded(_metadata, 0);
-	memcpy(read_only, before, size);
-	ASSERT_EQ(0, mprotect(read_only, len, PROT_READ));
-	uint8_t *const bad_get[] = {
-		NULL, p - page, p - 1, p + len - size + 1, p + len - 1, gone,
-		read_only, (uint8_t *)XF_BIT(63), (uint8_t *)~0ul,
+	size_t i, page = getpagesize(), len = self->size / page * page + 2 * page;
+	u8 *p = guarded_alloc(len + page, 0) + page;
+	u8 *read_only = guarded_alloc(len, 0);
+	const struct {
+		const char *what;
+		u8 *address;
+	} bad[] = {
+		{ "NULL", NULL },
+		{ "a page before memory", p - page },
+		{ "a byte before memory", p - 1 },
+		{ "a byte too close to the end of memory", p + len - self->size + 1 },
+		{ "the last byte of memory", p + len - 1 },
+		{ "half a page after memory", p + len + page / 2 },
+		{ "a non-canonical address", (u8 *)BIT_ULL(63) },
+		{ "the last byte of all", (u8 *)~0ul },
+		{ "read-only memory", read_only },
 	};
+	u8 *before = read_image(_metadata, self->vcpu);
+	bool fits = self->size <= XSAVE_SIZE;
 
-	for (i = 0; i < ARRAY_SIZE(bad_get); i++) {
-		EXPECT_EQ(EFAULT, xsave_errno(x, KVM_GET_XSAVE2, bad_get[i]));
-		EXPECT_EQ(size > XKVM_XSAVE_SIZE ? EINVAL : EFAULT,
-			  xsave_errno(x, KVM_GET_XSAVE, bad_get[i]));
-		if (bad_get[i] != read_only)
-			EXPECT_EQ(EFAULT, xsave_errno(x, KVM_SET_XSAVE,
-						      bad_get[i]));
+	ASSERT_EQ(0, mprotect(p - page, page, PROT_NONE));
+	ASSERT_EQ(0, mprotect(read_only, len, PROT_READ));
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
+		EXPECT_ERRNO(EFAULT, vcpu_errno(self->vcpu, KVM_GET_XSAVE2, bad[i].address),
+			     "KVM_GET_XSAVE2 to %s", bad[i].what);
+		EXPECT_ERRNO(fits ? EFAULT : EINVAL,
+			     vcpu_errno(self->vcpu, KVM_GET_XSAVE, bad[i].address),
+			     "KVM_GET_XSAVE to %s", bad[i].what);
+		if (bad[i].address != read_only)
+			EXPECT_ERRNO(EFAULT, vcpu_errno(self->vcpu, KVM_SET_XSAVE, bad[i].address),
+				     "KVM_SET_XSAVE from %s", bad[i].what);
 	}
-	EXPECT_EQ(0, memcmp(before, xstate_read_image(x), size));
-	EXPECT_TRUE(xstate_kept(x, 0, "ioctls that failed with EFAULT"));
+	expect_same_area(_metadata, before, read_image(_metadata, self->vcpu), self->size,
+			 "bad addresses");
+	expect_xregs(_metadata, self->vcpu, &self->regs, self->mask, "bad addresses");
 }
 
 /*
  * Verify, bit by bit, which components KVM_SET_XSAVE takes: what the host knows
  * for a guest, in its CPUID or not, but XTILE_DATA only with the fpstate that
- * AMX in CPUID brings. What is refused changes nothing, what is taken comes
- * back only if the guest has it. The components are in their init state.
+ * AMX in CPUID brings.  What is refused changes nothing, what is taken comes
+ * back only if the guest has it.  The components are in their init state.
  */
 TEST_F(xsave2_size, header_bits)
 {
-	uint64_t bv, taken, shown;
-	struct xcomp *x = &self->x;
-	uint8_t *image;
+	u64 shown = vcpu_xcr0_mask(self->vcpu) | XFEATURE_MASK_FPSSE;
+	u64 taken = kvm_known_xcr0() | XFEATURE_MASK_FPSSE, bv;
+	char when[32];
 	int i;
 
-	taken = xcomp_known_xcr0(x) | XF_FPSSE;
-	if (!x->amx_on)
-		taken &= ~XF_BIT(XF_XTILE_DATA);
-	shown = xcomp_guest_xcr0(x) | XF_FPSSE;
-
+	if (!vcpu_has_amx(self->vcpu))
+		taken &= ~XFEATURE_MASK_XTILE_DATA;
 	for (i = 0; i < 64; i++) {
-		bv = XF_BIT(i);
-		ASSERT_TRUE(xstate_fill(x, i));
-		image = xstate_init_image(x);
-		memcpy(image + XF_HEADER_OFFSET, &bv, sizeof(bv));
-		EXPECT_EQ(taken & bv ? 0 : EINVAL,
-			  xsave_errno(x, KVM_SET_XSAVE, image)) {
-			ksft_print_msg("%s: XSTATE_BV bit %d\n", x->name, i);
-		}
+		bv = BIT_ULL(i);
+		snprintf(when, sizeof(when), "XSTATE_BV bit %d", i);
+		xregs_fill(&self->regs, self->vcpu, i);
+		vcpu_set_xregs(_metadata, self->vcpu, &self->regs, self->mask);
+		EXPECT_ERRNO(taken & bv ? 0 : EINVAL,
+			     vcpu_errno(self->vcpu, KVM_SET_XSAVE, init_image(self->vcpu, bv)),
+			     "KVM_SET_XSAVE of %s", when);
 		if (!(taken & bv)) {
-			EXPECT_TRUE(xstate_kept(x, i, "a refused XSTATE_BV"));
+			expect_xregs(_metadata, self->vcpu, &self->regs, self->mask, when);
 			continue;
 		}
-		EXPECT_EQ(bv & shown, xstate_bv(xstate_read_image(x))) {
-			ksft_print_msg("%s: XSTATE_BV bit %d shown\n", x->name,
-				       i);
-		}
-		EXPECT_TRUE(xstate_cet_kept(x, i, "KVM_SET_XSAVE"));
+		EXPECT_XFEATURES(bv & shown,
+				 xarea_header(read_image(_metadata, self->vcpu), 0), "%s", when);
+		expect_cet(_metadata, self->vcpu, &self->regs, when);
 	}
-}
-
-/* What FXSAVE tells about this CPU's MXCSR; 0 stands for a fixed mask. */
-static uint32_t mxcsr_mask(void)
-{
-	static uint8_t fx[512] __aligned(16);
-	uint32_t mask;
-
-	asm volatile("fxsave64 %0" : "=m" (fx));
-	memcpy(&mask, fx + XSTATE_MXCSR_MASK, sizeof(mask));
-	return mask ?: 0xffbf;
 }
 
 /*
@@ -282,66 +283,83 @@ static uint32_t mxcsr_mask(void)
  */
 TEST_F(xsave2_size, reserved_bytes)
 {
-	struct xcomp *x = &self->x;
-	uint8_t *image = xstate_image(x, xstate_filled(x), 1);
-	unsigned int bit, byte;
+	u8 *image, *byte;
+	unsigned int bit;
+	struct xregs set;
 
-	for (bit = 0; bit < 8 * XSTATE_RESERVED_BYTES; bit++) {
-		byte = XSTATE_XCOMP_BV + bit / 8;
-		image[byte] ^= 1 << bit % 8;
-		EXPECT_EQ(EINVAL, xsave_errno(x, KVM_SET_XSAVE, image)) {
-			ksft_print_msg("%s: bit %u of byte %u\n", x->name,
-				       bit % 8, byte);
-		}
-		image[byte] ^= 1 << bit % 8;
+	xregs_fill(&set, self->vcpu, 1);
+	image = new_image(self->vcpu, &set, self->mask);
+	for (bit = 0; bit < 8 * RESERVED_BYTES; bit++) {
+		byte = image + XAREA_XCOMP_BV + bit / 8;
+		*byte ^= 1 << bit % 8;
+		EXPECT_ERRNO(EINVAL, vcpu_errno(self->vcpu, KVM_SET_XSAVE, image),
+			     "KVM_SET_XSAVE with bit %u of byte %u", bit % 8,
+			     XAREA_XCOMP_BV + bit / 8);
+		*byte ^= 1 << bit % 8;
 	}
-	EXPECT_TRUE(xstate_kept(x, 0, "refused XSAVE headers"));
-	EXPECT_EQ(0, xsave_errno(x, KVM_SET_XSAVE, image));
+	expect_xregs(_metadata, self->vcpu, &self->regs, self->mask, "refused XSAVE headers");
+	EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_SET_XSAVE, image),
+		     "KVM_SET_XSAVE without those bits");
+}
+
+/* What FXSAVE tells about MXCSR of this CPU; 0 stands for a fixed mask. */
+static u32 mxcsr_mask(void)
+{
+	static u8 fx[512] __aligned(16);
+
+	asm volatile("fxsave64 %0" : "=m" (fx));
+	return *(u32 *)(fx + XAREA_MXCSR_MASK) ?: 0xffbf;
 }
 
 /*
  * Verify that each bit of MXCSR is taken, and comes back, if this CPU has it,
- * and else is refused and changes nothing. MXCSR does not matter where
- * XSTATE_BV has none of x87, SSE and AVX.
+ * and else is refused and changes nothing.
  */
 TEST_F(xsave2_size, mxcsr)
 {
-	struct xcomp *x = &self->x;
-	uint8_t *image = xstate_image(x, xstate_filled(x), 1);
-	uint32_t value, got, i;
-	bool taken;
+	u8 *image = new_image(self->vcpu, &self->regs, self->mask);
+	u32 i, value, mask = mxcsr_mask();
+	char when[32];
 
 	for (i = 0; i < 32; i++) {
-		ASSERT_TRUE(xstate_fill(x, 0));
-		value = XSTATE_MXCSR_INIT ^ XF_BIT(i);
-		taken = mxcsr_mask() & XF_BIT(i);
-		memcpy(image + XSTATE_MXCSR, &value, sizeof(value));
-		EXPECT_EQ(taken ? 0 : EINVAL,
-			  xsave_errno(x, KVM_SET_XSAVE, image)) {
-			ksft_print_msg("%s: MXCSR bit %u\n", x->name, i);
-		}
-		if (!taken) {
-			EXPECT_TRUE(xstate_kept(x, 0, "a refused MXCSR"));
+		snprintf(when, sizeof(when), "MXCSR with bit %u", i);
+		vcpu_set_xregs(_metadata, self->vcpu, &self->regs, self->mask);
+		value = MXCSR_INIT ^ BIT(i);
+		image_mxcsr(image) = value;
+		EXPECT_ERRNO(mask & BIT(i) ? 0 : EINVAL,
+			     vcpu_errno(self->vcpu, KVM_SET_XSAVE, image),
+			     "KVM_SET_XSAVE of %s", when);
+		if (!(mask & BIT(i))) {
+			expect_xregs(_metadata, self->vcpu, &self->regs, self->mask, when);
 			continue;
 		}
-		EXPECT_TRUE(xkvm_run_immediate_exit(x->kvm, x->vcpu));
-		memcpy(&got, xstate_read_image(x) + XSTATE_MXCSR, sizeof(got));
-		EXPECT_EQ(value, got);
+		xstate_run_immediate_exit(self->vcpu);
+		EXPECT_SAME(value, image_mxcsr(read_image(_metadata, self->vcpu)), "%s", when);
 	}
+}
 
-	/* It goes with AVX too, whatever was there before. */
-	if (xstate_filled(x) & XF_BIT(XF_YMM)) {
-		image = xstate_image(x, XF_BIT(XF_YMM), 1);
-		value = XSTATE_MXCSR_INIT ^ XF_BIT(13) ^ XF_BIT(14);
-		memcpy(image + XSTATE_MXCSR, &value, sizeof(value));
-		EXPECT_EQ(0, xsave_errno(x, KVM_SET_XSAVE, image));
-		memcpy(&got, xstate_read_image(x) + XSTATE_MXCSR, sizeof(got));
-		EXPECT_EQ(value, got);
-	}
+/* Verify that MXCSR goes with AVX too, whatever was there before. */
+TEST_F(xsave2_size, mxcsr_with_avx)
+{
+	u32 value = MXCSR_INIT ^ BIT(13) ^ BIT(14);
+	u8 *image;
 
-	image = xstate_image(x, xstate_filled(x) & XF_BIT(XF_PKRU), 1);
-	memset(image + XSTATE_MXCSR, 0xff, 4);
-	EXPECT_EQ(0, xsave_errno(x, KVM_SET_XSAVE, image));
+	if (!(self->mask & XFEATURE_MASK_YMM))
+		SKIP(return, "no AVX");
+	image = new_image(self->vcpu, &self->regs, XFEATURE_MASK_YMM);
+	image_mxcsr(image) = value;
+	EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_SET_XSAVE, image), "KVM_SET_XSAVE of AVX");
+	EXPECT_SAME(value, image_mxcsr(read_image(_metadata, self->vcpu)), "MXCSR");
+}
+
+/* Verify that MXCSR does not matter where XSTATE_BV has none of x87, SSE and AVX. */
+TEST_F(xsave2_size, mxcsr_ignored)
+{
+	u8 *image = new_image(self->vcpu, &self->regs, self->mask & XFEATURE_MASK_PKRU);
+
+	image_mxcsr(image) = ~0u;
+	EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_SET_XSAVE, image),
+		     "KVM_SET_XSAVE without x87, SSE and AVX, but MXCSR");
 }
 
 /*
@@ -350,80 +368,115 @@ TEST_F(xsave2_size, mxcsr)
  */
 TEST_F(xsave2_size, init_values)
 {
-	uint8_t *init = xstate_init_image(&self->x), *got, *all;
-	uint64_t pkru = xstate_filled(&self->x) & XF_BIT(XF_PKRU);
-	struct xcomp *x = &self->x;
-	uint32_t size = xcomp_xsave_size(x);
+	u8 *init = init_image(self->vcpu, 0), *got;
+	u64 pkru = self->mask & XFEATURE_MASK_PKRU;
 
-	ASSERT_EQ(0, xsave_errno(x, KVM_SET_XSAVE, init));
-	got = xstate_read_image(x);
-	EXPECT_EQ(0, xstate_bv(got));
-	/* What KVM tells about the host */
-	memcpy(init + XSTATE_MXCSR_MASK, &(uint32_t){ mxcsr_mask() }, 4);
-	memcpy(init + XSTATE_SW_BYTES, &(uint64_t){ xf_xcr0() }, 8);
-	EXPECT_EQ(0, memcmp(init, got, size));
+	EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_SET_XSAVE, init), "KVM_SET_XSAVE of no bits");
+	got = read_image(_metadata, self->vcpu);
+	*(u32 *)(init + XAREA_MXCSR_MASK) = mxcsr_mask();
+	*(u64 *)(init + XAREA_SW_BYTES) = xf_xcr0();
+	EXPECT_XFEATURES(0, xarea_header(got, 0), "XSTATE_BV");
+	expect_same_area(_metadata, init, got, self->size, "init values");
 
-	all = xstate_read_all(x);
-	EXPECT_EQ(pkru, xstate_bv(all) & pkru);
-	EXPECT_TRUE(!pkru ||
-		    xstate_same_component(xstate_image(x, pkru, 0), all,
-					  XF_PKRU)) {
-		ksft_print_msg("%s: PKRU lost though its bit was clear\n",
-			       x->name);
-	}
-	EXPECT_TRUE(xstate_cet_kept(x, 0, "KVM_SET_XSAVE of init state"));
+	got = vcpu_area_with_pkru(self->vcpu);
+	EXPECT_XFEATURES(pkru, xarea_header(got, 0) & pkru, "XSTATE_BV after KVM_RUN");
+	expect_area(_metadata, got, &self->regs, pkru, 0, "its bit was clear");
+	expect_cet(_metadata, self->vcpu, &self->regs, "KVM_SET_XSAVE of init values");
 }
 
-/* Verify that what the guest's CPUID hides is not shown, though it was set. */
+/*
+ * Verify that what guest CPUID hides is not shown, though it was set, and that
+ * a vCPU without AMX reads 4 KiB of an image that is larger.
+ */
 TEST_F(xsave2_size, hidden_components)
 {
-	struct xcomp *x = &self->x;
-	struct kvm_cpuid2 *c = xkvm_supported_cpuid(x->kvm);
-	uint8_t *image = xstate_image(x, xstate_filled(x), 2);
-	uint64_t xcr0 = XF_FPSSE | XF_BIT(XF_YMM);
-	struct kvm_vcpu *other;
+	u8 *image = new_image(self->vcpu, &self->regs, self->mask & ~XFEATURE_MASK_XTILE);
+	u64 has = XFEATURE_MASK_FPSSE | XFEATURE_MASK_YMM, shown = has & kvm_known_xcr0();
+	struct kvm_cpuid2 *cpuid = xstate_cpuid(&variant->combo);
+	struct kvm_vcpu *other = __vm_vcpu_add(self->vm, 1);
+	u8 *got;
 
-	ASSERT_NE(NULL, c);
-	other = __vm_vcpu_add(self->vm, 1);
-	xcomp_shape_cpuid(x, c, x->amx_on);
-	xkvm_cpuid_entry(c, 0xd, 0)->eax = xcr0;
-	vcpu_init_cpuid(other, c);
-	/* Without AMX in CPUID 4 KiB are read of the larger image. */
-	ASSERT_EQ(0, ioctl(other->fd, KVM_SET_XSAVE, image));
-	x->vcpu = other->fd;
-	x->amx_on = false;
-	image = xstate_read_image(x);
-	EXPECT_EQ(xcr0 & xcomp_known_xcr0(x), xstate_bv(image)) {
-		ksft_print_msg("%s: components that guest CPUID hides are shown\n",
-			       x->name);
-	}
-	EXPECT_TRUE(is_poison(image + xf_standard_size(xcr0), 0,
-			      xcomp_xsave_size(x) - xf_standard_size(xcr0)));
-	free(c);
+	cpuid_entry(cpuid, 0xd, 0)->eax = has;
+	vcpu_init_cpuid(other, cpuid);
+	EXPECT_ERRNO(0, vcpu_errno(other, KVM_SET_XSAVE, image), "KVM_SET_XSAVE");
+	got = read_bytes(_metadata, other, XSAVE_SIZE);
+	EXPECT_XFEATURES(shown, xarea_header(got, 0), "XSTATE_BV");
+	expect_area(_metadata, got, &self->regs, shown, 0, "KVM_SET_XSAVE");
+	expect_bytes(_metadata, got + xf_standard_size(has), 0, XSAVE_SIZE - xf_standard_size(has),
+		     "behind what CPUID has");
+}
+
+/*
+ * Verify that a vCPU without AMX, which has no room for tiles, refuses an image
+ * with tiles, and keeps what it has.
+ */
+TEST_F(xsave2_size, no_room_for_tiles)
+{
+	struct xstate_combo combo = { variant->combo.perm, NOAMX, variant->combo.cet };
+	struct kvm_vcpu *other = xstate_add_vcpu(self->vm, 1, &combo);
+	u64 mask = self->mask & ~XFEATURE_MASK_XTILE;
+	struct xregs held;
+
+	xregs_fill(&held, other, 1);
+	vcpu_set_xregs(_metadata, other, &held, mask);
+	EXPECT_ERRNO(EINVAL, vcpu_errno(other, KVM_SET_XSAVE,
+					init_image(other, XFEATURE_MASK_XTILE)),
+		     "KVM_SET_XSAVE of tiles");
+	expect_xregs(_metadata, other, &held, mask, "a refused image with tiles");
+}
+
+/* ---- vCPUs with AMX ---- */
+
+FIXTURE(xsave2_amx) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+	struct xregs regs;
+	u64 mask;
+};
+
+FIXTURE_VARIANT(xsave2_amx) {
+	struct xstate_combo combo;
+};
+
+FIXTURE_VARIANT_ADD(xsave2_amx, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
+FIXTURE_VARIANT_ADD(xsave2_amx, both_amx_nocet) { .combo = { PERM_BOTH, AMX, NOCET } };
+
+FIXTURE_SETUP(xsave2_amx)
+{
+	if (!xstate_begin(_metadata, &variant->combo))
+		return;
+	self->vcpu = xstate_new_vcpu(&self->vm, &variant->combo);
+	self->mask = xregs_mask(vcpu_xcr0_mask(self->vcpu));
+	xregs_fill(&self->regs, self->vcpu, 0);
+	vcpu_set_xregs(_metadata, self->vcpu, &self->regs, self->mask);
+}
+
+FIXTURE_TEARDOWN(xsave2_amx)
+{
+	xstate_end(_metadata, self->vm);
 }
 
 /*
  * Verify that a vCPU that once had AMX keeps its size when another CPUID takes
  * AMX away, and its state, and does not show XTILE any more.
  */
-TEST_F(xsave2_size, sticky_growth)
+TEST_F(xsave2_amx, sticky_growth)
 {
-	struct xcomp *x = &self->x, off;
-	uint8_t *before, *after;
-	uint32_t size = xcomp_xsave_size(x);
+	u64 mask = self->mask & ~XFEATURE_MASK_XTILE;
+	u32 size = vcpu_xsave_size(self->vcpu);
+	static const struct xregs none;
+	u8 *got;
 
-	before = xstate_read_image(x);
-	off = *x;
-	ASSERT_EQ(0, xcomp_set_cpuid(&off, x->vcpu, false));
-	after = xstate_read_image(x);
-	EXPECT_EQ(0, memcmp(before, after, size));
-	EXPECT_EQ(0, xstate_bv(after) & XF_XTILE);
-	EXPECT_EQ(size > XKVM_XSAVE_SIZE ? EINVAL : 0,
-		  xsave_errno(x, KVM_GET_XSAVE, before));
-	EXPECT_EQ(EFAULT, xsave_errno(x, KVM_GET_XSAVE2,
-				      xf_guarded(size - 1, 0)));
-	EXPECT_EQ((int)promised_size(x),
-		  xkvm_cap(self->vm->fd, KVM_CAP_XSAVE2));
+	vcpu_init_cpuid(self->vcpu, xstate_cpuid_with(&variant->combo, false));
+	got = read_bytes(_metadata, self->vcpu, size);
+	EXPECT_XFEATURES(mask, xarea_header(got, 0), "XSTATE_BV without AMX");
+	expect_area(_metadata, got, &self->regs, mask, 0, "a CPUID without AMX");
+	expect_area(_metadata, got, &none, XFEATURE_MASK_XTILE, 0, "a CPUID without AMX");
+	EXPECT_ERRNO(EINVAL, vcpu_errno(self->vcpu, KVM_GET_XSAVE, got), "KVM_GET_XSAVE");
+	EXPECT_ERRNO(EFAULT, vcpu_errno(self->vcpu, KVM_GET_XSAVE2, guarded_alloc(size - 1, 0)),
+		     "KVM_GET_XSAVE2 of %u bytes", size - 1);
+	EXPECT_SAME(promised_size(&variant->combo), vm_check_cap(self->vm, KVM_CAP_XSAVE2),
+		    "KVM_CAP_XSAVE2 of the VM");
 }
 
 /*
@@ -431,83 +484,68 @@ TEST_F(xsave2_size, sticky_growth)
  * that brings AMX: KVM_GET_XSAVE then gives EINVAL, the others EFAULT, and
  * nothing changes by that.
  */
-TEST_F(xsave2_size, growth)
+TEST_F(xsave2_amx, growth)
 {
-	static const unsigned long cmds[] = {
-		KVM_GET_XSAVE, KVM_GET_XSAVE2, KVM_SET_XSAVE,
+	static const struct {
+		const char *name;
+		unsigned long cmd;
+		int error;
+	} calls[] = {
+		{ "KVM_GET_XSAVE", KVM_GET_XSAVE, EINVAL },
+		{ "KVM_GET_XSAVE2", KVM_GET_XSAVE2, EFAULT },
+		{ "KVM_SET_XSAVE", KVM_SET_XSAVE, EFAULT },
 	};
-	uint8_t *p = map_guarded(_metadata, 0), *before;
-	struct xcomp x = self->x;
+	struct xstate_combo combo = { variant->combo.perm, NOAMX, variant->combo.cet };
+	struct kvm_vcpu *other = xstate_add_vcpu(self->vm, 1, &combo);
+	u8 *p = guarded_alloc(XSAVE_SIZE, 0), *before;
 	size_t i;
 
-	p += GUARDED_PAGES * getpagesize() - XKVM_XSAVE_SIZE;
-	x.amx_on = false;
-	xstate_add_vcpu(&x, self->vm, 1);
-	for (i = 0; i < ARRAY_SIZE(cmds); i++)
-		EXPECT_EQ(0, xsave_errno(&x, cmds[i], p));
+	for (i = 0; i < ARRAY_SIZE(calls); i++)
+		EXPECT_ERRNO(0, vcpu_errno(other, calls[i].cmd, p), "%s on 4 KiB without AMX",
+			     calls[i].name);
 
-	x.amx_on = self->x.amx_on;
-	ASSERT_EQ(0, xcomp_set_cpuid(&x, x.vcpu, x.amx_on));
-	ASSERT_TRUE(xstate_fill(&x, 1));
-	before = xstate_read_image(&x);
-	memset(p, 0, XKVM_XSAVE_SIZE);
-	for (i = 0; i < ARRAY_SIZE(cmds); i++)
-		EXPECT_EQ(!x.amx_on ? 0 : i ? EFAULT : EINVAL,
-			  xsave_errno(&x, cmds[i], p));
-	EXPECT_EQ(0, memcmp(before, xstate_read_image(&x),
-			    xcomp_xsave_size(&x)));
-	EXPECT_TRUE(xstate_kept(&x, 1, "ioctls on 4 KiB"));
-}
-
-/* Tiles and their configuration, that is XTILE_DATA and XTILE_CFG */
-static uint8_t *tile_image(struct xcomp *x)
-{
-	uint8_t *image = xstate_image(x, xstate_filled(x) | XF_XTILE, 1);
-	uint32_t i, data = xf_cpuid(0xd, XF_XTILE_DATA).ebx;
-
-	xstate_tile_config(image + xf_cpuid(0xd, XF_XTILE_CFG).ebx);
-	for (i = 0; i < xf_cpuid(0xd, XF_XTILE_DATA).eax; i++)
-		image[data + i] = i * 13 + i / 251;
-	return image;
+	vcpu_init_cpuid(other, xstate_cpuid(&variant->combo));
+	vcpu_set_xregs(_metadata, other, &self->regs, self->mask);
+	before = read_image(_metadata, other);
+	xarea_fill(p, 0, XSAVE_SIZE);
+	for (i = 0; i < ARRAY_SIZE(calls); i++)
+		EXPECT_ERRNO(calls[i].error, vcpu_errno(other, calls[i].cmd, p),
+			     "%s on 4 KiB with AMX", calls[i].name);
+	expect_same_area(_metadata, before, read_image(_metadata, other),
+			 vcpu_xsave_size(other), "ioctls on 4 KiB");
+	expect_xregs(_metadata, other, &self->regs, self->mask, "ioctls on 4 KiB");
 }
 
 /*
  * Verify that all tiles and their configuration come back byte for byte, over
- * KVM_RUN and CET MSRs too, and are gone once their bits are clear. IA32_XFD
- * is 0, as it must be in the image of a vCPU with live tiles.
+ * KVM_RUN too, and are gone once their bits are clear.  IA32_XFD is 0, as it
+ * must be in the image of a vCPU with live tiles.
  */
-TEST_F(xsave2_size, tiles)
+TEST_F(xsave2_amx, tiles)
 {
-	struct xcomp *x = &self->x;
-	uint8_t *want, *got;
+	static const struct xregs none;
+	struct xregs set;
+	u8 *got;
 	int i;
 
-	if (!x->amx_on) {
-		/* The image has 4 KiB, and no room for the tiles. */
-		got = xstate_init_image(x);
-		memcpy(got + XF_HEADER_OFFSET, &(uint64_t){ XF_XTILE }, 8);
-		EXPECT_EQ(EINVAL, xsave_errno(x, KVM_SET_XSAVE, got));
-		EXPECT_TRUE(xstate_kept(x, 0, "a refused image with tiles"));
-		return;
-	}
-	want = tile_image(x);
-	ASSERT_EQ(0, xsave_errno(x, KVM_SET_XSAVE, want));
+	xregs_fill(&set, self->vcpu, 1);
+	EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_SET_XSAVE,
+				   new_image(self->vcpu, &set, self->mask)),
+		     "KVM_SET_XSAVE of tiles");
 	for (i = 0; i < 2; i++) {
-		got = xstate_read_image(x);
-		EXPECT_EQ(XF_XTILE, xstate_bv(got) & XF_XTILE);
-		EXPECT_TRUE(xstate_same_component(want, got, XF_XTILE_CFG));
-		EXPECT_TRUE(xstate_same_component(want, got, XF_XTILE_DATA));
-		EXPECT_TRUE(xkvm_run_immediate_exit(x->kvm, x->vcpu));
-		EXPECT_TRUE(xstate_cet_kept(x, 0, "KVM_SET_XSAVE of tiles"));
+		got = read_image(_metadata, self->vcpu);
+		EXPECT_XFEATURES(XFEATURE_MASK_XTILE, xarea_header(got, 0) & XFEATURE_MASK_XTILE,
+				 "XSTATE_BV after %d KVM_RUN", i);
+		expect_area(_metadata, got, &set, XFEATURE_MASK_XTILE, 0, "KVM_SET_XSAVE");
+		xstate_run_immediate_exit(self->vcpu);
+		expect_cet(_metadata, self->vcpu, &self->regs, "KVM_SET_XSAVE of tiles");
 	}
-	ASSERT_EQ(0, xsave_errno(x, KVM_SET_XSAVE, xstate_init_image(x)));
-	got = xstate_read_image(x);
-	EXPECT_EQ(0, xstate_bv(got) & XF_XTILE);
-	EXPECT_TRUE(xstate_same_component(xstate_init_image(x), got,
-					  XF_XTILE_DATA));
+
+	EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_SET_XSAVE, init_image(self->vcpu, 0)),
+		     "KVM_SET_XSAVE of no tiles");
+	got = read_image(_metadata, self->vcpu);
+	EXPECT_XFEATURES(0, xarea_header(got, 0) & XFEATURE_MASK_XTILE, "XSTATE_BV");
+	expect_area(_metadata, got, &none, XFEATURE_MASK_XTILE, 0, "KVM_SET_XSAVE of no tiles");
 }
 
-int main(int argc, char **argv)
-{
-	return xstate_main(argc, argv);
-}
+XSTATE_IOCTL_HARNESS_MAIN
