@@ -26,11 +26,16 @@
 #include "kselftest.h"
 
 #define TH_FAILED_ROWS	8
-#define TH_ROW_SIZE	256
+#define TH_ROW_SIZE	1024
 
-/* The row that runs, as the harness names it; all files of a program share it. */
+/*
+ * The row that runs, as the harness names it, and what th_case() says of the
+ * case at hand; all files of a program share them.
+ */
 #pragma weak th_row
 char th_row[TH_ROW_SIZE];
+#pragma weak th_case_text
+char th_case_text[TH_ROW_SIZE];
 
 /* The first rows that failed, and how many did, in the process of main() */
 static char *th_failed[TH_FAILED_ROWS];
@@ -92,10 +97,19 @@ static inline void __th_begin(struct __test_metadata *const _metadata, const voi
 		 v && v->name[0] ? "." : "", v ? v->name : "", _metadata->name);
 }
 
-/* A diagnostic with file, line and row, which does not fail the test */
+/*
+ * th_case(fmt, ...): say what the diagnostics to come are about, as the variables
+ * of a loop are, until it is called again.  th_no_case() ends that.
+ */
+#define th_case(fmt, ...) \
+	snprintf(th_case_text, sizeof(th_case_text), " [" fmt "]", ##__VA_ARGS__)
+#define th_no_case() \
+	(th_case_text[0] = '\0')
+
+/* A diagnostic with file, line, row and case, which does not fail the test */
 #define TH_ROW_LOG(fmt, ...) \
-	ksft_print_msg("%s:%d: %s: " fmt "\n", strrchr("/" __FILE__, '/') + 1, __LINE__, th_row, \
-		       ##__VA_ARGS__)
+	ksft_print_msg("%s:%d: %s%s: " fmt "\n", strrchr("/" __FILE__, '/') + 1, __LINE__, \
+		       th_row, th_case_text, ##__VA_ARGS__)
 
 static inline bool __th_failed(struct __test_metadata *const _metadata)
 {

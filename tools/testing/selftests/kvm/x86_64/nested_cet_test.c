@@ -1,57 +1,56 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * CET of a guest (L1) that runs a guest of its own (L2): what VM entry and VM
- * exit load and save, what the two share, and what the host sees and moves to
- * another VM while either of them is active.
+ * CET of a guest (L1) that runs a guest of its own (L2):
+ *
+ * - what VM entry and VM exit load and save, what the two share, and what the
+ *   host sees and moves to another VM while either of them is active;
+ * - the VMX capability MSRs and the consistency checks of VM entry: the controls
+ *   and CR4.CET exist exactly if KVM offers CET, and a bad value in a CET field
+ *   fails VM entry exactly if that field is to be loaded.
  */
-#include "xstate_cet_guest.h"
-#include "xstate_nested.h"
+#include "cet_guest.h"
+#include "nested.h"
+
+/* ---- state ---- */
 
 /* What a test asks of L1 and L2, and what they find */
-static struct nested {
+static struct state_shared {
 	bool s_cet, shstk;		/* registers that they have */
 	bool load[2];			/* on VM entry, on VM exit */
 	struct nested_cet guest, host;	/* what L1 writes to the VMCS */
 	struct nested_cet wrmsr;	/* what L2 writes */
 	struct nested_cet l1, l2, fields;	/* what L1 and L2 read */
+
 	bool tiles;			/* L1 and L2 use AMX */
+	struct cet_guest cet;		/* what L1 has, and what L2 leaves */
+
 	u32 msr;			/* the MSR that L2 accesses */
 	u64 value;
 	u8 area[4096] __aligned(64);	/* for XSAVES of L1 */
-} nested;
+} state;
 
 static void guest_read_cet(struct nested_cet *c)
 {
-	if (nested.s_cet)
+	if (state.s_cet)
 		c->s_cet = rdmsr(MSR_IA32_S_CET);
-	if (nested.shstk)
+	if (state.shstk)
 		c->tab = rdmsr(MSR_IA32_INT_SSP_TAB);
 }
 
 static void guest_write_cet(const struct nested_cet *c)
 {
-	if (nested.s_cet)
+	if (state.s_cet)
 		wrmsr(MSR_IA32_S_CET, c->s_cet);
-	if (nested.shstk)
+	if (state.shstk)
 		wrmsr(MSR_IA32_INT_SSP_TAB, c->tab);
-}
-
-static void l1_write_fields(void)
-{
-	l1_control(VM_ENTRY_CONTROLS, VM_ENTRY_LOAD_CET_STATE,
-		   nested.load[ON_ENTRY]);
-	l1_control(VM_EXIT_CONTROLS, VM_EXIT_LOAD_CET_STATE,
-		   nested.load[ON_EXIT]);
-	l1_write_cet(GUEST_S_CET, &nested.guest);
-	l1_write_cet(HOST_S_CET, &nested.host);
 }
 
 /* L2 changes all that it can, the host has SSP changed meanwhile. */
 static void l2_switch_code(void)
 {
-	guest_read_cet(&nested.l2);
+	guest_read_cet(&state.l2);
 	GUEST_SYNC(0);
-	guest_write_cet(&nested.wrmsr);
+	guest_write_cet(&state.wrmsr);
 	GUEST_SYNC(1);
 	l2_end();
 }
@@ -59,33 +58,41 @@ static void l2_switch_code(void)
 static void l1_switch_code(struct vmx_pages *vmx)
 {
 	l1_begin(vmx);
-	l1_write_fields();
+	l1_control(VM_ENTRY_CONTROLS, VM_ENTRY_LOAD_CET_STATE, state.load[ON_ENTRY]);
+	l1_control(VM_EXIT_CONTROLS, VM_EXIT_LOAD_CET_STATE, state.load[ON_EXIT]);
+	l1_write_cet(GUEST_S_CET, &state.guest);
+	l1_write_cet(HOST_S_CET, &state.host);
 	for (;;) {
-		guest_read_cet(&nested.l1);
+		guest_read_cet(&state.l1);
 		GUEST_SYNC(2);
 		l1_run_to_end(l2_switch_code);
-		nested.fields = l1_cet_fields();
+		state.fields = l1_cet_fields();
 	}
 }
 
-static void guest_load_tiles(int nr)
+static void guest_load_tiles(const struct xregs *r)
 {
-	xstate_ldtilecfg(guests[nr].config);
-	xstate_load_tiles(guests[nr].tiles);
+	if (!state.tiles)
+		return;
+	tile_load_config(r->tilecfg);
+	tile_load(r->tile[0]);
+}
+
+static void expect_tiles(int set, const char *when)
+{
+	if (state.tiles)
+		guest_expect_tiles(&state.cet.regs[set], when);
 }
 
 static void l2_share_code(void)
 {
-	guest_read(guests, 0, "on the way to L2");
-	if (nested.tiles)
-		guest_check_tiles(guests, "on the way to L2");
+	cet_guest_expect(&state.cet, 0, "on the way to L2");
+	expect_tiles(0, "on the way to L2");
 	GUEST_SYNC(0);
-	guest_read(guests, 0, "over an exit from L2");
-	guest_write(guests, 1);
-	if (nested.tiles) {
-		guest_check_tiles(guests, "over an exit from L2");
-		guest_load_tiles(1);
-	}
+	cet_guest_expect(&state.cet, 0, "over an exit from L2");
+	cet_guest_write(&state.cet, 1);
+	expect_tiles(0, "over an exit from L2");
+	guest_load_tiles(&state.cet.regs[1]);
 	GUEST_SYNC(1);
 	l2_end();
 }
@@ -93,32 +100,29 @@ static void l2_share_code(void)
 /* Let L2 change all that it shares with L1, which saves what XSAVES saves. */
 static void l1_share_code(struct vmx_pages *vmx)
 {
+	u32 mask = XFEATURE_MASK_CET;
+
 	l1_begin(vmx);
-	if (nested.tiles)
-		guest_load_tiles(0);
-	asm volatile("xsaves64 %0"
-		     : "+m" (nested.area) : "a" ((u32)XF_CET), "d" (0));
+	guest_load_tiles(&state.cet.regs[0]);
+	asm volatile("xsaves64 %0" : "+m" (state.area) : "a" (mask), "d" (0));
 	l1_run_to_end(l2_share_code);
-	guest_read(guests, 1, "on the way back to L1");
-	if (nested.tiles)
-		guest_check_tiles(guests + 1, "on the way back to L1");
-	asm volatile("xrstors64 %0"
-		     : : "m" (nested.area), "a" ((u32)XF_CET), "d" (0));
+	cet_guest_expect(&state.cet, 1, "on the way back to L1");
+	expect_tiles(1, "on the way back to L1");
+	asm volatile("xrstors64 %0" : : "m" (state.area), "a" (mask), "d" (0));
 	GUEST_SYNC(2);
-	if (nested.tiles)
-		guest_check_tiles(guests + 1, "by XRSTORS of other components");
+	expect_tiles(1, "by XRSTORS of other components");
 	GUEST_DONE();
 }
 
 static void l2_rdmsr_code(void)
 {
-	nested.value = rdmsr(nested.msr);
+	state.value = rdmsr(state.msr);
 	l2_end();
 }
 
 static void l2_wrmsr_code(void)
 {
-	wrmsr(nested.msr, nested.value);
+	wrmsr(state.msr, state.value);
 	l2_end();
 }
 
@@ -130,113 +134,112 @@ static void l1_run_msr(void *code, bool exits, u32 reason)
 	if (!exits)
 		reason = EXIT_REASON_VMCALL;
 	__GUEST_ASSERT(!e.error && e.reason == reason,
-		       "access to MSR %x, %s: wanted exit %u got %lx",
-		       nested.msr, exits ? "intercepted" : "not intercepted",
-		       reason, e.reason);
+		       "access to MSR %x, %s: wanted exit %u got %lx", state.msr,
+		       exits ? "intercepted" : "not intercepted", reason, e.reason);
 }
 
 /* Each MSR with reads and writes that exit to L1, or do not */
 static void l1_msr_code(struct vmx_pages *vmx)
 {
-	const struct guest_msr *m;
-	u64 value;
-	u32 i;
+	u64 value, old, new;
+	u32 i, msr;
 
 	l1_begin(vmx);
-	for (i = 0; i < 4 * ARRAY_SIZE(guests->msrs); i++) {
-		m = guests->msrs + i / 4;
-		if (m->vector)
+	for (i = 0; i < 4 * NR_CET_MSRS; i++) {
+		if (state.cet.vector[i / 4])
 			continue;
-		nested.msr = m->index;
-		l1_intercept_msr(vmx, m->index, i & 1, i & 2);
-		wrmsr(m->index, m->value[0]);
+		msr = cet_msrs[i / 4];
+		old = state.cet.regs[0].cet[i / 4];
+		new = state.cet.regs[1].cet[i / 4];
+		state.msr = msr;
+		l1_intercept_msr(vmx, msr, i & 1, i & 2);
+		wrmsr(msr, old);
 		l1_run_msr(l2_rdmsr_code, i & 1, EXIT_REASON_MSR_READ);
-		__GUEST_ASSERT(i & 1 || nested.value == m->value[0],
-			       "MSR %x as L2 reads it: wanted %lx got %lx",
-			       m->index, m->value[0], nested.value);
-		nested.value = m->value[1];
+		__GUEST_ASSERT(i & 1 || state.value == old,
+			       "MSR %x as L2 reads it: wanted %lx got %lx", msr, old, state.value);
+		state.value = new;
 		l1_run_msr(l2_wrmsr_code, i & 2, EXIT_REASON_MSR_WRITE);
-		value = rdmsr(m->index);
-		__GUEST_ASSERT(value == m->value[!(i & 2)],
-			       "MSR %x that L2 wrote: wanted %lx got %lx",
-			       m->index, m->value[!(i & 2)], value);
+		value = rdmsr(msr);
+		__GUEST_ASSERT(value == (i & 2 ? old : new),
+			       "MSR %x that L2 wrote: wanted %lx got %lx", msr,
+			       i & 2 ? old : new, value);
 	}
 	GUEST_DONE();
 }
 
 FIXTURE(nested_cet) {
-	struct xcomp x;
+	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpu;
-	struct nested *n;
-	gva_t vmx;
-	uint64_t taint;
+	struct state_shared *n;
 };
 
 FIXTURE_VARIANT(nested_cet) {
-	const char *name;
+	struct xstate_combo combo;
 };
 
-XSTATE_VARIANT(nested_cet, none_noamx_shstk);
-XSTATE_VARIANT(nested_cet, none_noamx_ibt);
-XSTATE_VARIANT(nested_cet, none_noamx_cet);
-XSTATE_VARIANT(nested_cet, guest_amx_cet);
+FIXTURE_VARIANT_ADD(nested_cet, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
+FIXTURE_VARIANT_ADD(nested_cet, none_noamx_ibt) { .combo = { PERM_NONE, NOAMX, IBT } };
+FIXTURE_VARIANT_ADD(nested_cet, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(nested_cet, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
 
 FIXTURE_SETUP(nested_cet)
 {
-	struct xcomp *x = &self->x;
-
-	self->taint = xf_taint();
-	ASSERT_TRUE(xstate_begin(x, variant->name));
-	if (nested_missing(x, true))
-		SKIP(return, "%s", nested_missing(x, true));
-	self->vcpu = nested_guest(x, NULL, &self->vmx);
-	self->n = addr_gva2hva(self->vcpu->vm, (gva_t)&nested);
-	self->n->s_cet = x->shstk_on || x->ibt_on;
-	self->n->shstk = x->shstk_on;
-	ASSERT_TRUE(xstate_fill(x, 0));
+	if (!xstate_begin(_metadata, &variant->combo) ||
+	    !nested_need(_metadata, &variant->combo, true))
+		return;
+	self->vcpu = nested_new_guest(&self->vm, &variant->combo, NULL);
+	self->n = addr_gva2hva(self->vm, (gva_t)&state);
+	self->n->s_cet = vcpu_has_cet_msr(self->vcpu, MSR_IA32_S_CET);
+	self->n->shstk = vcpu_has_shstk(self->vcpu);
+	self->n->tiles = vcpu_has_amx(self->vcpu);
+	cet_guest_init(&self->n->cet, self->vcpu, 0, 5);
+	vcpu_set_cet(_metadata, self->vcpu, &self->n->cet.regs[0]);
 }
 
 FIXTURE_TEARDOWN(nested_cet)
 {
-	if (self->vcpu)
-		kvm_vm_free(self->vcpu->vm);
-	EXPECT_FALSE(xstate_warned(self->taint));
+	xstate_end(_metadata, self->vm);
 }
 
-static struct nested_cet cet_value(const struct xcomp *x, unsigned int seed)
+/* The values of @seed of what the VMCS switches */
+static struct nested_cet cet_of(struct kvm_vcpu *vcpu, u32 seed)
 {
 	struct nested_cet c = { 0 };
 
-	if (x->shstk_on || x->ibt_on)
-		c.s_cet = xstate_msr_value(x, XF_MSR_S_CET, seed);
-	if (x->shstk_on) {
-		c.ssp = xstate_ssp_value(seed);
-		c.tab = xstate_msr_value(x, XF_MSR_INT_SSP_TAB, seed);
+	if (vcpu_has_cet_msr(vcpu, MSR_IA32_S_CET))
+		c.s_cet = cet_msr_value(vcpu, MSR_IA32_S_CET, seed);
+	if (vcpu_has_shstk(vcpu)) {
+		c.ssp = ssp_value(seed);
+		c.tab = cet_msr_value(vcpu, MSR_IA32_INT_SSP_TAB, seed);
 	}
 	return c;
 }
 
-/* Whether the guest read, or the VMCS holds, the values of @seed */
-static bool cet_is(struct xcomp *x, const char *what, struct nested_cet got,
-		   unsigned int seed, bool ssp)
+/* The guest read, or the VMCS holds, the values of @seed. */
+static void expect_switched(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			    const struct nested_cet *got, u32 seed, const char *what)
 {
-	struct nested_cet c = cet_value(x, seed);
-	bool ok;
+	struct nested_cet c = cet_of(vcpu, seed);
 
-	ok = !xcomp_has_msr(x, XF_MSR_S_CET) ||
-	     xf_msr_kept(x->name, XF_MSR_S_CET, what, c.s_cet, got.s_cet);
-	if (!x->shstk_on)
-		return ok;
-	ok &= xf_msr_kept(x->name, XF_MSR_INT_SSP_TAB, what, c.tab, got.tab);
-	return ok & (!ssp || xcomp_same(x, what, c.ssp, got.ssp));
+	EXPECT_SAME(c.s_cet, got->s_cet, "S_CET %s", what);
+	EXPECT_SAME(c.tab, got->tab, "INT_SSP_TAB %s", what);
 }
 
-/* Whether the host sees the values of @seed */
-static bool host_sees(struct xcomp *x, const char *when, unsigned int seed)
+/* The host sees the values of @seed, of whichever level is active. */
+static void expect_host_sees(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			     u32 seed, const char *when)
 {
-	bool ok = xstate_msrs_kept(x, seed, when, false);
+	struct nested_cet c = cet_of(vcpu, seed);
 
-	return ok & xstate_ssp_kept(x, seed, when);
+	if (vcpu_has_cet_msr(vcpu, MSR_IA32_S_CET))
+		EXPECT_SAME(c.s_cet, vcpu_get_msr(vcpu, MSR_IA32_S_CET), "S_CET %s", when);
+	if (vcpu_has_shstk(vcpu))
+		EXPECT_SAME(c.tab, vcpu_get_msr(vcpu, MSR_IA32_INT_SSP_TAB), "INT_SSP_TAB %s",
+			    when);
+	EXPECT_SAME(c.ssp, nested_get_ssp(vcpu), "SSP %s", when);
+	if (vcpu_xss_mask(vcpu))
+		EXPECT_XFEATURES(vcpu_xss_mask(vcpu), vcpu_get_msr(vcpu, MSR_IA32_XSS),
+				 "IA32_XSS %s", when);
 }
 
 /* Run up to the next GUEST_SYNC(), which must come from L1 or L2. */
@@ -246,90 +249,84 @@ static void run_to(struct kvm_vcpu *vcpu, int level)
 
 	xstate_run(vcpu, UCALL_SYNC);
 	l2 = vcpu->run->flags & KVM_RUN_X86_GUEST_MODE;
-	TEST_ASSERT(l2 == (level == 2), "active level: wanted L%u got L%u",
-		    level, l2 + 1);
+	TEST_ASSERT(l2 == (level == 2), "active level: wanted L%u got L%u", level, l2 + 1);
 }
 
 /* Where a test moves the vCPU to another VM */
 enum move { NOWHERE, CET_FIRST, CET_LAST };
 
-static void move(struct xcomp *x, struct kvm_vcpu **vcpu, enum move how)
+static struct kvm_vcpu *move_if(struct kvm_vcpu *vcpu, enum move how)
 {
-	if (how == NOWHERE)
-		return;
-	*vcpu = nested_move(x, *vcpu, how == CET_LAST);
+	return how == NOWHERE ? vcpu : nested_move(vcpu, how == CET_LAST);
 }
 
 /*
  * Run L2 twice. What it finds comes from the VMCS or from L1, what L1 finds
  * afterwards from the VMCS or from L2, and the VMCS has what L2 left.
  */
-static bool switched(struct xcomp *x, struct kvm_vcpu **vcpu, struct nested *n,
-		     bool on_entry, bool on_exit, enum move how)
+static void expect_switches(struct __test_metadata *const _metadata,
+			    struct _test_data_nested_cet *self, bool on_entry, bool on_exit,
+			    enum move how)
 {
-	unsigned int round, in_l1 = 0, in_vmcs = 1, host = 2, left;
-	bool ok = true;
-	u64 ssp;
+	u32 round, in_l1 = 0, in_vmcs = 1, host = 2, left;
+	struct state_shared *n = self->n;
 
 	n->load[ON_ENTRY] = on_entry;
 	n->load[ON_EXIT] = on_exit;
-	n->guest = cet_value(x, in_vmcs);
-	n->host = cet_value(x, host);
-	vcpu_arch_set_entry_point(*vcpu, l1_switch_code);
-	run_to(*vcpu, 1);
+	n->guest = cet_of(self->vcpu, in_vmcs);
+	n->host = cet_of(self->vcpu, host);
+	vcpu_arch_set_entry_point(self->vcpu, l1_switch_code);
+	run_to(self->vcpu, 1);
 	for (round = 0; round < 2; round++) {
-		ok &= cet_is(x, "as L1 reads it", n->l1, in_l1, false);
-		ok &= host_sees(x, "in L1", in_l1);
-		move(x, vcpu, how);
+		th_case("round %u", round);
+		expect_switched(_metadata, self->vcpu, &n->l1, in_l1, "as L1 reads it");
+		expect_host_sees(_metadata, self->vcpu, in_l1, "in L1");
+		self->vcpu = move_if(self->vcpu, how);
 
-		run_to(*vcpu, 2);
+		run_to(self->vcpu, 2);
 		left = on_entry ? in_vmcs : in_l1;
-		ok &= cet_is(x, "as L2 reads it", n->l2, left, false);
-		ok &= host_sees(x, "in L2", left);
+		expect_switched(_metadata, self->vcpu, &n->l2, left, "as L2 reads it");
+		expect_host_sees(_metadata, self->vcpu, left, "in L2");
 		left = 3 + round;
-		ssp = xstate_ssp_value(left);
-		nested_ssp(x, KVM_SET_ONE_REG, &ssp);
-		n->wrmsr = cet_value(x, left);
-		run_to(*vcpu, 2);
-		ok &= host_sees(x, "in L2 that wrote it", left);
-		move(x, vcpu, how);
-		ok &= host_sees(x, "in L2", left);
+		nested_set_ssp(self->vcpu, ssp_value(left));
+		n->wrmsr = cet_of(self->vcpu, left);
+		run_to(self->vcpu, 2);
+		expect_host_sees(_metadata, self->vcpu, left, "in L2 that wrote it");
+		self->vcpu = move_if(self->vcpu, how);
+		expect_host_sees(_metadata, self->vcpu, left, "in L2, after a move");
 
-		run_to(*vcpu, 1);
-		ok &= cet_is(x, "in the VMCS", n->fields, left, true);
+		run_to(self->vcpu, 1);
+		expect_switched(_metadata, self->vcpu, &n->fields, left, "in the VMCS");
+		EXPECT_SAME(cet_of(self->vcpu, left).ssp, n->fields.ssp, "SSP in the VMCS");
 		in_vmcs = left;
 		in_l1 = on_exit ? host : left;
 	}
-	ok &= cet_is(x, "as L1 reads it", n->l1, in_l1, false);
-	return ok & host_sees(x, "in L1", in_l1);
+	expect_switched(_metadata, self->vcpu, &n->l1, in_l1, "as L1 reads it at last");
+	expect_host_sees(_metadata, self->vcpu, in_l1, "in L1 at last");
 }
 
 /* Verify that VM entry and VM exit load what the VMCS has, and save it. */
 TEST_F(nested_cet, load_both)
 {
-	EXPECT_TRUE(switched(&self->x, &self->vcpu, self->n, true, true,
-			     NOWHERE));
+	expect_switches(_metadata, self, true, true, NOWHERE);
 }
 
 /* Verify that VM exit keeps what L2 left if it is not to load, and saves it. */
 TEST_F(nested_cet, load_on_entry)
 {
-	EXPECT_TRUE(switched(&self->x, &self->vcpu, self->n, true, false,
-			     NOWHERE));
+	expect_switches(_metadata, self, true, false, NOWHERE);
 }
 
 /* Verify that L2 begins with what L1 has if VM entry is not to load. */
 TEST_F(nested_cet, load_on_exit)
 {
-	EXPECT_TRUE(switched(&self->x, &self->vcpu, self->n, false, true,
-			     NOWHERE));
+	expect_switches(_metadata, self, false, true, NOWHERE);
 }
 
 /* Verify that L1 and L2 share the registers if nothing is to load them. */
 TEST_F(nested_cet, load_neither)
 {
-	EXPECT_TRUE(switched(&self->x, &self->vcpu, self->n, false, false,
-			     NOWHERE));
+	expect_switches(_metadata, self, false, false, NOWHERE);
 }
 
 /*
@@ -338,22 +335,32 @@ TEST_F(nested_cet, load_neither)
  */
 TEST_F(nested_cet, moved)
 {
-	EXPECT_TRUE(switched(&self->x, &self->vcpu, self->n, true, true,
-			     CET_FIRST));
+	expect_switches(_metadata, self, true, true, CET_FIRST);
 }
 
 /* Verify the same when the CET registers get there after the nested state. */
 TEST_F(nested_cet, moved_cet_last)
 {
-	EXPECT_TRUE(switched(&self->x, &self->vcpu, self->n, true, true,
-			     CET_LAST));
+	expect_switches(_metadata, self, true, true, CET_LAST);
 }
 
 /* Verify the same where L1 and L2 share all registers. */
 TEST_F(nested_cet, moved_load_neither)
 {
-	EXPECT_TRUE(switched(&self->x, &self->vcpu, self->n, false, false,
-			     CET_FIRST));
+	expect_switches(_metadata, self, false, false, CET_FIRST);
+}
+
+/* The MSRs that XSAVES saves, or the others, are those of @r. */
+static void expect_shared(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			  const struct xregs *r, bool in_component, const char *when)
+{
+	int i;
+
+	for (i = 0; i < NR_CET_MSRS; i++)
+		if (vcpu_has_cet_msr(vcpu, cet_msrs[i]) &&
+		    in_component == (cet_msr_component(cet_msrs[i]) >= 0))
+			EXPECT_SAME(r->cet[i], vcpu_get_msr(vcpu, cet_msrs[i]), "%s after %s",
+				    msr_name(cet_msrs[i]), when);
 }
 
 /*
@@ -362,35 +369,363 @@ TEST_F(nested_cet, moved_load_neither)
  */
 TEST_F(nested_cet, shared)
 {
-	struct xcomp *x = &self->x;
-
-	if (!x->shstk_on && !xkvm_refuses_msrs())
-		SKIP(return, "ignore_msrs hides what is refused");
-	guest_begin(x, self->vcpu, 0);
-	guest_begin(x, self->vcpu, 1);
-	vcpu_args_set(self->vcpu, 1, self->vmx);
-	self->n->tiles = x->amx_on;
+	if (!vcpu_has_shstk(self->vcpu) && !xstate_need_refusals(_metadata))
+		return;
 	vcpu_arch_set_entry_point(self->vcpu, l1_share_code);
 	run_to(self->vcpu, 2);
-	EXPECT_TRUE(xstate_cet_kept(x, 0, "KVM_RUN that ends in L2"));
+	expect_cet(_metadata, self->vcpu, &self->n->cet.regs[0], "KVM_RUN that ends in L2");
 	run_to(self->vcpu, 2);
-	EXPECT_TRUE(xstate_cet_kept(x, 5, "KVM_RUN of an L2 that wrote it"));
+	expect_cet(_metadata, self->vcpu, &self->n->cet.regs[1], "KVM_RUN of an L2 that wrote it");
 	run_to(self->vcpu, 1);
-	EXPECT_TRUE(xstate_msrs_kept(x, 0, "XRSTORS of L1", true));
-	EXPECT_TRUE(xstate_msrs_kept(x, 5, "XRSTORS of L1", false));
+	expect_shared(_metadata, self->vcpu, &self->n->cet.regs[0], true, "XRSTORS of L1");
+	expect_shared(_metadata, self->vcpu, &self->n->cet.regs[1], false, "XRSTORS of L1");
 	xstate_run(self->vcpu, UCALL_DONE);
 }
 
 /* Verify that accesses of L2 exit to L1 as the MSR bitmap of L1 has it. */
 TEST_F(nested_cet, msr_bitmap)
 {
-	guest_begin(&self->x, self->vcpu, 0);
-	vcpu_args_set(self->vcpu, 1, self->vmx);
 	vcpu_arch_set_entry_point(self->vcpu, l1_msr_code);
 	xstate_run(self->vcpu, UCALL_DONE);
 }
 
-int main(int argc, char **argv)
+/* ---- checks ---- */
+
+/* What L1 tries, and what comes of it */
+static struct checks_shared {
+	bool load[2];			/* on VM entry, on VM exit */
+	struct nested_cet value[2];	/* of the fields for guest and host */
+	u64 cr0_clear[2], cr4_set[2];
+	bool read_s_cet;
+
+	bool no_field;			/* VMWRITE of a CET field fails */
+	u64 field_error;
+	struct nested_exit exit;
+	struct nested_cet fields;	/* those of the guest, afterwards */
+	u64 s_cet;			/* what L1 has afterwards */
+} checks;
+
+static void l2_nothing_code(void)
 {
-	return xstate_main(argc, argv);
+	l2_end();
 }
+
+/* One try after the other, as the host tells */
+static void l1_checks_code(struct vmx_pages *vmx)
+{
+	u64 cr0[2], cr4[2], value;
+
+	l1_begin(vmx);
+	cr0[ON_ENTRY] = vmreadz(GUEST_CR0) | X86_CR0_WP;
+	cr4[ON_ENTRY] = vmreadz(GUEST_CR4);
+	cr0[ON_EXIT] = vmreadz(HOST_CR0) | X86_CR0_WP;
+	cr4[ON_EXIT] = vmreadz(HOST_CR4);
+	checks.no_field = vmwrite(GUEST_S_CET, 0);
+	if (checks.no_field)
+		checks.field_error = vmreadz(VM_INSTRUCTION_ERROR);
+	GUEST_ASSERT(checks.no_field == !!vmread(GUEST_S_CET, &value));
+
+	for (;;) {
+		GUEST_SYNC(0);
+		l1_control(VM_ENTRY_CONTROLS, VM_ENTRY_LOAD_CET_STATE, checks.load[ON_ENTRY]);
+		l1_control(VM_EXIT_CONTROLS, VM_EXIT_LOAD_CET_STATE, checks.load[ON_EXIT]);
+		if (!checks.no_field) {
+			l1_write_cet(GUEST_S_CET, &checks.value[ON_ENTRY]);
+			l1_write_cet(HOST_S_CET, &checks.value[ON_EXIT]);
+		}
+		vmwrite(GUEST_CR0, cr0[ON_ENTRY] & ~checks.cr0_clear[ON_ENTRY]);
+		vmwrite(GUEST_CR4, cr4[ON_ENTRY] | checks.cr4_set[ON_ENTRY]);
+		vmwrite(HOST_CR0, cr0[ON_EXIT] & ~checks.cr0_clear[ON_EXIT]);
+		vmwrite(HOST_CR4, cr4[ON_EXIT] | checks.cr4_set[ON_EXIT]);
+		checks.exit = l1_run(l2_nothing_code);
+		checks.fields = l1_cet_fields();
+		if (checks.read_s_cet)
+			checks.s_cet = rdmsr(MSR_IA32_S_CET);
+	}
+}
+
+FIXTURE(nested_cet_checks) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+	struct checks_shared *n;
+	bool offered, has;	/* CET: by KVM at all, by the guest */
+};
+
+FIXTURE_VARIANT(nested_cet_checks) {
+	struct xstate_combo combo;
+};
+
+FIXTURE_VARIANT_ADD(nested_cet_checks, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
+FIXTURE_VARIANT_ADD(nested_cet_checks, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
+FIXTURE_VARIANT_ADD(nested_cet_checks, none_noamx_ibt) { .combo = { PERM_NONE, NOAMX, IBT } };
+FIXTURE_VARIANT_ADD(nested_cet_checks, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(nested_cet_checks, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
+
+FIXTURE_SETUP(nested_cet_checks)
+{
+	if (!xstate_begin(_metadata, &variant->combo) ||
+	    !nested_need(_metadata, &variant->combo, false))
+		return;
+	self->offered = kvm_offered_xss();
+	self->vcpu = nested_new_guest(&self->vm, &variant->combo, l1_checks_code);
+	self->has = vcpu_has_shstk(self->vcpu) || vcpu_has_ibt(self->vcpu);
+	self->n = addr_gva2hva(self->vm, (gva_t)&checks);
+	self->n->read_s_cet = self->has;
+}
+
+FIXTURE_TEARDOWN(nested_cet_checks)
+{
+	xstate_end(_metadata, self->vm);
+}
+
+/*
+ * The controls and their capability MSRs, of which the first is made from the
+ * second and cannot be written by user space
+ */
+static const struct {
+	const char *name;
+	u32 control;
+	u32 msr, true_msr;
+} controls[] = {
+	{ "VM entry", VM_ENTRY_LOAD_CET_STATE, MSR_IA32_VMX_ENTRY_CTLS,
+	  MSR_IA32_VMX_TRUE_ENTRY_CTLS },
+	{ "VM exit", VM_EXIT_LOAD_CET_STATE, MSR_IA32_VMX_EXIT_CTLS,
+	  MSR_IA32_VMX_TRUE_EXIT_CTLS },
+};
+
+/* Both MSRs say that control @i may be set or not, and need not be. */
+static void expect_control(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu, u32 i,
+			   bool allowed, const char *when)
+{
+	u64 bits = ((u64)controls[i].control << 32) | controls[i].control;
+	u64 wanted = allowed ? (u64)controls[i].control << 32 : 0;
+
+	EXPECT_SAME(wanted, vcpu_get_msr(vcpu, controls[i].msr) & bits, "%s controls %s",
+		    controls[i].name, when);
+	EXPECT_SAME(wanted, vcpu_get_msr(vcpu, controls[i].true_msr) & bits,
+		    "true %s controls %s", controls[i].name, when);
+}
+
+/*
+ * Verify that the controls may be set exactly if KVM offers CET, and need never
+ * be; that user space may withhold them and not add them; that CR4.CET may be
+ * set exactly if the guest's CPUID has CET; and that the fields are there if
+ * the controls are.
+ */
+TEST_F(nested_cet_checks, capabilities)
+{
+	struct kvm_vcpu *vcpu = self->vcpu;
+	u64 msr, bit;
+	u32 i, nr;
+
+	for (i = 0; i < ARRAY_SIZE(controls); i++) {
+		nr = controls[i].true_msr;
+		bit = (u64)controls[i].control << 32;
+		expect_control(_metadata, vcpu, i, self->offered, "at first");
+		msr = vcpu_get_msr(vcpu, nr);
+		EXPECT_SAME(self->offered, vcpu_takes_msr(vcpu, nr, msr | bit),
+			    "%s control added by user space", controls[i].name);
+		vcpu_set_msr(vcpu, nr, msr & ~bit);
+		expect_control(_metadata, vcpu, i, false, "withheld");
+		vcpu_set_msr(vcpu, nr, msr);
+		expect_control(_metadata, vcpu, i, self->offered, "given back");
+	}
+	msr = vcpu_get_msr(vcpu, MSR_IA32_VMX_CR4_FIXED1);
+	/* KVM follows CPUID here even if user space asks for too much. */
+	if (!(variant->combo.cet & SHSTK) == !vcpu_has_shstk(vcpu) &&
+	    !(variant->combo.cet & IBT) == !vcpu_has_ibt(vcpu))
+		EXPECT_SAME(self->has, !!(msr & X86_CR4_CET), "CR4.CET may be 1");
+	msr = vcpu_get_msr(vcpu, MSR_IA32_VMX_CR4_FIXED0);
+	EXPECT_SAME(0, msr & X86_CR4_CET, "CR4.CET must be 1");
+
+	xstate_run(vcpu, UCALL_SYNC);
+	EXPECT_THAT(!self->offered || !self->n->no_field, "VMWRITE of GUEST_S_CET failed");
+	if (self->n->no_field)
+		EXPECT_SAME(NESTED_ERROR_FIELD, self->n->field_error,
+			    "VM-instruction error of VMWRITE");
+}
+
+/* How L1's try to run L2 must end */
+enum end { L2_RUNS, BAD_CONTROLS, BAD_HOST, BAD_GUEST };
+
+/* Let L1 try, and check how that ends, and that nothing else has happened. */
+static void expect_end(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+		       struct checks_shared *n, enum end end, const char *what)
+{
+	/* The errors and exit reasons of the SDM; 0 and none otherwise */
+	static const u64 errors[] = {
+		[BAD_CONTROLS] = NESTED_ERROR_CONTROLS,
+		[BAD_HOST] = NESTED_ERROR_HOST_STATE,
+		[BAD_GUEST] = 0,
+	};
+	static const u64 reasons[] = {
+		[L2_RUNS] = EXIT_REASON_VMCALL,
+		[BAD_GUEST] = EXIT_REASON_INVALID_STATE | EXIT_REASON_FAILED_VMENTRY,
+	};
+
+	memset(&n->exit, 0xff, sizeof(n->exit));
+	xstate_run(vcpu, UCALL_SYNC);
+	EXPECT_SAME(errors[end], n->exit.error, "VM-instruction error, %s", what);
+	if (errors[end])
+		return;
+	EXPECT_SAME(reasons[end], n->exit.reason, "exit reason, %s", what);
+	EXPECT_SAME(0, n->exit.qualification, "exit qualification, %s", what);
+}
+
+/*
+ * Verify that a control that the capability MSR withholds fails VM entry, and
+ * that VM entry without it works.
+ */
+TEST_F(nested_cet_checks, control_withheld)
+{
+	u64 entry = vcpu_get_msr(self->vcpu, MSR_IA32_VMX_TRUE_ENTRY_CTLS);
+	u64 exit = vcpu_get_msr(self->vcpu, MSR_IA32_VMX_TRUE_EXIT_CTLS);
+	u32 i;
+
+	vcpu_set_msr(self->vcpu, MSR_IA32_VMX_TRUE_ENTRY_CTLS,
+		     entry & ~((u64)VM_ENTRY_LOAD_CET_STATE << 32));
+	vcpu_set_msr(self->vcpu, MSR_IA32_VMX_TRUE_EXIT_CTLS,
+		     exit & ~((u64)VM_EXIT_LOAD_CET_STATE << 32));
+	xstate_run(self->vcpu, UCALL_SYNC);
+	for (i = 0; i < 4; i++) {
+		self->n->load[ON_ENTRY] = i & 1;
+		self->n->load[ON_EXIT] = i & 2;
+		th_case("set for VM entry: %d, for VM exit: %d", i & 1, i >> 1);
+		expect_end(_metadata, self->vcpu, self->n, i ? BAD_CONTROLS : L2_RUNS,
+			   "control withheld");
+	}
+}
+
+/* Values that a field must not have, and what the guest must lack or have */
+static const struct bad {
+	const char *name;
+	struct nested_cet value;
+	enum { ANY_GUEST, NO_SHSTK, NO_IBT, HAS_SHSTK } guest;
+} bads[] = {
+	{ "S_CET[6]", { .s_cet = BIT_ULL(6) }, ANY_GUEST },
+	{ "S_CET[9]", { .s_cet = BIT_ULL(9) }, ANY_GUEST },
+	{ "S_CET, SUPPRESS and WAIT_FOR_ENDBRANCH",
+	  { .s_cet = BIT_ULL(10) | BIT_ULL(11) }, ANY_GUEST },
+	{ "S_CET, bitmap not canonical", { .s_cet = BIT_ULL(62) }, ANY_GUEST },
+	{ "S_CET.SH_STK_EN", { .s_cet = BIT_ULL(0) }, NO_SHSTK },
+	{ "S_CET.WR_SHSTK_EN", { .s_cet = CET_WRSS_EN }, NO_SHSTK },
+	{ "S_CET.NO_TRACK_EN", { .s_cet = CET_NO_TRACK_EN }, NO_IBT },
+	{ "S_CET, bitmap", { .s_cet = BIT_ULL(45) }, NO_IBT },
+	{ "SSP[0]", { .ssp = 1 }, HAS_SHSTK },
+	{ "SSP[1]", { .ssp = 2 }, HAS_SHSTK },
+	{ "SSP not canonical", { .ssp = BIT_ULL(62) }, HAS_SHSTK },
+	{ "SSP table not canonical", { .tab = BIT_ULL(62) }, HAS_SHSTK },
+};
+
+static bool bad_for(struct kvm_vcpu *vcpu, const struct bad *b)
+{
+	switch (b->guest) {
+	case NO_SHSTK:
+		return !vcpu_has_shstk(vcpu);
+	case NO_IBT:
+		return !vcpu_has_ibt(vcpu);
+	case HAS_SHSTK:
+		return vcpu_has_shstk(vcpu);
+	default:
+		return true;
+	}
+}
+
+/* Valid values for both fields, and S_CET of L1 itself */
+static void good_values(struct kvm_vcpu *vcpu, struct checks_shared *n)
+{
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		n->value[i] = cet_of(vcpu, 1 + i);
+		n->value[i].tab = 0;
+	}
+	if (n->read_s_cet)
+		vcpu_set_msr(vcpu, MSR_IA32_S_CET, cet_of(vcpu, 0).s_cet);
+}
+
+/* L1 has the S_CET that it must have after its last try. */
+static void expect_s_cet(struct __test_metadata *const _metadata, struct checks_shared *n,
+			 u64 wanted, const char *when)
+{
+	if (n->read_s_cet)
+		EXPECT_SAME(wanted, n->s_cet, "S_CET of L1 %s", when);
+}
+
+/* Let L1 try with a bad value in the fields of guest or host. */
+static void expect_bad_field(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			     struct checks_shared *n, const struct bad *b, int which)
+{
+	u64 left;
+
+	th_case("%s in a field of the %s", b->name, which == ON_ENTRY ? "guest" : "host");
+	good_values(vcpu, n);
+	n->load[ON_ENTRY] = true;
+	n->load[ON_EXIT] = true;
+	n->value[which] = b->value;
+	expect_end(_metadata, vcpu, n, which == ON_ENTRY ? BAD_GUEST : BAD_HOST, "loaded");
+	left = which == ON_ENTRY ? n->value[ON_EXIT].s_cet : cet_of(vcpu, 0).s_cet;
+	expect_s_cet(_metadata, n, left, "after the failure");
+	EXPECT_SAME(n->value[ON_ENTRY].s_cet, n->fields.s_cet, "S_CET in the VMCS");
+	EXPECT_SAME(n->value[ON_ENTRY].ssp, n->fields.ssp, "SSP in the VMCS");
+	EXPECT_SAME(n->value[ON_ENTRY].tab, n->fields.tab, "SSP table in the VMCS");
+
+	n->load[which] = false;
+	expect_end(_metadata, vcpu, n, L2_RUNS, "not loaded");
+	expect_s_cet(_metadata, n, n->value[!which].s_cet, "where it is not loaded");
+}
+
+/*
+ * Verify that VM entry fails for a bad value in a field, and works if the field
+ * is not to be loaded. If the failure is due to a field of the guest, L1 has
+ * what the host fields say, else what it had, and the VMCS is as it was.
+ */
+TEST_F(nested_cet_checks, fields)
+{
+	const struct bad *b;
+
+	if (!self->offered)
+		SKIP(return, "KVM offers no guest CET");
+	xstate_run(self->vcpu, UCALL_SYNC);
+	for (b = bads; b < bads + ARRAY_SIZE(bads); b++) {
+		if (!bad_for(self->vcpu, b))
+			continue;
+		expect_bad_field(_metadata, self->vcpu, self->n, b, ON_ENTRY);
+		expect_bad_field(_metadata, self->vcpu, self->n, b, ON_EXIT);
+	}
+	th_no_case();
+	good_values(self->vcpu, self->n);
+	self->n->load[ON_ENTRY] = true;
+	expect_end(_metadata, self->vcpu, self->n, L2_RUNS, "good values");
+}
+
+/*
+ * Verify that CR4.CET fails VM entry without CR0.WP, or if the guest's CPUID
+ * has no CET, in the fields of guest and host alike and whatever is loaded.
+ */
+TEST_F(nested_cet_checks, cr4)
+{
+	struct kvm_vcpu *vcpu = self->vcpu;
+	struct checks_shared *n = self->n;
+	enum end bad;
+	u32 i, load;
+
+	xstate_run(vcpu, UCALL_SYNC);
+	for (i = 0; i < 4; i++) {
+		bad = i & 1 ? BAD_HOST : BAD_GUEST;
+		load = self->offered && i & 2;
+		th_case("CR4 of the %s, CET loaded: %u", i & 1 ? "host" : "guest", load);
+		good_values(vcpu, n);
+		n->load[ON_ENTRY] = load;
+		n->load[ON_EXIT] = load;
+		n->cr0_clear[i & 1] = X86_CR0_WP;
+		expect_end(_metadata, vcpu, n, L2_RUNS, "no CR0.WP");
+		n->cr4_set[i & 1] = X86_CR4_CET;
+		expect_end(_metadata, vcpu, n, bad, "CR4.CET without CR0.WP");
+		n->cr0_clear[i & 1] = 0;
+		expect_end(_metadata, vcpu, n, self->has ? L2_RUNS : bad, "CR4.CET with CR0.WP");
+		n->cr4_set[i & 1] = 0;
+	}
+}
+
+XSTATE_HARNESS_MAIN

@@ -1,0 +1,1077 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The XSAVE state of a guest (L1) and of its guest (L2), which share it:
+ *
+ * - XSAVES, XRSTORS and IA32_XSS: when they exit to L1, and when they fault;
+ * - IA32_XFD and IA32_XFD_ERR: who gets the #NM, and what is in them then;
+ * - live registers, tiles and CET included, on the way to L2 and back;
+ * - a shadow stack of L2, while L1 has none.
+ */
+#include "host_msr.h"
+#include "nested.h"
+
+#define NO_VECTOR	0xff
+
+/* ---- XSAVES, XRSTORS and IA32_XSS ---- */
+
+/* xsaves64 (%rdi) and xrstors64 (%rdi) */
+#define XSAVES_CODE	0x2fc70f48
+#define XRSTORS_CODE	0x1fc70f48
+
+/* What L1 and L2 are told to do, and what comes of it */
+static struct xss_shared {
+	u64 bitmap, rfbm;
+	bool enable;			/* "enable XSAVES/XRSTORS" */
+	bool restore, sync;		/* XRSTORS; exit to user space before it */
+	u64 vector;
+	struct nested_exit exit;
+	u32 code;			/* the instruction that exited */
+
+	u64 values[2];			/* what L1 and L2 write to IA32_XSS */
+	u64 l1, l2;			/* IA32_XSS as L1 and L2 read it */
+	bool read_exits, write_exits;
+
+	u8 area[XAREA_SIZE] __aligned(64);
+} xss;
+
+static void l2_xsaves_code(void)
+{
+	u32 low = xss.rfbm, high = xss.rfbm >> 32;
+
+	if (xss.sync)
+		GUEST_SYNC(0);
+	if (xss.restore)
+		xss.vector = kvm_asm_safe("xrstors64 (%%rdi)", "D" (xss.area), "a" (low),
+					  "d" (high));
+	else
+		xss.vector = kvm_asm_safe("xsaves64 (%%rdi)", "D" (xss.area), "a" (low),
+					  "d" (high));
+	l2_end();
+}
+
+/* Run L2 once and again with whatever the host has changed. */
+static void l1_xsaves_code(struct vmx_pages *vmx)
+{
+	l1_begin(vmx);
+	for (;;) {
+		GUEST_SYNC(1);
+		l1_control(SECONDARY_VM_EXEC_CONTROL, SECONDARY_EXEC_ENABLE_XSAVES, xss.enable);
+		GUEST_ASSERT(!vmwrite(XSS_EXIT_BITMAP, xss.bitmap));
+		xss.exit = l1_run(l2_xsaves_code);
+		xss.code = *(u32 *)xss.exit.rip;
+	}
+}
+
+static void l2_read_xss_code(void)
+{
+	xss.l2 = rdmsr(MSR_IA32_XSS);
+	l2_end();
+}
+
+static void l2_write_xss_code(void)
+{
+	xss.vector = wrmsr_safe(MSR_IA32_XSS, xss.values[1]);
+	GUEST_SYNC(0);
+	l2_end();
+}
+
+/* L1 writes, L2 reads and writes, L1 reads. */
+static void l1_xss_code(struct vmx_pages *vmx)
+{
+	l1_begin(vmx);
+	for (;;) {
+		GUEST_SYNC(1);
+		l1_intercept_msr(vmx, MSR_IA32_XSS, xss.read_exits, xss.write_exits);
+		wrmsr(MSR_IA32_XSS, xss.values[0]);
+		xss.exit = l1_run(l2_read_xss_code);
+		GUEST_SYNC(2);
+		xss.exit = l1_run(l2_write_xss_code);
+		xss.l1 = rdmsr(MSR_IA32_XSS);
+	}
+}
+
+FIXTURE(nested_xss) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+	struct xss_shared *n;
+	struct xregs regs;
+	u64 all;		/* of IA32_XSS */
+};
+
+FIXTURE_VARIANT(nested_xss) {
+	struct xstate_combo combo;
+};
+
+FIXTURE_VARIANT_ADD(nested_xss, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
+FIXTURE_VARIANT_ADD(nested_xss, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(nested_xss, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
+
+FIXTURE_SETUP(nested_xss)
+{
+	if (!xstate_begin(_metadata, &variant->combo) ||
+	    !nested_need(_metadata, &variant->combo, true))
+		return;
+	if (!kvm_cpu_has(X86_FEATURE_XSAVES))
+		SKIP(return, "XSAVES is not in guest CPUID");
+	self->vcpu = nested_new_guest(&self->vm, &variant->combo, NULL);
+	self->n = addr_gva2hva(self->vm, (gva_t)&xss);
+	self->all = vcpu_xss_mask(self->vcpu);
+	xregs_fill(&self->regs, self->vcpu, 0);
+	vcpu_set_xregs(_metadata, self->vcpu, &self->regs,
+		       xregs_mask(vcpu_xcr0_mask(self->vcpu)) & ~XFEATURE_MASK_XTILE);
+}
+
+FIXTURE_TEARDOWN(nested_xss)
+{
+	xstate_end(_metadata, self->vm);
+}
+
+/* Verify that L1 may enable XSAVES for L2, and need not. */
+TEST_F(nested_xss, capability)
+{
+	u64 msr = vcpu_get_msr(self->vcpu, MSR_IA32_VMX_PROCBASED_CTLS2);
+
+	EXPECT_SAME((u64)SECONDARY_EXEC_ENABLE_XSAVES << 32,
+		    msr & (SECONDARY_EXEC_ENABLE_XSAVES |
+			   (u64)SECONDARY_EXEC_ENABLE_XSAVES << 32),
+		    "XSAVES in IA32_VMX_PROCBASED_CTLS2");
+}
+
+/*
+ * Prepare IA32_XSS, the components of CET, and an area for the next run.
+ * XRSTORS of an area that has no component makes them all initial.
+ */
+static void xss_prepare(struct __test_metadata *const _metadata,
+			struct _test_data_nested_xss *self, u64 value, bool restore)
+{
+	struct xss_shared *n = self->n;
+
+	vcpu_set_cet(_metadata, self->vcpu, &self->regs);
+	vcpu_set_msr(self->vcpu, MSR_IA32_XSS, value);
+	n->restore = restore;
+	n->vector = XAREA_POISON;
+	xarea_fill(n->area, restore ? 0 : XAREA_POISON, XAREA_SIZE);
+	if (restore)
+		xarea_set_header(n->area, 1, XCOMP_BV_COMPACTED);
+}
+
+/*
+ * How the last run of L2 ended: by an exit to L1 at the instruction, which has
+ * then done nothing, or at the end of L2 after an exception or without.
+ */
+static void xss_expect(struct __test_metadata *const _metadata, struct _test_data_nested_xss *self,
+		       u64 value, bool exits, u8 vector)
+{
+	u64 reason = self->n->restore ? EXIT_REASON_XRSTORS : EXIT_REASON_XSAVES, bv, comp, u_cet;
+	u64 rfbm = self->n->rfbm & (vcpu_xcr0_mask(self->vcpu) | value);
+	bool done = !exits && !vector;
+
+	th_case("%s with IA32_XSS %#lx, bitmap %#lx, RFBM %#lx",
+		self->n->restore ? "XRSTORS" : "XSAVES", (long)value, (long)self->n->bitmap,
+		(long)self->n->rfbm);
+	EXPECT_SAME(0, self->n->exit.error, "VM-instruction error");
+	EXPECT_SAME(exits ? reason : EXIT_REASON_VMCALL, self->n->exit.reason,
+		    "exit reason");
+	EXPECT_SAME(exits ? XAREA_POISON : vector, self->n->vector, "vector");
+	if (exits)
+		EXPECT_SAME(self->n->restore ? XRSTORS_CODE : XSAVES_CODE, self->n->code,
+			    "instruction that exited");
+	if (!self->n->restore) {
+		memset(&bv, XAREA_POISON, sizeof(bv));
+		comp = done ? rfbm | XCOMP_BV_COMPACTED : bv;
+		EXPECT_XFEATURES(comp, xarea_header(self->n->area, 1),
+				 "XCOMP_BV");
+		EXPECT_XFEATURES((done ? rfbm & value : bv) & XFEATURE_MASK_CET,
+				 xarea_header(self->n->area, 0) & XFEATURE_MASK_CET,
+				 "XSTATE_BV of CET");
+	} else if (vcpu_has_cet_msr(self->vcpu, MSR_IA32_U_CET)) {
+		u_cet = done && rfbm & XFEATURE_MASK_CET_USER ? 0 : self->regs.cet[0];
+		EXPECT_SAME(u_cet, vcpu_get_msr(self->vcpu, MSR_IA32_U_CET),
+			    "IA32_U_CET");
+	}
+}
+
+/*
+ * Verify that XSAVES and XRSTORS exit to L1 exactly if they ask for a component
+ * that is both in IA32_XSS and in the bitmap, and that they have then done
+ * nothing; and that they work otherwise.
+ */
+TEST_F(nested_xss, bitmap)
+{
+	/* Each subset of two bits, as far as the guest may set it */
+	static const u64 masks[] = {
+		0, XFEATURE_MASK_CET_USER, XFEATURE_MASK_CET_KERNEL, XFEATURE_MASK_CET,
+		~XFEATURE_MASK_CET, ~0ull,
+	};
+	u32 i, nr = ARRAY_SIZE(masks);
+	u64 value;
+
+	self->n->enable = true;
+	vcpu_arch_set_entry_point(self->vcpu, l1_xsaves_code);
+	xstate_run(self->vcpu, UCALL_SYNC);
+	for (i = 0; i < nr * nr * 8 && !_metadata->exit_code; i++) {
+		value = masks[i / (2 * nr * nr)];
+		if (value & ~self->all)
+			continue;
+		self->n->bitmap = masks[i / 2 / nr % nr];
+		self->n->rfbm = masks[i / 2 % nr];
+		xss_prepare(_metadata, self, value, i & 1);
+		xstate_run(self->vcpu, UCALL_SYNC);
+		xss_expect(_metadata, self, value, self->n->rfbm & value & self->n->bitmap, 0);
+	}
+}
+
+/* Verify that XSAVES and XRSTORS raise #UD if L1 does not enable them. */
+TEST_F(nested_xss, not_enabled)
+{
+	u32 i;
+
+	self->n->rfbm = ~0ull;
+	vcpu_arch_set_entry_point(self->vcpu, l1_xsaves_code);
+	xstate_run(self->vcpu, UCALL_SYNC);
+	for (i = 0; i < 4; i++) {
+		self->n->bitmap = i & 2 ? ~0ull : 0;
+		xss_prepare(_metadata, self, self->all, i & 1);
+		xstate_run(self->vcpu, UCALL_SYNC);
+		xss_expect(_metadata, self, self->all, false, UD_VECTOR);
+	}
+}
+
+/*
+ * Verify that the bitmap holds after an exit from L2 to user space, and in
+ * another VM to which the vCPU is moved from there.
+ */
+TEST_F(nested_xss, moved)
+{
+	u32 i;
+
+	self->n->enable = true;
+	self->n->sync = true;
+	self->n->rfbm = ~0ull;
+	vcpu_arch_set_entry_point(self->vcpu, l1_xsaves_code);
+	xstate_run(self->vcpu, UCALL_SYNC);
+	for (i = 0; i < 8; i++) {
+		self->n->bitmap = i & 2 ? self->all : ~self->all;
+		xss_prepare(_metadata, self, self->all, i & 1);
+		xstate_run(self->vcpu, UCALL_SYNC);
+		EXPECT_SAME(self->all, vcpu_get_msr(self->vcpu, MSR_IA32_XSS),
+			    "IA32_XSS with L2 active, turn %u", i);
+		if (i & 4)
+			self->vcpu = nested_move(self->vcpu, false);
+		xstate_run(self->vcpu, UCALL_SYNC);
+		xss_expect(_metadata, self, self->all, self->all && i & 2, 0);
+	}
+}
+
+/*
+ * Verify that L1 and L2 have one IA32_XSS, that what L2 does with it exits to
+ * L1 as the MSR bitmap has it, and that bits which the guest's CPUID lacks
+ * raise #GP in L2.
+ */
+TEST_F(nested_xss, msr)
+{
+	struct xss_shared *n = self->n;
+	u64 wanted, bad;
+	u32 i, bit;
+
+	vcpu_arch_set_entry_point(self->vcpu, l1_xss_code);
+	xstate_run(self->vcpu, UCALL_SYNC);
+	for (i = 0; i < 4 * 64 && !_metadata->exit_code; i++) {
+		bit = i / 4;
+		n->read_exits = i & 1;
+		n->write_exits = i & 2;
+		th_case("bit %u, RDMSR exits: %d, WRMSR exits: %d", bit, n->read_exits,
+			n->write_exits);
+		n->values[0] = bit & 1 ? self->all : 0;
+		n->values[1] = BIT_ULL(bit);
+		n->l2 = XAREA_POISON;
+		xstate_run(self->vcpu, UCALL_SYNC);
+		EXPECT_SAME(n->read_exits ? EXIT_REASON_MSR_READ : EXIT_REASON_VMCALL,
+			    n->exit.reason, "exit of RDMSR");
+		EXPECT_SAME(n->read_exits ? XAREA_POISON : n->values[0], n->l2,
+			    "IA32_XSS of L1, as L2 reads it");
+
+		bad = BIT_ULL(bit) & ~self->all;
+		wanted = n->write_exits || bad ? n->values[0] : BIT_ULL(bit);
+		n->vector = NO_VECTOR;
+		xstate_run(self->vcpu, UCALL_SYNC);
+		if (!n->write_exits) {
+			EXPECT_SAME(bad ? GP_VECTOR : 0, n->vector,
+				    "vector of WRMSR");
+			EXPECT_SAME(wanted, vcpu_get_msr(self->vcpu, MSR_IA32_XSS),
+				    "IA32_XSS with L2 active");
+			xstate_run(self->vcpu, UCALL_SYNC);
+		}
+		EXPECT_SAME(n->write_exits ? EXIT_REASON_MSR_WRITE : EXIT_REASON_VMCALL,
+			    n->exit.reason, "exit of WRMSR");
+		EXPECT_SAME(wanted, n->l1, "IA32_XSS, as L1 reads it");
+	}
+}
+
+/* ---- IA32_XFD and IA32_XFD_ERR ---- */
+
+#define XFD_TILE	XFEATURE_MASK_XTILE_DATA
+
+enum level { HOST, L1, L2 };
+
+/* What L1 and L2 are told to do, and what they find */
+static struct xfd_shared {
+	enum level setter;		/* who sets IA32_XFD, to this: */
+	u64 xfd, l1_xfd;
+	bool intercept;			/* #NM exits to L1 */
+	bool ts;			/* L2 has CR0.TS, and uses x87 */
+	struct nested_exit exit;
+	struct {
+		u64 vector, cr0, xfd, err, kept_err;
+	} l1, l2;
+
+	u32 msr;
+	bool read_exits, write_exits;
+	u64 value;			/* what L2 writes */
+	u64 read;
+
+	u8 tilecfg[XREGS_TILECFG_SIZE];
+} xfd;
+
+static void l2_read_xfd_code(void)
+{
+	xfd.read = rdmsr(xfd.msr);
+	l2_end();
+}
+
+static void l2_write_xfd_code(void)
+{
+	xfd.l2.vector = wrmsr_safe(xfd.msr, xfd.value);
+	l2_end();
+}
+
+/* L2 reads and writes one MSR, the host has set it before. */
+static void l1_xfd_code(struct vmx_pages *vmx)
+{
+	l1_begin(vmx);
+	for (;;) {
+		GUEST_SYNC(0);
+		l1_intercept_msr(vmx, xfd.msr, xfd.read_exits, xfd.write_exits);
+		xfd.exit = l1_run(l2_read_xfd_code);
+		GUEST_SYNC(1);
+		xfd.exit = l1_run(l2_write_xfd_code);
+		xfd.read = rdmsr(xfd.msr);
+	}
+}
+
+/* tilezero %tmm0 */
+static u8 use_tile(void)
+{
+	return kvm_asm_safe(".byte 0xc4, 0xe2, 0x7b, 0x49, 0xc0");
+}
+
+/* Use AMX, or x87 while CR0.TS is set, and look at what that does. */
+static void l2_nm_code(void)
+{
+	if (xfd.setter == L2)
+		wrmsr(MSR_IA32_XFD, xfd.xfd);
+	if (xfd.ts)
+		asm volatile("fnop");
+	else
+		xfd.l2.vector = use_tile();
+	xfd.l2.cr0 = get_cr0();
+	xfd.l2.xfd = rdmsr(MSR_IA32_XFD);
+	xfd.l2.err = rdmsr(MSR_IA32_XFD_ERR);
+	GUEST_SYNC(2);
+	xfd.l2.kept_err = rdmsr(MSR_IA32_XFD_ERR);
+	l2_end();
+}
+
+static void l1_nm_code(struct vmx_pages *vmx)
+{
+	u64 cr0;
+
+	tile_load_config(xfd.tilecfg);
+	l1_begin(vmx);
+	cr0 = vmreadz(GUEST_CR0);
+	for (;;) {
+		GUEST_SYNC(0);
+		if (xfd.setter == L1)
+			wrmsr(MSR_IA32_XFD, xfd.xfd);
+		vmwrite(EXCEPTION_BITMAP, xfd.intercept ? BIT(NM_VECTOR) : 0);
+		vmwrite(GUEST_CR0, cr0 | (xfd.ts ? X86_CR0_TS : 0));
+		xfd.exit = l1_run(l2_nm_code);
+		xfd.l1.xfd = rdmsr(MSR_IA32_XFD);
+		xfd.l1.err = rdmsr(MSR_IA32_XFD_ERR);
+		GUEST_SYNC(1);
+		xfd.l1.kept_err = rdmsr(MSR_IA32_XFD_ERR);
+		wrmsr(MSR_IA32_XFD_ERR, 0);
+		wrmsr(MSR_IA32_XFD, 0);
+	}
+}
+
+/* L2 sets IA32_XFD, perhaps as the first of all, and L1 then uses AMX. */
+static void l2_set_xfd_code(void)
+{
+	wrmsr(MSR_IA32_XFD, xfd.xfd);
+	l2_end();
+}
+
+static void l1_nm_of_l1_code(struct vmx_pages *vmx)
+{
+	tile_load_config(xfd.tilecfg);
+	l1_begin(vmx);
+	if (xfd.setter == L1)
+		wrmsr(MSR_IA32_XFD, xfd.xfd);
+	l1_run_to_end(l2_set_xfd_code);
+	xfd.l1.vector = use_tile();
+	xfd.l1.err = rdmsr(MSR_IA32_XFD_ERR);
+	GUEST_SYNC(0);
+	xfd.l1.kept_err = rdmsr(MSR_IA32_XFD_ERR);
+	GUEST_DONE();
+}
+
+static void l2_own_xfd_code(void)
+{
+	xfd.l2.vector = use_tile();
+	GUEST_SYNC(2);
+	wrmsr(MSR_IA32_XFD_ERR, 0);
+	l2_end();
+}
+
+/* L1 gives L2 an IA32_XFD of its own, as a hypervisor does. */
+static void l1_own_xfd_code(struct vmx_pages *vmx)
+{
+	tile_load_config(xfd.tilecfg);
+	l1_begin(vmx);
+	for (;;) {
+		GUEST_SYNC(0);
+		wrmsr(MSR_IA32_XFD, xfd.xfd);
+		l1_run_to_end(l2_own_xfd_code);
+		wrmsr(MSR_IA32_XFD, xfd.l1_xfd);
+		xfd.l1.vector = use_tile();
+		GUEST_SYNC(1);
+		wrmsr(MSR_IA32_XFD_ERR, 0);
+	}
+}
+
+FIXTURE(nested_xfd) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+	struct xfd_shared *n;
+};
+
+FIXTURE_VARIANT(nested_xfd) {
+	struct xstate_combo combo;
+};
+
+FIXTURE_VARIANT_ADD(nested_xfd, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(nested_xfd, guest_amx_nocet) { .combo = { PERM_GUEST, AMX, NOCET } };
+FIXTURE_VARIANT_ADD(nested_xfd, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
+
+FIXTURE_SETUP(nested_xfd)
+{
+	if (!xstate_begin(_metadata, &variant->combo) ||
+	    !nested_need(_metadata, &variant->combo, variant->combo.amx))
+		return;
+	if (!kvm_cpu_has(X86_FEATURE_XFD))
+		SKIP(return, "XFD is not in guest CPUID");
+	self->vcpu = nested_new_guest(&self->vm, &variant->combo, NULL);
+	self->n = addr_gva2hva(self->vm, (gva_t)&xfd);
+}
+
+FIXTURE_TEARDOWN(nested_xfd)
+{
+	xstate_end(_metadata, self->vm);
+}
+
+/*
+ * Verify that L1 and L2 have one IA32_XFD and one IA32_XFD_ERR, that accesses
+ * of L2 exit to L1 as the MSR bitmap has it, and that L2 gets #GP for a bit
+ * that the guest has not.
+ */
+TEST_F(nested_xfd, msrs)
+{
+	u64 all = vcpu_has_amx(self->vcpu) ? XFD_TILE : 0, old, wanted, bad;
+	struct xfd_shared *n = self->n;
+	u32 i, bit;
+
+	vcpu_arch_set_entry_point(self->vcpu, l1_xfd_code);
+	xstate_run(self->vcpu, UCALL_SYNC);
+	for (i = 0; i < 2 * 4 * 64 && !_metadata->exit_code; i++) {
+		bit = i / 8;
+		n->msr = i & 1 ? MSR_IA32_XFD_ERR : MSR_IA32_XFD;
+		n->read_exits = i & 2;
+		n->write_exits = i & 4;
+		th_case("%s, bit %u, RDMSR exits: %d, WRMSR exits: %d", msr_name(n->msr), bit,
+			n->read_exits, n->write_exits);
+		old = bit & 1 ? all : 0;
+		vcpu_set_msr(self->vcpu, n->msr, old);
+		n->read = ~0ull;
+		xstate_run(self->vcpu, UCALL_SYNC);
+		EXPECT_SAME(n->read_exits ? EXIT_REASON_MSR_READ : EXIT_REASON_VMCALL,
+			    n->exit.reason, "exit of RDMSR");
+		EXPECT_SAME(n->read_exits ? ~0ull : old, n->read, "MSR as L2 reads it");
+
+		bad = BIT_ULL(bit) & ~all;
+		wanted = n->write_exits || bad ? old : BIT_ULL(bit);
+		n->value = BIT_ULL(bit);
+		n->l2.vector = NO_VECTOR;
+		xstate_run(self->vcpu, UCALL_SYNC);
+		EXPECT_SAME(n->write_exits ? EXIT_REASON_MSR_WRITE : EXIT_REASON_VMCALL,
+			    n->exit.reason, "exit of WRMSR");
+		EXPECT_SAME(n->write_exits ? NO_VECTOR : bad ? GP_VECTOR : 0, n->l2.vector,
+			    "vector of WRMSR");
+		EXPECT_SAME(wanted, n->read, "MSR as L1 reads it");
+		EXPECT_SAME(wanted, vcpu_get_msr(self->vcpu, n->msr), "MSR as the host reads it");
+		vcpu_set_msr(self->vcpu, n->msr, 0);
+	}
+}
+
+/* The same with AMX in guest CPUID, for what uses it */
+FIXTURE(nested_xfd_nm) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+	struct xfd_shared *n;
+};
+
+FIXTURE_VARIANT(nested_xfd_nm) {
+	struct xstate_combo combo;
+};
+
+FIXTURE_VARIANT_ADD(nested_xfd_nm, guest_amx_nocet) { .combo = { PERM_GUEST, AMX, NOCET } };
+FIXTURE_VARIANT_ADD(nested_xfd_nm, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
+
+FIXTURE_SETUP(nested_xfd_nm)
+{
+	if (!xstate_begin(_metadata, &variant->combo) ||
+	    !nested_need(_metadata, &variant->combo, true))
+		return;
+	self->vcpu = nested_new_guest(&self->vm, &variant->combo, NULL);
+	self->n = addr_gva2hva(self->vm, (gva_t)&xfd);
+	tile_config(self->n->tilecfg);
+}
+
+FIXTURE_TEARDOWN(nested_xfd_nm)
+{
+	xstate_end(_metadata, self->vm);
+}
+
+/* What L2 and the host find where the #NM does not exit to L1 */
+static void expect_nm_in_l2(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			    struct xfd_shared *n)
+{
+	u64 err = n->ts ? 0 : n->xfd;
+
+	EXPECT_SAME(n->ts || n->xfd ? NM_VECTOR : 0, n->l2.vector, "vector in L2");
+	EXPECT_SAME(0, n->l2.cr0 & X86_CR0_TS, "CR0.TS in L2");
+	EXPECT_SAME(n->xfd, n->l2.xfd, "IA32_XFD in L2");
+	EXPECT_SAME(err, n->l2.err, "IA32_XFD_ERR in L2");
+	EXPECT_SAME(n->xfd, vcpu_get_msr(vcpu, MSR_IA32_XFD), "IA32_XFD with L2 active");
+	EXPECT_SAME(err, vcpu_get_msr(vcpu, MSR_IA32_XFD_ERR),
+		    "IA32_XFD_ERR with L2 active");
+	xstate_run(vcpu, UCALL_SYNC);
+	EXPECT_SAME(err, n->l2.kept_err, "IA32_XFD_ERR over an exit from L2");
+	EXPECT_SAME(EXIT_REASON_VMCALL, n->exit.reason, "exit reason");
+}
+
+/* One use of AMX or x87 in L2 by l2_nm_code(), as the host has told */
+static void expect_nm(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+		      struct xfd_shared *n)
+{
+	u64 err = n->ts ? 0 : n->xfd;
+
+	th_case("IA32_XFD %#lx, #NM exits: %d, CR0.TS %d", (long)n->xfd, n->intercept, n->ts);
+	n->l2.vector = NO_VECTOR;
+	if (n->setter == HOST)
+		vcpu_set_msr(vcpu, MSR_IA32_XFD, n->xfd);
+	xstate_run(vcpu, UCALL_SYNC);
+	if (n->intercept && (n->ts || n->xfd)) {
+		EXPECT_SAME(NO_VECTOR, n->l2.vector, "vector in L2");
+		EXPECT_SAME(EXIT_REASON_EXCEPTION_NMI, n->exit.reason, "exit reason");
+		EXPECT_SAME(INTR_INFO_EXCEPTION(NM_VECTOR), n->exit.intr_info,
+			    "VM-exit interruption information");
+	} else {
+		expect_nm_in_l2(_metadata, vcpu, n);
+	}
+	EXPECT_SAME(n->xfd, n->l1.xfd, "IA32_XFD in L1");
+	EXPECT_SAME(err, n->l1.err, "IA32_XFD_ERR in L1");
+	EXPECT_SAME(err, vcpu_get_msr(vcpu, MSR_IA32_XFD_ERR),
+		    "IA32_XFD_ERR as the host reads it");
+	xstate_run(vcpu, UCALL_SYNC);
+	EXPECT_SAME(err, n->l1.kept_err, "IA32_XFD_ERR over an exit from L1");
+}
+
+static void expect_all_nm(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			  struct xfd_shared *n, enum level setter)
+{
+	u32 i;
+
+	n->setter = setter;
+	vcpu_arch_set_entry_point(vcpu, l1_nm_code);
+	xstate_run(vcpu, UCALL_SYNC);
+	/* IA32_XFD is set from the first round on, until it does not matter. */
+	for (i = 0; i < 8; i++) {
+		n->xfd = i & 4 ? 0 : XFD_TILE;
+		n->intercept = i & 1;
+		n->ts = i & 2;
+		/* A handler in L2 could not use SSE. */
+		if (!n->ts || n->intercept)
+			expect_nm(_metadata, vcpu, n);
+	}
+}
+
+/*
+ * Verify that L2 gets #NM for AMX that IA32_XFD disarms, or L1 if it asks for
+ * that, with IA32_XFD_ERR set, and that IA32_XFD_ERR is left alone by the #NM
+ * that CR0.TS raises. L1 sets IA32_XFD.
+ */
+TEST_F(nested_xfd_nm, set_by_l1)
+{
+	expect_all_nm(_metadata, self->vcpu, self->n, L1);
+}
+
+/* Verify the same if L2 sets IA32_XFD, before anybody else has. */
+TEST_F(nested_xfd_nm, set_by_l2)
+{
+	expect_all_nm(_metadata, self->vcpu, self->n, L2);
+}
+
+/* Verify the same if the host sets IA32_XFD. */
+TEST_F(nested_xfd_nm, set_by_host)
+{
+	expect_all_nm(_metadata, self->vcpu, self->n, HOST);
+}
+
+/* Run L1 up to its #NM, which it gets for the IA32_XFD that L2 has set. */
+static void run_to_nm_of_l1(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			    struct xfd_shared *n, enum level setter)
+{
+	n->setter = setter;
+	n->xfd = XFD_TILE;
+	vcpu_arch_set_entry_point(vcpu, l1_nm_of_l1_code);
+	xstate_run(vcpu, UCALL_SYNC);
+	EXPECT_SAME(NM_VECTOR, n->l1.vector, "vector in L1");
+	EXPECT_SAME(XFD_TILE, n->l1.err, "IA32_XFD_ERR in L1");
+}
+
+/*
+ * Verify that L1 gets #NM, and the host IA32_XFD_ERR, for the IA32_XFD that L2
+ * has set after L1 has done so.
+ */
+TEST_F(nested_xfd_nm, of_l1)
+{
+	run_to_nm_of_l1(_metadata, self->vcpu, self->n, L1);
+	EXPECT_SAME(XFD_TILE, vcpu_get_msr(self->vcpu, MSR_IA32_XFD_ERR),
+		    "IA32_XFD_ERR as the host reads it");
+	xstate_run(self->vcpu, UCALL_DONE);
+	EXPECT_SAME(XFD_TILE, self->n->l1.kept_err, "IA32_XFD_ERR over an exit from L1");
+}
+
+/*
+ * Verify the same for an L2 that sets IA32_XFD before anybody else has. KVM
+ * intercepts #NM in the VMCS that was active at that time alone.
+ */
+TEST_F(nested_xfd_nm, of_l1_after_l2)
+{
+	u64 err;
+
+	run_to_nm_of_l1(_metadata, self->vcpu, self->n, L2);
+	err = vcpu_get_msr(self->vcpu, MSR_IA32_XFD_ERR);
+	xstate_run(self->vcpu, UCALL_DONE);
+	XFAIL_IF(!err, "IA32_XFD_ERR of L1 is lost if L2 was first to set IA32_XFD") {
+		EXPECT_SAME(XFD_TILE, err, "IA32_XFD_ERR as the host reads it");
+		if (err)
+			EXPECT_SAME(XFD_TILE, self->n->l1.kept_err,
+				    "IA32_XFD_ERR over an exit from L1");
+	}
+}
+
+/*
+ * Verify that L1 and L2 each get #NM by the IA32_XFD of their own if L1 writes
+ * it before VM entry and after VM exit.
+ */
+TEST_F(nested_xfd_nm, two_values)
+{
+	struct xfd_shared *n = self->n;
+	u32 i;
+
+	vcpu_arch_set_entry_point(self->vcpu, l1_own_xfd_code);
+	xstate_run(self->vcpu, UCALL_SYNC);
+	for (i = 0; i < 8; i++) {
+		n->l1_xfd = i & 1 ? XFD_TILE : 0;
+		n->xfd = i & 2 ? XFD_TILE : 0;
+		th_case("IA32_XFD of L1 %#lx, of L2 %#lx", (long)n->l1_xfd, (long)n->xfd);
+		xstate_run(self->vcpu, UCALL_SYNC);
+		EXPECT_SAME(n->xfd ? NM_VECTOR : 0, n->l2.vector, "vector in L2");
+		EXPECT_SAME(n->xfd, vcpu_get_msr(self->vcpu, MSR_IA32_XFD),
+			    "IA32_XFD of L2");
+		EXPECT_SAME(n->xfd, vcpu_get_msr(self->vcpu, MSR_IA32_XFD_ERR),
+			    "IA32_XFD_ERR of L2");
+		xstate_run(self->vcpu, UCALL_SYNC);
+		EXPECT_SAME(n->l1_xfd ? NM_VECTOR : 0, n->l1.vector, "vector in L1");
+		EXPECT_SAME(n->l1_xfd, vcpu_get_msr(self->vcpu, MSR_IA32_XFD),
+			    "IA32_XFD of L1");
+		EXPECT_SAME(n->l1_xfd, vcpu_get_msr(self->vcpu, MSR_IA32_XFD_ERR),
+			    "IA32_XFD_ERR of L1");
+		xstate_run(self->vcpu, UCALL_SYNC);
+	}
+}
+
+/* ---- live registers ---- */
+
+static struct regs_shared {
+	u64 mask;		/* components that are in use */
+	struct xregs regs[2];
+	u8 area[XAREA_SIZE] __aligned(64);
+} regs;
+
+static __always_inline INTEGER_ONLY void guest_save(void)
+{
+	asm volatile("xsaves64 %0" : "+m" (regs.area) : "a" (-1), "d" (-1));
+	guest_leave();
+}
+
+static INTEGER_ONLY void l2_regs_code(void)
+{
+	guest_save();
+	guest_load_xregs(&regs.regs[1], regs.mask);
+	guest_leave();
+	vmcall();
+}
+
+static INTEGER_ONLY void l2_regs_again_code(void)
+{
+	guest_save();
+	guest_load_xregs(&regs.regs[0], regs.mask);
+	guest_leave();
+	vmcall();
+}
+
+/* Nothing that a compiler might use other registers for comes in between. */
+static INTEGER_ONLY void l1_run_twice(void)
+{
+	bool failed;
+
+	guest_load_xregs(&regs.regs[0], regs.mask);
+	failed = vmlaunch();
+	guest_save();
+	l1_set_entry(l2_regs_again_code);
+	failed |= vmresume();
+	guest_save();
+	GUEST_ASSERT(!failed);
+}
+
+static void l1_regs_code(struct vmx_pages *vmx)
+{
+	guest_enable_xstate(regs.mask & XREGS_USER);
+	l1_begin(vmx);
+	l1_control(SECONDARY_VM_EXEC_CONTROL, SECONDARY_EXEC_ENABLE_XSAVES, true);
+	l1_set_entry(l2_regs_code);
+	l1_run_twice();
+	GUEST_DONE();
+}
+
+FIXTURE(nested_regs) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+	struct regs_shared *n;
+};
+
+FIXTURE_VARIANT(nested_regs) {
+	struct xstate_combo combo;
+};
+
+FIXTURE_VARIANT_ADD(nested_regs, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
+FIXTURE_VARIANT_ADD(nested_regs, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(nested_regs, guest_amx_nocet) { .combo = { PERM_GUEST, AMX, NOCET } };
+FIXTURE_VARIANT_ADD(nested_regs, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
+
+FIXTURE_SETUP(nested_regs)
+{
+	u64 all;
+
+	if (!xstate_begin(_metadata, &variant->combo) ||
+	    !nested_need(_metadata, &variant->combo, true))
+		return;
+	if (!kvm_cpu_has(X86_FEATURE_XSAVES))
+		SKIP(return, "XSAVES is not in guest CPUID");
+	self->vcpu = nested_new_guest(&self->vm, &variant->combo, l1_regs_code);
+	self->n = addr_gva2hva(self->vm, (gva_t)&regs);
+	all = vcpu_xss_mask(self->vcpu);
+	self->n->mask = xregs_guest_mask(self->vcpu) | xregs_mask(all);
+	xregs_fill(&self->n->regs[0], self->vcpu, 2);
+	xregs_fill(&self->n->regs[1], self->vcpu, 4);
+	if (all)
+		vcpu_set_msr(self->vcpu, MSR_IA32_XSS, all);
+}
+
+FIXTURE_TEARDOWN(nested_regs)
+{
+	xstate_end(_metadata, self->vm);
+}
+
+/* Run up to the next XSAVES, which must find the registers of one set. */
+static void expect_saved(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			 struct regs_shared *n, const char *what, int set)
+{
+	xarea_fill(n->area, XAREA_POISON, XAREA_SIZE);
+	xregs_run(vcpu);
+	EXPECT_XFEATURES(n->mask, xarea_header(n->area, 0), "XSTATE_BV, %s", what);
+	expect_area(_metadata, n->area, &n->regs[set], n->mask, n->mask | XCOMP_BV_COMPACTED,
+		    what);
+}
+
+/*
+ * Run L2 twice with all components in use. Each of L1 and L2 must find what the
+ * other one left, also when L2 moves to another VM meanwhile.
+ */
+static void expect_live(struct __test_metadata *const _metadata,
+			struct _test_data_nested_regs *self, bool move)
+{
+	expect_saved(_metadata, self->vcpu, self->n, "L2 after L1", 0);
+	if (move)
+		self->vcpu = nested_move(self->vcpu, false);
+	xregs_run(self->vcpu);
+	if (move)
+		self->vcpu = nested_move(self->vcpu, false);
+	expect_saved(_metadata, self->vcpu, self->n, "L1 after L2", 1);
+	if (move)
+		self->vcpu = nested_move(self->vcpu, false);
+	expect_saved(_metadata, self->vcpu, self->n, "L2 after L1 after L2", 1);
+	xregs_run(self->vcpu);
+	expect_saved(_metadata, self->vcpu, self->n, "L1 after L2 again", 0);
+	xstate_run(self->vcpu, UCALL_DONE);
+}
+
+/*
+ * Verify that L1 and L2 share all components that XSAVES saves, tiles and CET
+ * included, and that exits from L2 to user space leave them alone.
+ */
+TEST_F(nested_regs, live)
+{
+	expect_live(_metadata, self, false);
+}
+
+/* Verify the same when the vCPU moves to another VM with L2 active. */
+TEST_F(nested_regs, moved)
+{
+	expect_live(_metadata, self, true);
+}
+
+/* ---- a shadow stack of L2 ---- */
+
+#define CP_VECTOR		21
+#define CP_NEAR_RET		1
+
+/* Some error code that RET does not raise */
+#define CP_INJECTED		3
+
+#define INTR_INFO_CP		(INTR_INFO_EXCEPTION(CP_VECTOR) | INTR_INFO_ERROR_CODE)
+
+#define S_CET_SH_STK_EN		BIT(0)
+
+/* Bits of an entry of a page table */
+#define PTE_WRITABLE		BIT(1)
+#define PTE_USER		BIT(2)
+#define PTE_ACCESSED		BIT(5)
+#define PTE_DIRTY		BIT(6)
+
+/* There are entries above and below where L2 begins. */
+#define SHSTK_START		2048
+
+static struct shstk_shared {
+	u64 ssp;			/* where L2 begins */
+	bool intercept;			/* #CP exits to L1 */
+	u64 inject;			/* L1 injects #CP */
+	struct nested_exit exit;
+	u64 error_code;			/* of an exit by an exception */
+	u64 vmcs_ssp, l1_rdssp;		/* afterwards */
+
+	u64 rdssp[2];			/* in L2, before and after a call */
+	u64 rdssp_in_call;
+	u64 return_address;
+	u64 vector, vector_error;	/* what the handler in L2 got */
+} shstk;
+
+/* RDSSP leaves the register as it is where there is no shadow stack. */
+static __always_inline u64 rdssp(void)
+{
+	u64 ssp = 0;
+
+	asm volatile("rdsspq %0" : "+r" (ssp));
+	return ssp;
+}
+
+static noinline void l2_called(void)
+{
+	shstk.rdssp_in_call = rdssp();
+	shstk.return_address = (u64)__builtin_return_address(0);
+}
+
+/* End with a return address on the shadow stack. */
+static noinline void l2_called_end(void)
+{
+	l2_end();
+}
+
+/* Exit to user space without a call, which would change the shadow stack. */
+static void l2_shstk_code(void)
+{
+	shstk.rdssp[0] = rdssp();
+	l2_called();
+	asm volatile("outb %%al, %%dx" : : "a" (0), "d" (XREGS_EXIT_PORT) : "memory");
+	shstk.rdssp[1] = rdssp();
+	l2_called_end();
+	/* Keep the compiler from jumping there instead. */
+	barrier();
+}
+
+/* Return to an address that is on the stack, and not on the shadow stack. */
+static void l2_bad_return_code(void)
+{
+	asm volatile("lea 1f(%%rip), %%rax\n\t"
+		     "push %%rax\n\t"
+		     "ret\n\t"
+		     "1:"
+		     : : : "rax", "memory");
+	l2_end();
+}
+
+static void l2_cp_handler(struct ex_regs *r)
+{
+	shstk.vector = r->vector;
+	/* A libkvm that knows of no error code for #CP takes it for RIP. */
+	shstk.vector_error = r->error_code ?: r->rip;
+	l2_end();
+}
+
+static void l1_shstk_code(struct vmx_pages *vmx)
+{
+	const struct nested_cet l2 = { .s_cet = S_CET_SH_STK_EN, .ssp = shstk.ssp };
+	const struct nested_cet l1 = { 0 };
+	void *code = l2_shstk_code;
+
+	l1_begin(vmx);
+	l1_control(VM_ENTRY_CONTROLS, VM_ENTRY_LOAD_CET_STATE, true);
+	l1_control(VM_EXIT_CONTROLS, VM_EXIT_LOAD_CET_STATE, true);
+	l1_write_cet(HOST_S_CET, &l1);
+	vmwrite(GUEST_CR0, vmreadz(GUEST_CR0) | X86_CR0_WP);
+	vmwrite(GUEST_CR4, vmreadz(GUEST_CR4) | X86_CR4_CET);
+	for (;;) {
+		l1_write_cet(GUEST_S_CET, &l2);
+		vmwrite(EXCEPTION_BITMAP, shstk.intercept ? BIT(CP_VECTOR) : 0);
+		vmwrite(VM_ENTRY_INTR_INFO_FIELD, shstk.inject);
+		vmwrite(VM_ENTRY_EXCEPTION_ERROR_CODE, CP_INJECTED);
+		shstk.exit = l1_run(code);
+		shstk.l1_rdssp = rdssp();
+		shstk.vmcs_ssp = vmreadz(GUEST_SSP);
+		shstk.error_code = vmreadz(VM_EXIT_INTR_ERROR_CODE);
+		GUEST_SYNC(0);
+		code = l2_bad_return_code;
+	}
+}
+
+FIXTURE(nested_shstk) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+	struct shstk_shared *n;
+	u64 *page;		/* the shadow stack as the host sees it */
+};
+
+FIXTURE_VARIANT(nested_shstk) {
+	struct xstate_combo combo;
+};
+
+FIXTURE_VARIANT_ADD(nested_shstk, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
+FIXTURE_VARIANT_ADD(nested_shstk, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
+
+FIXTURE_SETUP(nested_shstk)
+{
+	gva_t page;
+	u64 *pte;
+
+	if (!xstate_begin(_metadata, &variant->combo) ||
+	    !nested_need(_metadata, &variant->combo, true) ||
+	    !expect_host_keeps_s_cet(_metadata, &variant->combo))
+		return;
+	self->vcpu = nested_new_guest(&self->vm, &variant->combo, l1_shstk_code);
+	self->n = addr_gva2hva(self->vm, (gva_t)&shstk);
+	vm_install_exception_handler(self->vm, CP_VECTOR, l2_cp_handler);
+
+	/* What makes a page a supervisor shadow stack: not writable but dirty */
+	page = vm_alloc_page(self->vm);
+	self->page = addr_gva2hva(self->vm, page);
+	pte = vm_get_pte(self->vm, page);
+	*pte = (*pte & ~(PTE_WRITABLE | PTE_USER)) | PTE_ACCESSED | PTE_DIRTY;
+	self->n->ssp = page + SHSTK_START;
+}
+
+FIXTURE_TEARDOWN(nested_shstk)
+{
+	xstate_end(_metadata, self->vm);
+}
+
+/* Run L2 once over a call, an exit to user space, and perhaps a new VM. */
+static void expect_call(struct __test_metadata *const _metadata,
+			struct _test_data_nested_shstk *self, bool move)
+{
+	struct shstk_shared *n = self->n;
+
+	xregs_run(self->vcpu);
+	EXPECT_SAME(n->ssp, n->rdssp[0], "SSP on VM entry");
+	EXPECT_SAME(n->ssp - 8, n->rdssp_in_call, "SSP in a call");
+	EXPECT_SAME(n->return_address, self->page[SHSTK_START / 8 - 1],
+		    "return address on the shadow stack");
+	EXPECT_SAME(n->ssp, nested_get_ssp(self->vcpu), "SSP with L2 active");
+	if (move)
+		self->vcpu = nested_move(self->vcpu, false);
+	xstate_run(self->vcpu, UCALL_SYNC);
+	EXPECT_SAME(n->ssp, n->rdssp[1], "SSP over an exit");
+	EXPECT_SAME(EXIT_REASON_VMCALL, n->exit.reason, "exit reason");
+	EXPECT_SAME(n->ssp - 8, n->vmcs_ssp, "SSP in the VMCS");
+	EXPECT_SAME(0, n->l1_rdssp, "RDSSP in L1");
+	EXPECT_SAME(0, nested_get_ssp(self->vcpu), "SSP of L1");
+}
+
+/*
+ * Verify that L2 has its calls and returns on the shadow stack at GUEST_SSP,
+ * and that L1 has none.
+ */
+TEST_F(nested_shstk, call)
+{
+	expect_call(_metadata, self, false);
+}
+
+/* Verify the same when the vCPU moves to another VM with L2 active. */
+TEST_F(nested_shstk, call_moved)
+{
+	expect_call(_metadata, self, true);
+}
+
+/*
+ * Verify that a return to another address than that on the shadow stack raises
+ * #CP in L2, or exits to L1 if L1 asks for that, and that L1 can inject #CP.
+ */
+TEST_F(nested_shstk, control_protection)
+{
+	struct shstk_shared *n = self->n;
+
+	expect_call(_metadata, self, false);
+	xstate_run(self->vcpu, UCALL_SYNC);
+	EXPECT_SAME(CP_VECTOR, n->vector, "vector in L2");
+	EXPECT_SAME(CP_NEAR_RET, n->vector_error, "error code in L2");
+	EXPECT_SAME(EXIT_REASON_VMCALL, n->exit.reason, "exit reason after #CP in L2");
+
+	n->intercept = true;
+	n->vector = 0;
+	xstate_run(self->vcpu, UCALL_SYNC);
+	EXPECT_SAME(EXIT_REASON_EXCEPTION_NMI, n->exit.reason, "exit reason of #CP");
+	EXPECT_SAME(INTR_INFO_CP, n->exit.intr_info, "VM-exit interruption information of #CP");
+	EXPECT_SAME(CP_NEAR_RET, n->error_code, "error code of the exit");
+	EXPECT_SAME(0, n->vector, "vector in L2 where #CP exits");
+	EXPECT_SAME(n->ssp, n->vmcs_ssp, "SSP in the VMCS after #CP");
+
+	n->inject = INTR_INFO_CP;
+	xstate_run(self->vcpu, UCALL_SYNC);
+	EXPECT_SAME(CP_VECTOR, n->vector, "vector that L1 injects");
+	EXPECT_SAME(CP_INJECTED, n->vector_error, "error code that L1 injects");
+	EXPECT_SAME(EXIT_REASON_VMCALL, n->exit.reason, "exit reason after an injected #CP");
+}
+
+XSTATE_HARNESS_MAIN
