@@ -11,10 +11,11 @@ int host_pin(void);
 /*
  * Fork; the child returns 0 and dies with its parent.  It asserts by EXPECT_*()
  * alone and ends by host_exit(), with 0.  The parent waits for that, or for another
- * exit status, but not for ever.
+ * exit status, but not for ever; host_wait() takes any end, and returns the status.
  */
 pid_t host_fork(struct __test_metadata *const _metadata);
 void host_exit(void);
+int host_wait(struct __test_metadata *const _metadata, pid_t pid, const char *what);
 void host_join(struct __test_metadata *const _metadata, pid_t pid, int code, const char *what);
 
 /* Sleep while another process has this CPU, and its state the registers. */

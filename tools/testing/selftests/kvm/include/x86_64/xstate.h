@@ -64,14 +64,31 @@ struct xstate_combo {
  */
 
 /*
- * Begin a test: ask for the permissions of the combination.  False if it cannot
- * be done here; the test is a SKIP or a failure by then.
+ * Begin a test: ask for the permissions of the combination, and come by them as
+ * it says.  False if it cannot be done here; the test is a SKIP or a failure by
+ * then.  Who is to ask late does so itself, by xstate_request_locked().
  */
 bool xstate_begin(struct __test_metadata *const _metadata, const struct xstate_combo *combo);
 /* The part of that for a test that asks for its permissions itself */
 void xstate_begin_unpermitted(struct __test_metadata *const _metadata, const void *variant);
 /* Ask for XTILE_DATA by @option of arch_prctl(2), and verify the answer. */
 void xstate_request(struct __test_metadata *const _metadata, int option);
+/* The same for the guest when there is a vCPU, which must be refused */
+void xstate_request_locked(struct __test_metadata *const _metadata);
+/* What a combination has been granted by xstate_begin() */
+bool xstate_host_granted(const struct xstate_combo *combo);
+bool xstate_guest_granted(const struct xstate_combo *combo);
+/* The masks of arch_prctl(2) are what the CPU and these permissions make of them. */
+void expect_permissions(struct __test_metadata *const _metadata, bool host, bool guest,
+			const char *when);
+/*
+ * Have a child go on with the test, or the same program executed anew, which
+ * begins it once more: then xstate_is_after_exec().  The calling process passes
+ * the result on and ends.
+ */
+void xstate_go_on_in_child(struct __test_metadata *const _metadata);
+void xstate_go_on_after_exec(struct __test_metadata *const _metadata);
+bool xstate_is_after_exec(void);
 /* End a test: free @vm, unless it is NULL, and fail if the kernel has warned. */
 void xstate_end(struct __test_metadata *const _metadata, struct kvm_vm *vm);
 

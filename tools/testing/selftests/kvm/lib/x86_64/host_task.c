@@ -52,7 +52,7 @@ void host_exit(void)
 	_exit(KSFT_PASS);
 }
 
-void host_join(struct __test_metadata *const _metadata, pid_t pid, int code, const char *what)
+int host_wait(struct __test_metadata *const _metadata, pid_t pid, const char *what)
 {
 	struct pollfd p = { .events = POLLIN };
 	int status = 0;
@@ -64,6 +64,13 @@ void host_join(struct __test_metadata *const _metadata, pid_t pid, int code, con
 		kill(pid, SIGKILL);
 	EXPECT_EQ(pid, waitpid(pid, &status, 0));
 	close(p.fd);
+	return status;
+}
+
+void host_join(struct __test_metadata *const _metadata, pid_t pid, int code, const char *what)
+{
+	int status = host_wait(_metadata, pid, what);
+
 	EXPECT_THAT(WIFEXITED(status) && WEXITSTATUS(status) == code,
 		    "%s: wanted exit status %d got wait status %#x", what, code, status);
 }

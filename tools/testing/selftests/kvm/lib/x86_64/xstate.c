@@ -4,10 +4,12 @@
  * What they must have is computed from CPUID leaf 0xD, the host's XCR0 and the
  * permission.
  */
+#include <pthread.h>
 #include <sched.h>
 #include <sys/prctl.h>
 #include <sys/utsname.h>
 
+#include "host_task.h"
 #include "xstate.h"
 #include "xregs.h"
 
@@ -173,10 +175,18 @@ static bool kvm_offers_xsave(int kvm)
 	return offered;
 }
 
+/* The harness forks twice for each test; whoever kills it kills all of them. */
+static void die_with_parent(void)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
 void xstate_require(bool guest_code)
 {
 	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	u64 mask;
 
+	pthread_atfork(NULL, NULL, die_with_parent);
 	print_machine();
 	if (kvm < 0 && (errno == EACCES || errno == EPERM))
 		ksft_exit_skip("no permission to use /dev/kvm\n");
@@ -186,9 +196,88 @@ void xstate_require(bool guest_code)
 		ksft_exit_skip("KVM offers no XSAVE\n");
 	if (!kvm_runs_guests())
 		ksft_exit_skip("guests run without VMX or SVM\n");
+	/* They came together.  One without the other is a failure to be seen. */
+	if (xf_get_mask(ARCH_GET_XCOMP_GUEST_PERM, &mask) == EINVAL &&
+	    ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2) <= 0)
+		ksft_exit_skip("no ARCH_GET_XCOMP_GUEST_PERM\n");
 	if (guest_code && ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_USER_MEMORY2) <= 0)
 		ksft_exit_skip("libkvm needs KVM_SET_USER_MEMORY_REGION2\n");
 	close(kvm);
+}
+
+/* ---- tests that go on in another process ---- */
+
+#define AFTER_EXEC	"XSTATE_PERMISSIONS_LOST_BY_EXECVE"
+
+void xstate_go_on_in_child(struct __test_metadata *const _metadata)
+{
+	pid_t pid = host_fork(_metadata);
+
+	if (!pid)
+		return;
+	/* What the child has to say is in *_metadata, which all processes share. */
+	host_join(_metadata, pid, KSFT_PASS, "the child that runs the test");
+	host_exit();
+}
+
+bool xstate_is_after_exec(void)
+{
+	return getenv(AFTER_EXEC);
+}
+
+/* Take over a line "ok 1 NAME # SKIP why", or "XFAIL", or "not ok 1 NAME". */
+static bool take_result(struct __test_metadata *const _metadata, char *line)
+{
+	const char *skip = strstr(line, " # SKIP "), *xfail = strstr(line, " # XFAIL ");
+	const char *reason = skip ? skip + 8 : xfail ? xfail + 9 : "";
+
+	if (strncmp(line, "ok ", 3) && strncmp(line, "not ok ", 7))
+		return false;
+	if (line[0] == 'n')
+		_metadata->exit_code = KSFT_FAIL;
+	line[strcspn(line, "\n")] = '\0';
+	if (_metadata->exit_code == KSFT_PASS && (skip || xfail))
+		_metadata->exit_code = skip ? KSFT_SKIP : KSFT_XFAIL;
+	snprintf(_metadata->results->reason, sizeof(_metadata->results->reason), "%s", reason);
+	return true;
+}
+
+/*
+ * execve() ends this program with all that it knows of the test.  The new one
+ * runs the test of that name from the beginning, in a harness of its own, whose
+ * output ends up in a pipe.  Its result becomes the one here, and what it says
+ * in between: "# " and no more blanks, which is how the harness begins its own.
+ */
+void xstate_go_on_after_exec(struct __test_metadata *const _metadata)
+{
+	bool running = false, ended = false;
+	char line[1024];
+	int fd[2], status;
+	pid_t pid;
+	FILE *f;
+
+	ASSERT_EQ(0, pipe2(fd, O_CLOEXEC));
+	pid = host_fork(_metadata);
+	if (!pid) {
+		dup2(fd[1], STDOUT_FILENO);
+		setenv(AFTER_EXEC, "1", 1);
+		execl("/proc/self/exe", program_invocation_name, "-r", th_row, NULL);
+		_exit(KSFT_FAIL);
+	}
+	status = host_wait(_metadata, pid, "the program after execve()");
+
+	/* A process that hangs may still have the other end. */
+	fcntl(fd[0], F_SETFL, O_NONBLOCK);
+	close(fd[1]);
+	f = fdopen(fd[0], "r");
+	while (!ended && fgets(line, sizeof(line), f)) {
+		running |= !strncmp(line, "#  RUN ", 7);
+		if (running && line[0] == '#' && line[2] != ' ')
+			fputs(line, stdout);
+		ended = take_result(_metadata, line);
+	}
+	EXPECT_THAT(ended, "no result after execve(), wait status %#x", status);
+	host_exit();
 }
 
 /* ---- beginning and end of a test ---- */
@@ -196,7 +285,6 @@ void xstate_require(bool guest_code)
 void xstate_begin_unpermitted(struct __test_metadata *const _metadata, const void *variant)
 {
 	th_begin(variant);
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	warnings_before = warnings();
 	tainted_before = access("/sys/kernel/warn_count", F_OK) && warnings_before;
 	/* Where init_pkru is 0, XSAVE would not find PKRU in use. */
@@ -211,16 +299,59 @@ void xstate_request(struct __test_metadata *const _metadata, int option)
 							   "ARCH_REQ_XCOMP_GUEST_PERM");
 }
 
+void xstate_request_locked(struct __test_metadata *const _metadata)
+{
+	EXPECT_ERRNO(host_has_amx() ? EBUSY : EOPNOTSUPP,
+		     xf_request(ARCH_REQ_XCOMP_GUEST_PERM, XFEATURE_XTILE_DATA),
+		     "ARCH_REQ_XCOMP_GUEST_PERM after the first vCPU");
+}
+
+bool xstate_host_granted(const struct xstate_combo *combo)
+{
+	return host_has_amx() && (combo->perm == PERM_HOST || combo->perm == PERM_BOTH);
+}
+
+static bool asks_for_guest(const struct xstate_combo *combo)
+{
+	return combo->perm == PERM_GUEST || combo->perm == PERM_BOTH ||
+	       combo->perm == PERM_INHERITED;
+}
+
+bool xstate_guest_granted(const struct xstate_combo *combo)
+{
+	return host_has_amx() && asks_for_guest(combo);
+}
+
+void expect_permissions(struct __test_metadata *const _metadata, bool host, bool guest,
+			const char *when)
+{
+	u64 supp, host_mask, guest_mask;
+
+	EXPECT_ERRNO(0, xf_get_mask(ARCH_GET_XCOMP_SUPP, &supp), "ARCH_GET_XCOMP_SUPP");
+	EXPECT_ERRNO(0, xf_get_mask(ARCH_GET_XCOMP_PERM, &host_mask), "ARCH_GET_XCOMP_PERM");
+	EXPECT_ERRNO(0, xf_get_mask(ARCH_GET_XCOMP_GUEST_PERM, &guest_mask),
+		     "ARCH_GET_XCOMP_GUEST_PERM");
+	EXPECT_XFEATURES(xf_xcr0() | XFEATURE_MASK_FPSSE, supp, "ARCH_GET_XCOMP_SUPP %s", when);
+	EXPECT_XFEATURES(xf_permitted(host), host_mask, "ARCH_GET_XCOMP_PERM %s", when);
+	EXPECT_XFEATURES(xf_permitted(guest), guest_mask, "ARCH_GET_XCOMP_GUEST_PERM %s", when);
+}
+
 bool xstate_begin(struct __test_metadata *const _metadata, const struct xstate_combo *combo)
 {
 	xstate_begin_unpermitted(_metadata, combo);
-	if (combo->perm == PERM_HOST || combo->perm == PERM_BOTH)
+	if (combo->perm == PERM_EXEC && xstate_is_after_exec())
+		return true;
+	if (combo->perm == PERM_HOST || combo->perm == PERM_BOTH || combo->perm == PERM_EXEC)
 		xstate_request(_metadata, ARCH_REQ_XCOMP_PERM);
-	if (combo->perm == PERM_GUEST || combo->perm == PERM_BOTH)
+	if (asks_for_guest(combo) || combo->perm == PERM_EXEC)
 		xstate_request(_metadata, ARCH_REQ_XCOMP_GUEST_PERM);
 	if (_metadata->exit_code)
 		return false;
-	if (combo->amx && !host_has_amx())
+	if (combo->perm == PERM_INHERITED)
+		xstate_go_on_in_child(_metadata);
+	if (combo->perm == PERM_EXEC)
+		xstate_go_on_after_exec(_metadata);
+	if (combo->amx && !host_has_amx() && asks_for_guest(combo))
 		SKIP(return false, "no AMX on this machine");
 	return true;
 }
@@ -441,10 +572,7 @@ struct kvm_cpuid2 *xstate_cpuid_with(const struct xstate_combo *combo, bool amx)
 
 struct kvm_cpuid2 *xstate_cpuid(const struct xstate_combo *combo)
 {
-	bool granted = combo->perm == PERM_GUEST || combo->perm == PERM_BOTH ||
-		       combo->perm == PERM_INHERITED;
-
-	return xstate_cpuid_with(combo, combo->amx && granted && host_has_amx());
+	return xstate_cpuid_with(combo, combo->amx && xstate_guest_granted(combo));
 }
 
 /* ---- vCPUs ---- */
