@@ -67,11 +67,11 @@ fault "a test of another fixture" 's/xstate_perm_proc\.masks/xstate_perm.masks/'
 	'xstate_perm_test:xstate_perm\.masks: .* has no such test'
 fault "a variant that no fixture has" 's/xstate_perm_proc\.masks/xstate_perm_proc.nobody.masks/' \
 	'xstate_perm_proc\.nobody\.masks: .* has no such test'
-fault "a check that no table has" 's/xcomp_perm:lock_fork/xcomp_perm:lock_forks/' \
-	'xcomp_perm:lock_forks: .* has no such test'
+fault "a check that no table has" 's/xcomp_lock:lock_fork/xcomp_lock:lock_forks/' \
+	'xcomp_lock:lock_forks: .* has no such test'
 fault "a check of a program that cannot list them" 's/xcomp_guest_perm:masks/xcomp_guest_perm:mask/' \
 	'xcomp_guest_perm:mask: .* has no such test'
-fault "a program that is not there" 's|x86/xcomp_perm:lock_fork|x86/xcomp_forks:lock_fork|' \
+fault "a program that is not there" 's|x86/xcomp_lock:lock_fork|x86/xcomp_forks:lock_fork|' \
 	'xcomp_forks:lock_fork: no such program'
 fault "a program of upstream's that is not there" 's|upstream/kvm/cpuid_test|upstream/kvm/cpu_test|' \
 	'cpu_test: upstream has no such program'

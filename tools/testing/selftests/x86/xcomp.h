@@ -55,6 +55,11 @@ bool xcomp_have_amx(void);
 
 #define XCOMP_NO_AMX	"no AMX on this machine"
 
+/* Whether the kernel predates the guest's permission, and that reason to skip */
+bool xcomp_too_old(void);
+
+#define XCOMP_TOO_OLD	"no ARCH_GET_XCOMP_GUEST_PERM"
+
 /* What this process has asked for, and must have been granted if there is AMX */
 struct xcomp_perm {
 	bool host;

@@ -1,309 +1,62 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * arch_prctl(2) for AMX: ARCH_GET_XCOMP_SUPP, ARCH_GET_XCOMP_PERM,
- * ARCH_REQ_XCOMP_PERM and the two of them for guests. What can be asked for,
+ * ARCH_REQ_XCOMP_PERM and the two of them for guests.  What can be asked for,
  * what is answered, to whom a permission belongs, and what takes it away.
  *
  * It runs on every x86 CPU, as root or not: without AMX requests are refused,
- * which is as much a promise as that they are granted. The checks are here and
- * in xcomp_perm_tasks.h, xcomp_perm_lock.h and xcomp_perm_altstack.h.
+ * which is as much a promise as that they are granted.
  */
 #define _GNU_SOURCE
 
 #include <limits.h>
 #include <linux/futex.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <spawn.h>
+#include <sys/auxv.h>
+#include <sys/prctl.h>
+#include <sys/utsname.h>
 
-#include "xcomp_perm_altstack.h"
-#include "xcomp_perm_lock.h"
-#include "xcomp_perm_tasks.h"
+#include "xcomp.h"
 
-/* All kernels know the components up to XTILE_DATA, newer ones know APX (19) */
+#ifndef AT_MINSIGSTKSZ
+#define AT_MINSIGSTKSZ	51
+#endif
+
+/*
+ * All kernels know the components up to XTILE_DATA, some know APX (19).  One
+ * that knows even more of them wants a greater number here.
+ */
 #define LAST_KNOWN	XF_XTILE_DATA
 #define MAYBE_KNOWN	19
 
 #define NR_ASKERS	8
+#define CHILD_STACK	(64 * 1024)
 
-static const int gets[] = {
-	ARCH_GET_XCOMP_SUPP, ARCH_GET_XCOMP_PERM, ARCH_GET_XCOMP_GUEST_PERM,
+/* What the kernel took as the least before frames grew; glibc's varies now. */
+#define OLD_MINSIGSTKSZ	2048
+
+/* What is in frames besides the XSAVE area: FP_XSTATE_MAGIC2, FSAVE's registers */
+#define MAGIC2_SIZE	4
+#define FREGS_SIZE	112
+
+static const struct {
+	int option;
+	const char *name;
+} gets[] = {
+	{ ARCH_GET_XCOMP_SUPP, "ARCH_GET_XCOMP_SUPP" },
+	{ ARCH_GET_XCOMP_PERM, "ARCH_GET_XCOMP_PERM" },
+	{ ARCH_GET_XCOMP_GUEST_PERM, "ARCH_GET_XCOMP_GUEST_PERM" },
 };
 
-/* Verify the masks of a process that has asked for nothing. */
-static int check_initial(struct xcomp *x)
-{
-	return xcomp_verdict(xcomp_rule(x, xcomp_check_masks(x) == KSFT_PASS,
-		"nothing is permitted that was not asked for, all else is"));
-}
-
-static bool refuses_number(struct xcomp *x, unsigned long nr)
-{
-	int host = xf_request(ARCH_REQ_XCOMP_PERM, nr);
-	int guest = xf_request(ARCH_REQ_XCOMP_GUEST_PERM, nr);
-	int wanted = nr <= LAST_KNOWN ? EOPNOTSUPP : EINVAL;
-	char what[64];
-	bool ok;
-
-	/* Which of both it is tells kernels apart, but host and guest agree. */
-	if (nr == MAYBE_KNOWN && host == EOPNOTSUPP)
-		wanted = EOPNOTSUPP;
-	snprintf(what, sizeof(what), "host request for component %lu", nr);
-	ok = xcomp_same_errno(x, what, wanted, host);
-	snprintf(what, sizeof(what), "guest request for component %lu", nr);
-	return ok & xcomp_same_errno(x, what, wanted, guest);
-}
-
-/*
- * Verify that no component but XTILE_DATA can be asked for, with EOPNOTSUPP
- * for those that the kernel knows and EINVAL for all other numbers, also when
- * XTILE_DATA is granted, and that asking changes no mask.
- */
-static int check_numbers(struct xcomp *x)
-{
-	static const unsigned long far[] = {
-		64, 65, 64 + XF_XTILE_DATA, 1ul << XF_XTILE_DATA, INT_MAX,
-		INT_MIN, ULONG_MAX, ULONG_MAX - XF_XTILE_DATA,
-#ifdef __x86_64__
-		1ul << 32, 1ul << 32 | XF_XTILE_DATA, 1ul << 63 | XF_XTILE_DATA,
-#endif
-	};
-	bool ok = true;
-	unsigned int i, round;
-
-	for (round = 0; round < 2; round++) {
-		for (i = 0; i < 64; i++)
-			if (i != XF_XTILE_DATA)
-				ok &= refuses_number(x, i);
-		for (i = 0; i < ARRAY_SIZE(far); i++)
-			ok &= refuses_number(x, far[i]);
-		ok &= xcomp_check_masks(x) == KSFT_PASS;
-		if (!round)
-			ok &= xcomp_request(x, false) && xcomp_request(x, true);
-	}
-	return xcomp_verdict(xcomp_rule(x, ok,
-		"only XTILE_DATA can be asked for, all else is refused"));
-}
-
-/*
- * Verify that a host request changes the host's mask, by XTILE_DATA alone, and
- * leaves the guest's alone; and the same the other way round.
- */
-static int check_independent(struct xcomp *x, bool guest_first)
-{
-	bool ok = xcomp_check_masks(x) == KSFT_PASS;
-
-	ok &= xcomp_request(x, guest_first);
-	ok &= xcomp_request(x, !guest_first);
-	return xcomp_verdict(xcomp_rule(x, ok,
-		"host and guest permission do not depend on each other"));
-}
-
-static int check_host_then_guest(struct xcomp *x)
-{
-	return check_independent(x, false);
-}
-
-static int check_guest_then_host(struct xcomp *x)
-{
-	return check_independent(x, true);
-}
-
-/* Verify that asking again gives the same answer and changes nothing. */
-static int check_repeated(struct xcomp *x)
-{
-	bool ok = true;
-	int i;
-
-	for (i = 0; i < 6; i++)
-		ok &= xcomp_request(x, i >= 3);
-	for (i = 0; i < 4; i++)
-		ok &= xcomp_request(x, i & 1);
-	return xcomp_verdict(xcomp_rule(x, ok,
-		"a request can be repeated and answers the same"));
-}
-
-static bool faults(struct xcomp *x, const char *what, void *p)
-{
-	unsigned int i;
-	bool ok = true;
+/* What is never granted; new programs ask for it once more. */
+static const struct {
+	unsigned long nr;
 	int error;
-
-	for (i = 0; i < ARRAY_SIZE(gets); i++) {
-		error = syscall(SYS_arch_prctl, gets[i], p) ? errno : 0;
-		ok &= xcomp_same_errno(x, what, EFAULT, error);
-	}
-	return ok;
-}
-
-/* Verify that a mask is never written where the process must not write. */
-static int check_bad_pointers(struct xcomp *x)
-{
-	size_t page = sysconf(_SC_PAGESIZE);
-	uint8_t *p = mmap(NULL, 4 * page, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	bool ok = true;
-
-	if (p == MAP_FAILED || munmap(p + page, page) ||
-	    mprotect(p + 2 * page, page, PROT_READ) ||
-	    mprotect(p + 3 * page, page, PROT_NONE))
-		return xcomp_error(x, "mmap");
-
-	ok &= faults(x, "NULL", NULL);
-	ok &= faults(x, "end of the address space", (void *)-8l);
-	ok &= faults(x, "pointer that wraps around", (void *)-4l);
-	ok &= faults(x, "unmapped page", p + page);
-	ok &= faults(x, "page that is read-only", p + 2 * page);
-	ok &= faults(x, "page that is inaccessible", p + 3 * page);
-	ok &= faults(x, "mask that ends in an unmapped page", p + page - 4);
-	ok &= faults(x, "mask that begins in an unmapped page", p + 2 * page - 4);
-#ifdef __x86_64__
-	ok &= faults(x, "kernel address", (void *)0xffffffff81000000ul);
-	ok &= faults(x, "kernel memory", (void *)0xffff888000000000ul);
-	ok &= faults(x, "non-canonical address", (void *)0x8000000000000000ul);
-	ok &= faults(x, "end of user space", (void *)0x7ffffffffffcul);
-#endif
-	ok &= xcomp_check_masks(x) == KSFT_PASS;
-	return xcomp_verdict(xcomp_rule(x, ok,
-		"what cannot be written to gives EFAULT"));
-}
-
-/*
- * Verify that a mask can be written to any address that is writable, across
- * pages as well, and is 8 bytes and not one more.
- */
-static int check_pointers(struct xcomp *x)
-{
-	size_t page = sysconf(_SC_PAGESIZE);
-	uint8_t *p = xf_guarded(2 * page, 0), *q;
-	uint64_t wanted, got;
-	unsigned int i, j;
-	bool ok = true;
-
-	for (i = 0; i < ARRAY_SIZE(gets); i++) {
-		ok &= !xf_get_mask(gets[i], &wanted);
-		for (j = 0; j <= 16; j++) {
-			q = p + page - 8 + j;
-			memset(p, 0x5a, 2 * page);
-			ok &= !syscall(SYS_arch_prctl, gets[i], q);
-			memcpy(&got, q, sizeof(got));
-			ok &= xcomp_same(x, "mask at an odd address", wanted,
-					 got);
-			ok &= xcomp_same(x, "bytes around it", 0x5a5a,
-					 q[-1] << 8 | q[8]);
-		}
-		/* The last 8 bytes before what is inaccessible */
-		ok &= !syscall(SYS_arch_prctl, gets[i], p + 2 * page - 8);
-	}
-	return xcomp_verdict(xcomp_rule(x, ok,
-		"a mask is 8 bytes, at any address"));
-}
-
-/* Verify that the options around the known ones do nothing. */
-static int check_options(struct xcomp *x)
-{
-	uint64_t mask = ~UINT64_C(0);
-	bool ok = true;
-	int i, error;
-
-	for (i = 0x1020; i < 0x1030; i++) {
-		if (i >= ARCH_GET_XCOMP_SUPP && i <= ARCH_REQ_XCOMP_GUEST_PERM)
-			continue;
-		error = syscall(SYS_arch_prctl, i, &mask) ? errno : 0;
-		ok &= xcomp_same_errno(x, "unknown option", EINVAL, error);
-		ok &= xcomp_same_errno(x, "unknown option and XTILE_DATA",
-				       EINVAL, xf_request(i, XF_XTILE_DATA));
-	}
-	ok &= xcomp_same(x, "what was to be written", ~UINT64_C(0), mask);
-	ok &= xcomp_check_masks(x) == KSFT_PASS;
-	return xcomp_verdict(xcomp_rule(x, ok, "unknown options are refused"));
-}
-
-struct asker {
-	pthread_barrier_t *start;
-	bool guest;
-	int error;
-};
-
-static void *ask_at_once(void *arg)
-{
-	struct asker *a = arg;
-
-	pthread_barrier_wait(a->start);
-	a->error = xf_request(a->guest ? ARCH_REQ_XCOMP_GUEST_PERM :
-					 ARCH_REQ_XCOMP_PERM, XF_XTILE_DATA);
-	return NULL;
-}
-
-/* Verify that all of many threads that ask at once are granted all. */
-static int check_concurrent(struct xcomp *x)
-{
-	struct asker askers[NR_ASKERS];
-	pthread_t threads[NR_ASKERS];
-	pthread_barrier_t start;
-	bool ok = true;
-	int i;
-
-	pthread_barrier_init(&start, NULL, NR_ASKERS);
-	for (i = 0; i < NR_ASKERS; i++) {
-		askers[i].start = &start;
-		askers[i].guest = i & 1;
-		errno = pthread_create(&threads[i], NULL, ask_at_once,
-				       &askers[i]);
-		if (errno)
-			return xcomp_error(x, "pthread_create");
-	}
-	for (i = 0; i < NR_ASKERS; i++) {
-		pthread_join(threads[i], NULL);
-		ok &= xcomp_same_errno(x, "request of one of many threads",
-				       xcomp_wanted_errno(x, askers[i].guest),
-				       askers[i].error);
-	}
-	x->host_granted = x->have_amx;
-	x->guest_granted = x->have_amx;
-	ok &= xcomp_check_masks(x) == KSFT_PASS;
-	return xcomp_verdict(xcomp_rule(x, ok,
-		"requests at the same time do not get lost"));
-}
-
-static const struct xcomp_check checks[] = {
-	{ "initial", check_initial },
-	{ "numbers", check_numbers },
-	{ "host_then_guest", check_host_then_guest },
-	{ "guest_then_host", check_guest_then_host },
-	{ "repeated", check_repeated },
-	{ "bad_pointers", check_bad_pointers },
-	{ "pointers", check_pointers },
-	{ "options", check_options },
-	{ "concurrent", check_concurrent },
-	{ "thread", xcomp_check_thread },
-	{ "leader", xcomp_check_leader },
-	{ "exited_leader", xcomp_check_exited_leader },
-	{ "fork", xcomp_check_fork },
-	{ "fork_by_thread", xcomp_check_fork_by_thread },
-	{ "vfork", xcomp_check_vfork },
-	{ "clone_vm", xcomp_check_clone_vm },
-	{ "exec", xcomp_check_exec },
-	{ "exec_by_thread", xcomp_check_exec_by_thread },
-	{ "posix_spawn", xcomp_check_posix_spawn },
-	{ "altstack_request", xcomp_check_altstack_request },
-	{ "altstack_disabled", xcomp_check_altstack_disabled },
-	{ "altstack_thread", xcomp_check_altstack_thread },
-	{ "altstack_after", xcomp_check_altstack_after },
-	{ "altstack_same_limit", xcomp_check_altstack_same_limit },
-	{ "altstack_guest", xcomp_check_altstack_guest },
-	{ "vcpu_masks", xcomp_check_vcpu_masks },
-	{ "lock", xcomp_check_lock },
-	{ "lock_not_by_vm", xcomp_check_lock_not_by_vm },
-	{ "lock_not_by_failure", xcomp_check_lock_not_by_failure },
-	{ "lock_granted", xcomp_check_lock_granted },
-	{ "lock_by_thread", xcomp_check_lock_by_thread },
-	{ "lock_survives_close", xcomp_check_lock_survives_close },
-	{ "lock_fork", xcomp_check_lock_fork },
-	{ "lock_not_by_child", xcomp_check_lock_not_by_child },
-	{ "lock_exec", xcomp_check_lock_exec },
-	{ "lock_race", xcomp_check_lock_race },
-};
-
-static const struct xcomp_check *const after_exec[] = {
-	&xcomp_exec_check, NULL,
+} never[] = {
+	{ XF_PASID, EOPNOTSUPP }, { XF_CET_USER, EOPNOTSUPP }, { XF_CET_KERNEL, EOPNOTSUPP },
+	{ XF_XTILE_CFG, EOPNOTSUPP }, { 63, EINVAL }, { 64, EINVAL },
 };
 
 /* The threads of a 32-bit C library need what COMPAT_32BIT_TIME provides. */
@@ -314,11 +67,775 @@ static bool no_threads(void)
 	return syscall(SYS_futex, &word, FUTEX_WAKE, 1, NULL, NULL, 0) < 0;
 }
 
-int main(int argc, char **argv)
+FIXTURE(xcomp_perm)
 {
-	if (no_threads())
-		ksft_exit_skip("no futex() for 32-bit programs\n");
+	struct xcomp_perm perm;
+};
 
-	return xcomp_host_main(argc, argv, checks, ARRAY_SIZE(checks),
-			       after_exec, false);
+FIXTURE_SETUP(xcomp_perm)
+{
+	th_begin(variant);
+	xcomp_begin(_metadata);
+	if (no_threads())
+		SKIP(return, "no futex() for 32-bit programs");
+	if (xcomp_too_old())
+		SKIP(return, XCOMP_TOO_OLD);
 }
+
+FIXTURE_TEARDOWN(xcomp_perm)
+{
+	xcomp_end(_metadata);
+}
+
+static int get_at(int option, void *p)
+{
+	return syscall(SYS_arch_prctl, option, p) ? errno : 0;
+}
+
+/* Verify the masks of a process that has asked for nothing. */
+TEST_F(xcomp_perm, initial)
+{
+	xcomp_expect_masks(_metadata, &self->perm, "with nothing asked for");
+}
+
+/* AMX, and what the kernel needs for it: XSAVES and XFD, and no word against that */
+static bool amx_is_due(void)
+{
+	uint32_t xsaves_and_xfd = 1u << 3 | 1u << 4;
+	struct utsname name;
+	char cmdline[4096];
+
+	return xf_cpuid(7, 0).edx & 1u << 24 &&
+	       (xf_cpuid(0xd, 1).eax & xsaves_and_xfd) == xsaves_and_xfd &&
+	       !(~xf_cpu_user_mask() & XFEATURE_MASK_XTILE) &&
+	       !uname(&name) && !strcmp(name.machine, "x86_64") &&
+	       xf_read_file("/proc/cmdline", cmdline, sizeof(cmdline)) > 0 &&
+	       !strstr(cmdline, "noxsave") && !strstr(cmdline, "clearcpuid");
+}
+
+/* Verify that a kernel does not lose AMX, without which most is not tested. */
+TEST_F(xcomp_perm, offered)
+{
+	if (!amx_is_due())
+		SKIP(return, XCOMP_NO_AMX);
+	EXPECT_SAME_MASK(xcomp_mask_names, XFEATURE_MASK_XTILE, xf_xcr0() & XFEATURE_MASK_XTILE,
+			 "AMX in XCR0");
+}
+
+static void expect_refused(struct __test_metadata *const _metadata, unsigned long nr,
+			   const char *when)
+{
+	int wanted = nr <= LAST_KNOWN ? EOPNOTSUPP : EINVAL;
+
+	/* Which of both it is tells kernels apart, but host and guest agree. */
+	if (nr == MAYBE_KNOWN && xf_request(ARCH_REQ_XCOMP_PERM, nr) == EOPNOTSUPP)
+		wanted = EOPNOTSUPP;
+	xcomp_expect_request(_metadata, ARCH_REQ_XCOMP_PERM, nr, wanted, when);
+	xcomp_expect_request(_metadata, ARCH_REQ_XCOMP_GUEST_PERM, nr, wanted, when);
+}
+
+/*
+ * Verify that no component but XTILE_DATA can be asked for, with EOPNOTSUPP
+ * for those that the kernel knows and EINVAL for all other numbers, also when
+ * XTILE_DATA is granted, and that asking changes no mask.
+ */
+TEST_F(xcomp_perm, numbers)
+{
+	static const unsigned long far[] = {
+		64, 65, 64 + XF_XTILE_DATA, 1ul << XF_XTILE_DATA, INT_MAX,
+		INT_MIN, ULONG_MAX, ULONG_MAX - XF_XTILE_DATA,
+#ifdef __x86_64__
+		1ul << 32, 1ul << 32 | XF_XTILE_DATA, 1ul << 63 | XF_XTILE_DATA,
+#endif
+	};
+	static const char * const when[] = { "with nothing granted", "with both granted" };
+	unsigned int i, round;
+
+	for (round = 0; round < 2; round++) {
+		for (i = 0; i < 64; i++)
+			if (i != XF_XTILE_DATA)
+				expect_refused(_metadata, i, when[round]);
+		for (i = 0; i < ARRAY_SIZE(far); i++)
+			expect_refused(_metadata, far[i], when[round]);
+		xcomp_expect_masks(_metadata, &self->perm, when[round]);
+		if (round)
+			break;
+		xcomp_request_host(_metadata, &self->perm);
+		xcomp_request_guest(_metadata, &self->perm);
+	}
+}
+
+/*
+ * Verify that a host request changes the host's mask, by XTILE_DATA alone, and
+ * leaves the guest's alone.
+ */
+TEST_F(xcomp_perm, host_then_guest)
+{
+	xcomp_expect_masks(_metadata, &self->perm, "with nothing asked for");
+	xcomp_request_host(_metadata, &self->perm);
+	xcomp_request_guest(_metadata, &self->perm);
+}
+
+/* Verify the same the other way round. */
+TEST_F(xcomp_perm, guest_then_host)
+{
+	xcomp_expect_masks(_metadata, &self->perm, "with nothing asked for");
+	xcomp_request_guest(_metadata, &self->perm);
+	xcomp_request_host(_metadata, &self->perm);
+}
+
+/* Verify that asking again gives the same answer and changes nothing. */
+TEST_F(xcomp_perm, repeated)
+{
+	int i;
+
+	for (i = 0; i < 3; i++)
+		xcomp_request_host(_metadata, &self->perm);
+	for (i = 0; i < 3; i++)
+		xcomp_request_guest(_metadata, &self->perm);
+	for (i = 0; i < 2; i++) {
+		xcomp_request_host(_metadata, &self->perm);
+		xcomp_request_guest(_metadata, &self->perm);
+	}
+}
+
+/* Verify that a mask is never written where the process must not write. */
+TEST_F(xcomp_perm, bad_pointers)
+{
+	size_t page = sysconf(_SC_PAGESIZE);
+	uint8_t *p = mmap(NULL, 4 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			  -1, 0);
+	const struct {
+		const char *what;
+		void *p;
+	} bad[] = {
+		{ "NULL", NULL },
+		{ "end of the address space", (void *)-8l },
+		{ "pointer that wraps around", (void *)-4l },
+		{ "unmapped page", p + page },
+		{ "page that is read-only", p + 2 * page },
+		{ "page that is inaccessible", p + 3 * page },
+		{ "mask that ends in an unmapped page", p + page - 4 },
+		{ "mask that begins in an unmapped page", p + 2 * page - 4 },
+#ifdef __x86_64__
+		{ "kernel address", (void *)0xffffffff81000000ul },
+		{ "kernel memory", (void *)0xffff888000000000ul },
+		{ "non-canonical address", (void *)0x8000000000000000ul },
+		{ "end of user space", (void *)0x7ffffffffffcul },
+#endif
+	};
+	unsigned int i, j;
+
+	ASSERT_NE(MAP_FAILED, p);
+	ASSERT_EQ(0, munmap(p + page, page));
+	ASSERT_EQ(0, mprotect(p + 2 * page, page, PROT_READ));
+	ASSERT_EQ(0, mprotect(p + 3 * page, page, PROT_NONE));
+	for (i = 0; i < ARRAY_SIZE(bad); i++)
+		for (j = 0; j < ARRAY_SIZE(gets); j++)
+			EXPECT_ERRNO(EFAULT, get_at(gets[j].option, bad[i].p), "%s to %s (%p)",
+				     gets[j].name, bad[i].what, bad[i].p);
+	xcomp_expect_masks(_metadata, &self->perm, "after EFAULT");
+}
+
+/*
+ * Verify that a mask can be written to any address that is writable, across
+ * pages as well, and is 8 bytes and not one more.
+ */
+TEST_F(xcomp_perm, pointers)
+{
+	size_t page = sysconf(_SC_PAGESIZE);
+	uint8_t *p = xf_guarded(2 * page, 0), *q;
+	uint64_t wanted, got;
+	unsigned int i, j;
+
+	for (i = 0; i < ARRAY_SIZE(gets); i++) {
+		EXPECT_ERRNO(0, xf_get_mask(gets[i].option, &wanted), "%s", gets[i].name);
+		for (j = 0; j <= 16; j++) {
+			q = p + page - 8 + j;
+			memset(p, 0x5a, 2 * page);
+			EXPECT_ERRNO(0, get_at(gets[i].option, q), "%s to %p", gets[i].name, q);
+			memcpy(&got, q, sizeof(got));
+			EXPECT_SAME_MASK(xcomp_mask_names, wanted, got, "%s to %p", gets[i].name,
+					 q);
+			EXPECT_SAME(0x5a5a, q[-1] << 8 | q[8], "%s: bytes around %p", gets[i].name,
+				    q);
+		}
+		EXPECT_ERRNO(0, get_at(gets[i].option, p + 2 * page - 8),
+			     "%s to the last 8 bytes before what is inaccessible", gets[i].name);
+	}
+}
+
+/* Verify that the options around the known ones do nothing. */
+TEST_F(xcomp_perm, options)
+{
+	uint64_t mask = ~UINT64_C(0);
+	int i;
+
+	for (i = 0x1020; i < 0x1030; i++) {
+		if (i >= ARCH_GET_XCOMP_SUPP && i <= ARCH_REQ_XCOMP_GUEST_PERM)
+			continue;
+		EXPECT_ERRNO(EINVAL, get_at(i, &mask), "option %#x", i);
+		EXPECT_ERRNO(EINVAL, xf_request(i, XF_XTILE_DATA), "option %#x for XTILE_DATA", i);
+	}
+	EXPECT_SAME(~UINT64_C(0), mask, "what an unknown option would write");
+	xcomp_expect_masks(_metadata, &self->perm, "after unknown options");
+}
+
+static void ask_host(struct __test_metadata *const _metadata, void *perm)
+{
+	xcomp_request_host(_metadata, perm);
+}
+
+static void ask_guest(struct __test_metadata *const _metadata, void *perm)
+{
+	xcomp_request_guest(_metadata, perm);
+}
+
+static void ask_both(struct __test_metadata *const _metadata, void *perm)
+{
+	xcomp_request_host(_metadata, perm);
+	xcomp_request_guest(_metadata, perm);
+}
+
+struct asker {
+	struct xcomp_thread thread;
+	pthread_barrier_t *start;
+	int option;
+};
+
+static void ask_at_once(struct __test_metadata *const _metadata, void *arg)
+{
+	struct asker *a = arg;
+
+	pthread_barrier_wait(a->start);
+	xcomp_expect_request(_metadata, a->option, XF_XTILE_DATA,
+			     xcomp_have_amx() ? 0 : EOPNOTSUPP, "by one of many threads");
+}
+
+/* Verify that all of many threads that ask at once are granted all. */
+TEST_F(xcomp_perm, concurrent)
+{
+	struct asker askers[NR_ASKERS];
+	pthread_barrier_t start;
+	int i;
+
+	pthread_barrier_init(&start, NULL, NR_ASKERS);
+	for (i = 0; i < NR_ASKERS; i++) {
+		askers[i].start = &start;
+		askers[i].option = i & 1 ? ARCH_REQ_XCOMP_GUEST_PERM : ARCH_REQ_XCOMP_PERM;
+		xcomp_start_thread(_metadata, &askers[i].thread, ask_at_once, &askers[i]);
+	}
+	for (i = 0; i < NR_ASKERS; i++)
+		xcomp_join_thread(_metadata, &askers[i].thread, "one of many threads");
+	self->perm.host = xcomp_have_amx();
+	self->perm.guest = xcomp_have_amx();
+	xcomp_expect_masks(_metadata, &self->perm, "after requests at the same time");
+}
+
+/* A thread that was there before anything was asked for */
+struct witness {
+	struct xcomp_thread thread;
+	struct xcomp_perm *perm;
+	sem_t go;
+};
+
+static void look_when_told(struct __test_metadata *const _metadata, void *arg)
+{
+	struct witness *w = arg;
+
+	sem_wait(&w->go);
+	xcomp_expect_masks(_metadata, w->perm, "in a thread that was there before");
+}
+
+static void look(struct __test_metadata *const _metadata, void *perm)
+{
+	xcomp_expect_masks(_metadata, perm, "in a new thread");
+}
+
+/*
+ * Verify that what a thread is granted is granted to the process: its leader
+ * and a thread that was there before see it, and it outlives the thread.
+ */
+TEST_F(xcomp_perm, thread)
+{
+	struct witness w = { .perm = &self->perm };
+
+	sem_init(&w.go, 0, 0);
+	xcomp_start_thread(_metadata, &w.thread, look_when_told, &w);
+	xcomp_in_thread(_metadata, "a thread that asks for the guest", ask_guest, &self->perm);
+	xcomp_expect_masks(_metadata, &self->perm, "after a thread's request for the guest");
+	xcomp_in_thread(_metadata, "a thread that asks for itself", ask_host, &self->perm);
+	xcomp_expect_masks(_metadata, &self->perm, "after a thread's request for itself");
+	sem_post(&w.go);
+	xcomp_join_thread(_metadata, &w.thread, "the thread that was there before");
+}
+
+/* Verify that what the leader is granted is granted to its threads. */
+TEST_F(xcomp_perm, leader)
+{
+	struct witness w = { .perm = &self->perm };
+
+	sem_init(&w.go, 0, 0);
+	xcomp_start_thread(_metadata, &w.thread, look_when_told, &w);
+	ask_both(_metadata, &self->perm);
+	sem_post(&w.go);
+	xcomp_join_thread(_metadata, &w.thread, "the thread that was there before");
+	xcomp_in_thread(_metadata, "a new thread", look, &self->perm);
+}
+
+/* Wait until the leader of this process is a zombie; false if it never is. */
+static bool leader_gone(void)
+{
+	const struct timespec nap = { .tv_nsec = 1000 * 1000 };
+	char path[64], buf[512], *p;
+	int i;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", getpid());
+	for (i = 0; i < 5000; i++) {
+		if (xf_read_file(path, buf, sizeof(buf)) <= 0)
+			return false;
+		p = strrchr(buf, ')');
+		if (p && p[1] == ' ' && p[2] == 'Z')
+			return true;
+		nanosleep(&nap, NULL);
+	}
+	return false;
+}
+
+static void ask_without_leader(struct __test_metadata *const _metadata, void *perm)
+{
+	EXPECT_THAT(leader_gone(), "the leader has not become a zombie within 5 s");
+	xcomp_expect_masks(_metadata, perm, "without a leader");
+	xcomp_request_guest(_metadata, perm);
+	xcomp_request_host(_metadata, perm);
+	xcomp_exit();
+}
+
+static void leave_thread(struct __test_metadata *const _metadata, void *arg)
+{
+	/* Not on the stack that the leader leaves */
+	static struct xcomp_thread thread;
+	static struct xcomp_perm perm;
+
+	(void)arg;
+	xcomp_start_thread(_metadata, &thread, ask_without_leader, &perm);
+	pthread_exit(NULL);
+}
+
+/* Verify that a process whose leader has ended can still ask and be told. */
+TEST_F(xcomp_perm, exited_leader)
+{
+	xcomp_in_child(_metadata, "a process without a leader", leave_thread, NULL);
+}
+
+/* What a child or a new program finds, for its parent to judge */
+struct found {
+	bool asks;
+	int host_error, guest_error;
+	uint64_t host[2], guest[2];	/* before and after the requests */
+};
+
+/* A child on its parent's memory must not print. */
+static int find(void *arg)
+{
+	struct found *f = arg;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	xf_get_mask(ARCH_GET_XCOMP_PERM, &f->host[0]);
+	xf_get_mask(ARCH_GET_XCOMP_GUEST_PERM, &f->guest[0]);
+	if (f->asks) {
+		f->host_error = xf_request(ARCH_REQ_XCOMP_PERM, XF_XTILE_DATA);
+		f->guest_error = xf_request(ARCH_REQ_XCOMP_GUEST_PERM, XF_XTILE_DATA);
+	}
+	xf_get_mask(ARCH_GET_XCOMP_PERM, &f->host[1]);
+	xf_get_mask(ARCH_GET_XCOMP_GUEST_PERM, &f->guest[1]);
+	return 0;
+}
+
+static void expect_found(struct __test_metadata *const _metadata, const struct found *f,
+			 const struct xcomp_perm *perm, const char *whose)
+{
+	int wanted = xcomp_have_amx() ? 0 : EOPNOTSUPP;
+
+	EXPECT_SAME_MASK(xcomp_mask_names, xf_permitted(perm->host), f->host[0],
+			 "host permission that %s starts with", whose);
+	EXPECT_SAME_MASK(xcomp_mask_names, xf_permitted(perm->guest), f->guest[0],
+			 "guest permission that %s starts with", whose);
+	if (!f->asks)
+		return;
+	EXPECT_ERRNO(wanted, f->host_error, "host request of %s", whose);
+	EXPECT_ERRNO(wanted, f->guest_error, "guest request of %s", whose);
+	EXPECT_SAME_MASK(xcomp_mask_names, xf_permitted(xcomp_have_amx()), f->host[1],
+			 "host permission of %s", whose);
+	EXPECT_SAME_MASK(xcomp_mask_names, xf_permitted(xcomp_have_amx()), f->guest[1],
+			 "guest permission of %s", whose);
+}
+
+/* Let a child made by clone() with @flags look, and possibly ask. */
+static void clone_and_find(struct __test_metadata *const _metadata, int flags, struct found *f)
+{
+	char *stack = malloc(CHILD_STACK);
+	pid_t pid;
+
+	ASSERT_NE(NULL, stack);
+	fflush(stdout);
+	pid = clone(find, stack + CHILD_STACK, flags | SIGCHLD, f);
+	ASSERT_LT(0, pid)
+		TH_ROW_LOG("clone(): %s", strerror(errno));
+	xcomp_join(_metadata, pid, "the child");
+	free(stack);
+}
+
+/*
+ * The child has its parent's permissions, each of them, and what the child asks
+ * for does not become the parent's.
+ */
+static void expect_inherited(struct __test_metadata *const _metadata, struct xcomp_perm *perm,
+			     int flags)
+{
+	struct found *f = mmap(NULL, sizeof(*f), PROT_READ | PROT_WRITE,
+			       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	ASSERT_NE(MAP_FAILED, f);
+	xcomp_expect_masks(_metadata, perm, "with nothing asked for");
+	f->asks = true;
+	clone_and_find(_metadata, flags, f);
+	expect_found(_metadata, f, perm, "a child that asks");
+	xcomp_expect_masks(_metadata, perm, "after the child's requests");
+
+	f->asks = false;
+	xcomp_request_guest(_metadata, perm);
+	clone_and_find(_metadata, flags, f);
+	expect_found(_metadata, f, perm, "a child after the guest's request");
+	xcomp_expect_masks(_metadata, perm, "after a second child");
+
+	xcomp_request_host(_metadata, perm);
+	clone_and_find(_metadata, flags, f);
+	expect_found(_metadata, f, perm, "a child after both requests");
+	xcomp_expect_masks(_metadata, perm, "after a third child");
+}
+
+/* Verify that a child has a copy of both permissions, and only a copy. */
+TEST_F(xcomp_perm, fork)
+{
+	expect_inherited(_metadata, &self->perm, 0);
+}
+
+/* Verify the same of vfork(). */
+TEST_F(xcomp_perm, vfork)
+{
+	expect_inherited(_metadata, &self->perm, CLONE_VFORK | CLONE_VM);
+}
+
+/* Verify the same of a child that shares all but signal handlers. */
+TEST_F(xcomp_perm, clone_vm)
+{
+	expect_inherited(_metadata, &self->perm, CLONE_VM | CLONE_FILES | CLONE_FS);
+}
+
+static void fork_in_thread(struct __test_metadata *const _metadata, void *perm)
+{
+	expect_inherited(_metadata, perm, 0);
+}
+
+/* Verify that a child of a thread gets what the process has. */
+TEST_F(xcomp_perm, fork_by_thread)
+{
+	xcomp_in_thread(_metadata, "the thread that forks", fork_in_thread, &self->perm);
+}
+
+/* What a new program finds: all that was asked for before has to be gone. */
+struct new_program {
+	uint64_t supp;
+	int never[ARRAY_SIZE(never)][2];
+	struct found found;
+};
+
+static void after_exec(int fd)
+{
+	struct new_program n = { .found.asks = true };
+	unsigned int i;
+
+	xf_get_mask(ARCH_GET_XCOMP_SUPP, &n.supp);
+	for (i = 0; i < ARRAY_SIZE(never); i++) {
+		n.never[i][0] = xf_request(ARCH_REQ_XCOMP_PERM, never[i].nr);
+		n.never[i][1] = xf_request(ARCH_REQ_XCOMP_GUEST_PERM, never[i].nr);
+	}
+	find(&n.found);
+	if (write(fd, &n, sizeof(n)) != sizeof(n))
+		perror("write");
+}
+
+static void expect_new_program(struct __test_metadata *const _metadata, xcomp_fn fn,
+			       struct xcomp_perm *perm)
+{
+	const struct xcomp_perm none = { 0 };
+	struct new_program n;
+	unsigned int i;
+
+	xcomp_in_new_program(_metadata, "the new program", fn, perm, &n, sizeof(n));
+	EXPECT_SAME_MASK(xcomp_mask_names, xf_xcr0() | XFEATURE_MASK_FPSSE, n.supp,
+			 "ARCH_GET_XCOMP_SUPP of the new program");
+	for (i = 0; i < ARRAY_SIZE(never); i++) {
+		EXPECT_ERRNO(never[i].error, n.never[i][0],
+			     "host request of the new program for component %lu", never[i].nr);
+		EXPECT_ERRNO(never[i].error, n.never[i][1],
+			     "guest request of the new program for component %lu", never[i].nr);
+	}
+	expect_found(_metadata, &n.found, &none, "the new program");
+}
+
+/* Verify that execve() takes both permissions away, and they can be had anew. */
+TEST_F(xcomp_perm, exec)
+{
+	expect_new_program(_metadata, ask_both, &self->perm);
+}
+
+static void exec_here(struct __test_metadata *const _metadata, void *arg)
+{
+	(void)arg;
+	xcomp_exec(_metadata);
+}
+
+static void exec_in_thread(struct __test_metadata *const _metadata, void *perm)
+{
+	ask_both(_metadata, perm);
+	xcomp_in_thread(_metadata, "the thread that executes", exec_here, NULL);
+}
+
+/* Verify the same of an execve() by another thread than the leader. */
+TEST_F(xcomp_perm, exec_by_thread)
+{
+	expect_new_program(_metadata, exec_in_thread, &self->perm);
+}
+
+static void spawn(struct __test_metadata *const _metadata, void *perm)
+{
+	char *args[2] = { program_invocation_name };
+	pid_t pid;
+
+	ask_both(_metadata, perm);
+	fflush(stdout);
+	ASSERT_EQ(0, posix_spawn(&pid, "/proc/self/exe", NULL, NULL, args, environ));
+	xcomp_join(_metadata, pid, "the program that was spawned");
+	xcomp_expect_masks(_metadata, perm, "after posix_spawn()");
+	xcomp_exit();
+}
+
+/* Verify the same of posix_spawn(), which leaves its caller what that has. */
+TEST_F(xcomp_perm, posix_spawn)
+{
+	expect_new_program(_metadata, spawn, &self->perm);
+}
+
+/*
+ * The rule that goes with the host's permission: no thread may have an alternate
+ * signal stack that is too small for a frame with XTILE_DATA.  The guest's
+ * permission puts nothing into frames and has no such rule.
+ */
+FIXTURE(xcomp_altstack)
+{
+	struct xcomp_perm perm;
+	size_t min;	/* the size that the kernel asks programs to use */
+};
+
+FIXTURE_SETUP(xcomp_altstack)
+{
+	th_begin(variant);
+	xcomp_begin(_metadata);
+	if (no_threads())
+		SKIP(return, "no futex() for 32-bit programs");
+	if (xcomp_too_old())
+		SKIP(return, XCOMP_TOO_OLD);
+	if (!xcomp_have_amx())
+		SKIP(return, XCOMP_NO_AMX);
+	self->min = getauxval(AT_MINSIGSTKSZ);
+	if (!self->min)
+		SKIP(return, "no AT_MINSIGSTKSZ");
+}
+
+FIXTURE_TEARDOWN(xcomp_altstack)
+{
+	xcomp_end(_metadata);
+}
+
+/*
+ * 0 or the errno of a sigaltstack() of @size bytes, or without one if 0. The
+ * kernel does not look at the size of one that is set up already.
+ */
+static int altstack(size_t size)
+{
+	static uint8_t *memory;
+	stack_t none = { .ss_flags = SS_DISABLE };
+	stack_t ss = { .ss_size = size };
+
+	if (!memory)
+		memory = xf_guarded(getauxval(AT_MINSIGSTKSZ) + 4096, 0);
+	ss.ss_sp = memory;
+	if (sigaltstack(&none, NULL))
+		return errno;
+	return size && sigaltstack(&ss, NULL) ? errno : 0;
+}
+
+/* A host request with a signal stack of @size must answer @wanted. */
+static void expect_request_on(struct __test_metadata *const _metadata, struct xcomp_perm *perm,
+			      size_t size, int wanted)
+{
+	char when[64];
+
+	snprintf(when, sizeof(when), "with a signal stack of %zu bytes", size);
+	EXPECT_ERRNO(0, altstack(size), "sigaltstack() of %zu bytes", size);
+	xcomp_expect_request(_metadata, ARCH_REQ_XCOMP_PERM, XF_XTILE_DATA, wanted, when);
+	perm->host = !wanted;
+	xcomp_expect_masks(_metadata, perm, when);
+}
+
+/*
+ * Verify that a host request is refused on a signal stack of one byte less
+ * than AT_MINSIGSTKSZ, and granted on one of just that size.
+ */
+TEST_F(xcomp_altstack, request)
+{
+	expect_request_on(_metadata, &self->perm, self->min - 1, ENOSPC);
+	/* With strict_sas_size such a small one cannot be set up at all. */
+	if (!altstack(OLD_MINSIGSTKSZ))
+		expect_request_on(_metadata, &self->perm, OLD_MINSIGSTKSZ, ENOSPC);
+	expect_request_on(_metadata, &self->perm, self->min, 0);
+}
+
+/* Verify that a signal stack that was taken away counts no more. */
+TEST_F(xcomp_altstack, disabled)
+{
+	expect_request_on(_metadata, &self->perm, self->min - 1, ENOSPC);
+	expect_request_on(_metadata, &self->perm, 0, 0);
+}
+
+struct sleeper {
+	struct xcomp_thread thread;
+	sem_t ready, leave;
+	size_t size;
+	pid_t tid;
+};
+
+static void sleep_on_small(struct __test_metadata *const _metadata, void *arg)
+{
+	struct sleeper *s = arg;
+
+	s->tid = syscall(SYS_gettid);
+	EXPECT_ERRNO(0, altstack(s->size), "sigaltstack() of a thread, of %zu bytes", s->size);
+	sem_post(&s->ready);
+	sem_wait(&s->leave);
+}
+
+/* A thread that was joined may be about to leave the process for a while. */
+static bool thread_gone(pid_t tid)
+{
+	const struct timespec nap = { .tv_nsec = 1000 * 1000 };
+	int i;
+
+	for (i = 0; i < 5000; i++) {
+		if (syscall(SYS_tgkill, getpid(), tid, 0))
+			return errno == ESRCH;
+		nanosleep(&nap, NULL);
+	}
+	return false;
+}
+
+/*
+ * Verify that another thread's signal stack counts as long as that thread
+ * lives, whoever asks.
+ */
+TEST_F(xcomp_altstack, thread)
+{
+	struct sleeper s = { .size = self->min - 1 };
+
+	sem_init(&s.ready, 0, 0);
+	sem_init(&s.leave, 0, 0);
+	xcomp_start_thread(_metadata, &s.thread, sleep_on_small, &s);
+	sem_wait(&s.ready);
+	expect_request_on(_metadata, &self->perm, 0, ENOSPC);
+	sem_post(&s.leave);
+	xcomp_join_thread(_metadata, &s.thread, "the thread with a small signal stack");
+	EXPECT_THAT(thread_gone(s.tid), "the thread has not gone within 5 s");
+	expect_request_on(_metadata, &self->perm, 0, 0);
+}
+
+/*
+ * With the permission: sizes up to that of the XSAVE area alone are refused,
+ * AT_MINSIGSTKSZ and more is taken, and there is one boundary between them.
+ */
+static void expect_boundary(struct __test_metadata *const _metadata, void *arg)
+{
+	size_t area = xf_standard_size(xf_xcr0()), min = getauxval(AT_MINSIGSTKSZ);
+	const char *who = arg;
+	size_t size, taken;
+
+	EXPECT_THAT(min > area, "%s: AT_MINSIGSTKSZ of %zu, an XSAVE area of %zu bytes", who, min,
+		    area);
+	EXPECT_ERRNO(ENOMEM, altstack(OLD_MINSIGSTKSZ), "%s: sigaltstack() of 2 KiB", who);
+	EXPECT_ERRNO(ENOMEM, altstack(area), "%s: sigaltstack() as large as the XSAVE area", who);
+	EXPECT_ERRNO(0, altstack(min), "%s: sigaltstack() of AT_MINSIGSTKSZ", who);
+	EXPECT_ERRNO(0, altstack(min + 1), "%s: sigaltstack() of one byte more", who);
+	for (size = area; size <= min && altstack(size); size++)
+		;
+	taken = size;
+	while (size <= min && !altstack(size))
+		size++;
+	EXPECT_SAME(min + 1, size, "%s: least sigaltstack() that is refused although %zu is taken",
+		    who, taken);
+	EXPECT_ERRNO(0, altstack(0), "%s: sigaltstack() that disables", who);
+}
+
+/*
+ * Verify that who has the host's permission cannot set up a signal stack that
+ * is too small, and can set up one of AT_MINSIGSTKSZ; neither can its threads
+ * nor its children.
+ */
+TEST_F(xcomp_altstack, after)
+{
+	xcomp_request_host(_metadata, &self->perm);
+	expect_boundary(_metadata, "the process");
+	xcomp_in_thread(_metadata, "a thread", expect_boundary, "a thread");
+	xcomp_in_child(_metadata, "a child", expect_boundary, "a child");
+}
+
+/*
+ * Verify that sigaltstack() takes no stack under the permission on which the
+ * permission would have been refused.  Known kernels take those that have no room
+ * for what is in a frame besides the area: FSAVE's registers are not in frames of
+ * a kernel without 32-bit programs.
+ */
+TEST_F(xcomp_altstack, same_limit)
+{
+	size_t size = xf_standard_size(xf_xcr0()), known = self->min - MAGIC2_SIZE + 1;
+
+	xcomp_request_host(_metadata, &self->perm);
+	while (size < self->min && altstack(size))
+		size++;
+	XFAIL_IF(size == known || size == known - FREGS_SIZE,
+		 "sigaltstack() takes less than the request for the permission")
+		EXPECT_SAME(self->min, size, "least sigaltstack() under the permission");
+}
+
+/*
+ * Verify that a guest request is granted on any signal stack, and that any
+ * signal stack can be set up after it that could be before.
+ */
+TEST_F(xcomp_altstack, guest)
+{
+	static const size_t sizes[] = { OLD_MINSIGSTKSZ, 4096, 8192 };
+	int before[ARRAY_SIZE(sizes)];
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(sizes); i++)
+		before[i] = altstack(sizes[i]);
+	if (altstack(OLD_MINSIGSTKSZ))
+		EXPECT_ERRNO(0, altstack(self->min - 1), "sigaltstack() of %zu bytes",
+			     self->min - 1);
+	xcomp_request_guest(_metadata, &self->perm);
+	for (i = 0; i < ARRAY_SIZE(sizes); i++)
+		EXPECT_ERRNO(before[i], altstack(sizes[i]),
+			     "sigaltstack() of %zu bytes after a guest request", sizes[i]);
+}
+
+XCOMP_EXEC_HARNESS_MAIN(after_exec)

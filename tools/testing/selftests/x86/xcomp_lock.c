@@ -1,26 +1,99 @@
-/* SPDX-License-Identifier: GPL-2.0-only */
+// SPDX-License-Identifier: GPL-2.0-only
 /*
- * Checks of the lock: the first vCPU of a process freezes its guest permission
- * for good, and nothing else does.
+ * The lock: the first vCPU of a process freezes its guest permission for good,
+ * and nothing else does.
  *
  * Where there is no AMX every request is refused, locked or not. The checks
  * run all the same, for what must not change, but the lock cannot be told.
  */
-#ifndef SELFTESTS_X86_XCOMP_PERM_LOCK_H
-#define SELFTESTS_X86_XCOMP_PERM_LOCK_H
+#define _GNU_SOURCE
 
-#include "xcomp_perm_tasks.h"
+#include "xcomp_host.h"
 
+#define XCOMP_CHILD_STACK	(64 * 1024)
 #define XCOMP_RACES	16
 
+struct xcomp_asker {
+	struct xcomp *x;
+	bool guest;
+	bool ok;
+};
+
+static void *xcomp_asker(void *arg)
+{
+	struct xcomp_asker *a = arg;
+
+	a->ok = xcomp_request(a->x, a->guest);
+	return NULL;
+}
+
+static bool xcomp_ask_in_thread(struct xcomp *x, bool guest)
+{
+	struct xcomp_asker a = { .x = x, .guest = guest };
+
+	return xcomp_thread(x, xcomp_asker, &a) && a.ok;
+}
+
+/*
+ * What a child finds, in memory that its parent reads. A child on its parent's
+ * memory must not print.
+ */
+struct xcomp_found {
+	bool asks;
+	int error[2];
+	uint64_t host[2], guest[2];
+};
+
+static int xcomp_look(void *arg)
+{
+	struct xcomp_found *f = arg;
+
+	xf_get_mask(ARCH_GET_XCOMP_PERM, &f->host[0]);
+	xf_get_mask(ARCH_GET_XCOMP_GUEST_PERM, &f->guest[0]);
+	if (f->asks) {
+		f->error[0] = xf_request(ARCH_REQ_XCOMP_PERM, XF_XTILE_DATA);
+		f->error[1] = xf_request(ARCH_REQ_XCOMP_GUEST_PERM,
+					 XF_XTILE_DATA);
+	}
+	xf_get_mask(ARCH_GET_XCOMP_PERM, &f->host[1]);
+	xf_get_mask(ARCH_GET_XCOMP_GUEST_PERM, &f->guest[1]);
+	return 0;
+}
+
+/* Let a child made by clone() with @flags look, and possibly ask. */
+static bool xcomp_clone(struct xcomp *x, int flags, bool asks,
+			struct xcomp_found *f)
+{
+	char *stack = malloc(XCOMP_CHILD_STACK);
+	int status;
+	pid_t pid;
+
+	if (!stack)
+		ksft_exit_fail_perror("cannot allocate a stack");
+	memset(f, 0, sizeof(*f));
+	f->asks = asks;
+	pid = clone(xcomp_look, stack + XCOMP_CHILD_STACK, flags | SIGCHLD, f);
+	if (pid < 0 || waitpid(pid, &status, 0) != pid || status) {
+		xcomp_error(x, "clone");
+		return false;
+	}
+	free(stack);
+	return true;
+}
+
+/* What runs after execve(), see main() */
+static const struct xcomp_check xcomp_exec_check = {
+	"request", xcomp_check_request,
+};
+
 /* From now on the guest permission stays what it is. */
-static inline void xcomp_locked(struct xcomp *x)
+static void xcomp_locked(struct xcomp *x)
 {
 	if (!x->guest_granted)
 		x->perm = XCOMP_LATE;
 }
 
-static inline int xcomp_lock_verdict(struct xcomp *x, bool ok, const char *rule)
+static int xcomp_lock_verdict(struct xcomp *x, bool ok, const char *rule)
 {
 	if (xcomp_rule(x, ok, rule) && !x->have_amx)
 		return xcomp_skip(x, XCOMP_NO_AMX);
@@ -31,7 +104,7 @@ static inline int xcomp_lock_verdict(struct xcomp *x, bool ok, const char *rule)
  * Verify that the masks are after a vCPU what they were before, host and
  * guest, granted or not, and do not show the kernel's flag for the lock.
  */
-static inline int xcomp_check_vcpu_masks(struct xcomp *x)
+static int xcomp_check_vcpu_masks(struct xcomp *x)
 {
 	bool ok;
 
@@ -47,7 +120,7 @@ static inline int xcomp_check_vcpu_masks(struct xcomp *x)
 }
 
 /* Verify that the first vCPU makes guest requests fail, each of them. */
-static inline int xcomp_check_lock(struct xcomp *x)
+static int xcomp_check_lock(struct xcomp *x)
 {
 	bool ok;
 
@@ -63,7 +136,7 @@ static inline int xcomp_check_lock(struct xcomp *x)
 }
 
 /* Verify that a VM without vCPU locks nothing. */
-static inline int xcomp_check_lock_not_by_vm(struct xcomp *x)
+static int xcomp_check_lock_not_by_vm(struct xcomp *x)
 {
 	bool ok;
 
@@ -76,7 +149,7 @@ static inline int xcomp_check_lock_not_by_vm(struct xcomp *x)
 }
 
 /* Verify that a vCPU that could not be made locks nothing. */
-static inline int xcomp_check_lock_not_by_failure(struct xcomp *x)
+static int xcomp_check_lock_not_by_failure(struct xcomp *x)
 {
 	int error;
 	bool ok;
@@ -93,7 +166,7 @@ static inline int xcomp_check_lock_not_by_failure(struct xcomp *x)
 }
 
 /* Verify that the lock does not take back what was granted before. */
-static inline int xcomp_check_lock_granted(struct xcomp *x)
+static int xcomp_check_lock_granted(struct xcomp *x)
 {
 	bool ok = xcomp_request(x, true);
 
@@ -110,7 +183,7 @@ static inline int xcomp_check_lock_granted(struct xcomp *x)
 		"what is permitted is granted once more, locked or not");
 }
 
-static inline void *xcomp_make_vcpu(void *arg)
+static void *xcomp_make_vcpu(void *arg)
 {
 	struct xcomp *x = arg;
 
@@ -119,7 +192,7 @@ static inline void *xcomp_make_vcpu(void *arg)
 }
 
 /* Verify that a thread's vCPU locks the permission of the whole process. */
-static inline int xcomp_check_lock_by_thread(struct xcomp *x)
+static int xcomp_check_lock_by_thread(struct xcomp *x)
 {
 	bool ok;
 
@@ -135,7 +208,7 @@ static inline int xcomp_check_lock_by_thread(struct xcomp *x)
 }
 
 /* Verify that the lock stays when vCPU, VM and /dev/kvm are closed. */
-static inline int xcomp_check_lock_survives_close(struct xcomp *x)
+static int xcomp_check_lock_survives_close(struct xcomp *x)
 {
 	bool ok;
 
@@ -153,13 +226,13 @@ static inline int xcomp_check_lock_survives_close(struct xcomp *x)
 	return xcomp_lock_verdict(x, ok, "closing the vCPU does not unlock");
 }
 
-static inline int xcomp_ask_both(struct xcomp *x)
+static int xcomp_ask_both(struct xcomp *x)
 {
 	return xcomp_verdict(xcomp_request(x, true) && xcomp_request(x, false));
 }
 
 /* Verify that a child of a locked process is locked, and its child as well. */
-static inline int xcomp_check_lock_fork(struct xcomp *x)
+static int xcomp_check_lock_fork(struct xcomp *x)
 {
 	struct xcomp_found f;
 	bool ok;
@@ -176,7 +249,7 @@ static inline int xcomp_check_lock_fork(struct xcomp *x)
 	return xcomp_lock_verdict(x, ok, "fork() copies the lock");
 }
 
-static inline int xcomp_lock_child(struct xcomp *x)
+static int xcomp_lock_child(struct xcomp *x)
 {
 	if (!xcomp_make_vm(x, true))
 		return KSFT_FAIL;
@@ -185,7 +258,7 @@ static inline int xcomp_lock_child(struct xcomp *x)
 }
 
 /* Verify that a child's vCPU does not lock its parent. */
-static inline int xcomp_check_lock_not_by_child(struct xcomp *x)
+static int xcomp_check_lock_not_by_child(struct xcomp *x)
 {
 	bool ok;
 
@@ -196,8 +269,8 @@ static inline int xcomp_check_lock_not_by_child(struct xcomp *x)
 	return xcomp_lock_verdict(x, ok, "a child's vCPU does not lock its parent");
 }
 
-static inline int xcomp_exec_locked(struct xcomp *x,
-				    const struct xcomp_check *check, int fd)
+static int xcomp_exec_locked(struct xcomp *x,
+			     const struct xcomp_check *check, int fd)
 {
 	if (!xcomp_make_vm(x, true))
 		return KSFT_FAIL;
@@ -209,7 +282,7 @@ static inline int xcomp_exec_locked(struct xcomp *x,
 }
 
 /* Verify that execve() unlocks. */
-static inline int xcomp_check_lock_exec(struct xcomp *x)
+static int xcomp_check_lock_exec(struct xcomp *x)
 {
 	bool ok;
 
@@ -227,7 +300,7 @@ struct xcomp_racer {
 /* How often the one that asks lets the other thread go first */
 static int xcomp_race_turns;
 
-static inline void *xcomp_race_vcpu(void *arg)
+static void *xcomp_race_vcpu(void *arg)
 {
 	struct xcomp_racer *r = arg;
 
@@ -237,7 +310,7 @@ static inline void *xcomp_race_vcpu(void *arg)
 }
 
 /* A request while another thread makes the first vCPU, then AMX for it */
-static inline int xcomp_race(struct xcomp *x)
+static int xcomp_race(struct xcomp *x)
 {
 	struct xcomp_racer r = { .x = x };
 	pthread_t thread;
@@ -271,7 +344,7 @@ static inline int xcomp_race(struct xcomp *x)
  * Verify that a request that races with the first vCPU is granted or refused,
  * and that KVM holds to that when AMX comes.
  */
-static inline int xcomp_check_lock_race(struct xcomp *x)
+static int xcomp_check_lock_race(struct xcomp *x)
 {
 	bool ok = true;
 
@@ -286,4 +359,26 @@ static inline int xcomp_check_lock_race(struct xcomp *x)
 		"a request during KVM_CREATE_VCPU is granted or refused, not both"));
 }
 
-#endif /* SELFTESTS_X86_XCOMP_PERM_LOCK_H */
+static const struct xcomp_check checks[] = {
+	{ "vcpu_masks", xcomp_check_vcpu_masks },
+	{ "lock", xcomp_check_lock },
+	{ "lock_not_by_vm", xcomp_check_lock_not_by_vm },
+	{ "lock_not_by_failure", xcomp_check_lock_not_by_failure },
+	{ "lock_granted", xcomp_check_lock_granted },
+	{ "lock_by_thread", xcomp_check_lock_by_thread },
+	{ "lock_survives_close", xcomp_check_lock_survives_close },
+	{ "lock_fork", xcomp_check_lock_fork },
+	{ "lock_not_by_child", xcomp_check_lock_not_by_child },
+	{ "lock_exec", xcomp_check_lock_exec },
+	{ "lock_race", xcomp_check_lock_race },
+};
+
+static const struct xcomp_check *const after_exec[] = {
+	&xcomp_exec_check, NULL,
+};
+
+int main(int argc, char **argv)
+{
+	return xcomp_host_main(argc, argv, checks, ARRAY_SIZE(checks),
+			       after_exec, false);
+}
