@@ -33,7 +33,7 @@ INV1 INV2 INV3 INV4 INV5 INV6 INV7 INV8 INV9
 W1 W2 W3 W4 W5 W6 W7 W8 W9 W10 W11 W12 W13 W14 W15
 "
 
-plan 24
+plan 23
 scratch
 tree=$(lab/kernel/fetch source "$newest") || tree=/nowhere
 dir=$(lab/selftests/build "$tree" 2>"$tmp/err") || dir=/nowhere
@@ -69,18 +69,16 @@ fault "a variant that no fixture has" 's/xstate_perm_proc\.masks/xstate_perm_pro
 	'xstate_perm_proc\.nobody\.masks: .* has no such test'
 fault "a check that no table has" 's/xcomp_lock:lock_fork/xcomp_lock:lock_forks/' \
 	'xcomp_lock:lock_forks: .* has no such test'
-fault "a check of a program that cannot list them" 's/xcomp_guest_perm:masks/xcomp_guest_perm:mask/' \
-	'xcomp_guest_perm:mask: .* has no such test'
 fault "a program that is not there" 's|x86/xcomp_lock:lock_fork|x86/xcomp_forks:lock_fork|' \
 	'xcomp_forks:lock_fork: no such program'
 fault "a program of upstream's that is not there" 's|upstream/kvm/cpuid_test|upstream/kvm/cpu_test|' \
 	'cpu_test: upstream has no such program'
 fault "a script that is not there" 's|tests/report\.t|tests/reports.t|' 'tests/reports.t: no such file'
-fault "a program without a test" 's/xcomp_guest_perm:masks/xcomp_guest_perm/' \
-	'x86/xcomp_guest_perm: names no test'
+fault "a program without a test" 's/cet_smm_test:[a-z_0-9.]*/cet_smm_test/' \
+	'kvm/x86_64/cet_smm_test: names no test'
 # shellcheck disable=SC2016 # Markdown
-fault "a program that no row names" '/^|/s|`x86/xcomp_guest_perm:[a-z_0-9]*`|`tests/report.t`|g' \
-	'x86/xcomp_guest_perm: no row names'
+fault "a program that no row names" '/^|/s|`kvm/x86_64/cet_smm_test:[a-z_0-9.]*`|`tests/report.t`|g' \
+	'kvm/x86_64/cet_smm_test: no row names'
 fault "a property without a row" '/^| B1 /d' '^B1: no row'
 fault "a property with two rows" 's/^| B2 /| B1 /' 'B1 was in line [0-9]+ already'
 fault "an unknown property" 's/^| B2 /| B77 /' 'B77: no such property'

@@ -109,7 +109,7 @@ suite()
 {
 	env HOST=1 KSRC="$tree" O="$tmp/suite" TESTS="$1" lab/kselftest
 }
-ok "HOST=1 runs programs of both kinds" suite "sigaltstack xcomp_guest_perm"
+ok "HOST=1 runs programs of both kinds" suite "sigaltstack xcomp_perm"
 is "in the order asked for" "$(sed -n 's/^@lab begin //p' "$tmp/suite/results.log" | tr '\n' ' ')" \
-	"upstream/x86/sigaltstack_64 x86/xcomp_guest_perm_64 "
+	"upstream/x86/sigaltstack_64 x86/xcomp_perm_64 "
 nok "an unknown test of a program fails" suite xstate_perm_test:no_such.test

@@ -2,307 +2,1451 @@
 /*
  * AMX permissions, guest CET and the XSAVE state that KVM keeps for a guest.
  *
- * A request for AMX must not cost a guest, or the host, any other state. Run
- * the same checks for every way to come by the permission, with AMX and CET
- * in guest CPUID or not. What a check wants is computed from the CPU's own
- * CPUID and from the permission, see the headers.
+ * A request for AMX must not cost a guest, or the host, any other state.  The
+ * same tests run for every way to come by the permission, with AMX and CET in
+ * guest CPUID or not.  What they want is computed from the CPU's own CPUID and
+ * from the permission.
+ *
+ * Nearly all of it needs no guest memory, or a guest so small that plain ioctls
+ * set it up: it runs on kernels that are too old for guests of libkvm, and the
+ * many combinations take little time.
  */
-#include "../../x86/xcomp_guest.h"
-#include "../../x86/xcomp_vcpu_checks.h"
-#include "xstate_page_guest.h"
+#include <sys/utsname.h>
 
-/* A CET MSR as the guest finds it, writes it, and finds it after an exit */
-struct guest_msr {
-	u32 index;
-	u64 written;
-	u64 seen[2];
-	u8 vectors[3];
-};
+#include "fpu_trace.h"
+#include "host_msr.h"
+#include "xregs.h"
 
-static struct guest_msr guest_msrs[ARRAY_SIZE(xcomp_cet_msrs)];
+/* XSAVEC and XSAVES in CPUID.(0xD,1).EAX: with one of them EBX is a size. */
+#define COMPACTS	(BIT(1) | BIT(3))
 
-static void guest_msr_code(void)
+/* CPUID as KVM offers it to a process without permission */
+static struct kvm_cpuid2 *unpermitted;
+
+/* The registers of the vCPU under test */
+static struct xregs regs;
+
+/* ---- CPUID ---- */
+
+/* As KVM offers it to this process now; libkvm keeps what it read first. */
+static struct kvm_cpuid2 *supported_cpuid(void)
 {
-	struct guest_msr *m, *end = guest_msrs + ARRAY_SIZE(guest_msrs);
+	struct kvm_cpuid2 *cpuid = allocate_kvm_cpuid2(256);
+	int kvm = open_kvm_dev_path_or_exit();
 
-	for (m = guest_msrs; m < end; m++) {
-		m->vectors[0] = rdmsr_safe(m->index, &m->seen[0]);
-		m->vectors[1] = wrmsr_safe(m->index, m->written);
-	}
-	GUEST_SYNC(0);
-
-	for (m = guest_msrs; m < end; m++)
-		m->vectors[2] = rdmsr_safe(m->index, &m->seen[1]);
-	GUEST_DONE();
+	kvm_ioctl(kvm, KVM_GET_SUPPORTED_CPUID, cpuid);
+	close(kvm);
+	return cpuid;
 }
 
-/* A guest of libkvm with the CPUID of the combination from the beginning */
-static struct kvm_vcpu *make_guest(struct xcomp *x)
+/* As the vCPU has it now.  Old kernels do not say how many entries that is. */
+static struct kvm_cpuid2 *current_cpuid(struct kvm_vcpu *vcpu)
 {
-	struct kvm_vcpu *vcpu;
-	unsigned int i;
+	struct kvm_cpuid2 *cpuid = allocate_kvm_cpuid2(vcpu->cpuid->nent);
 
-	xstate_libkvm_cpuid(x);
-	vm_create_with_one_vcpu(&vcpu, guest_msr_code);
-	x->vcpu = vcpu->fd;
-
-	for (i = 0; i < ARRAY_SIZE(guest_msrs); i++) {
-		guest_msrs[i].index = xcomp_cet_msrs[i];
-		guest_msrs[i].written = xcomp_msr_value(x, xcomp_cet_msrs[i], 1);
-	}
-	sync_global_to_guest(vcpu->vm, guest_msrs);
-	return vcpu;
+	vcpu_ioctl(vcpu, KVM_GET_CPUID2, cpuid);
+	return cpuid;
 }
 
-/* Judge what the guest saw of one MSR, and what is left of what it wrote. */
-static bool judge_guest_msr(struct xcomp *x, const struct guest_msr *m)
+/* Registers of an entry, all 0 if it is absent, as a guest reads it */
+static struct xf_regs cpuid_regs(struct kvm_cpuid2 *cpuid, u32 function, u32 index)
 {
-	bool present = xcomp_has_msr(x, m->index), ok = true;
-	u64 value = 0;
-	int i;
+	struct kvm_cpuid_entry2 *e = cpuid_entry(cpuid, function, index);
 
-	for (i = 0; i < 3; i++)
-		ok &= xcomp_same(x, xf_msr_name(m->index),
-				 present ? 0 : GP_VECTOR, m->vectors[i]);
-	if (!present || !ok)
-		return ok;
+	return e ? (struct xf_regs) { e->eax, e->ebx, e->ecx, e->edx } : (struct xf_regs) { };
+}
 
-	ok &= xf_msr_kept(x->name, m->index,
-			  "KVM_SET_MSRS, as the guest reads it",
-			  xcomp_msr_value(x, m->index, 0), m->seen[0]);
-	ok &= xf_msr_kept(x->name, m->index, "an exit, as the guest reads it",
-			  m->written, m->seen[1]);
-	ok &= xkvm_get_msr(x->vcpu, m->index, &value);
-	return ok & xf_msr_kept(x->name, m->index,
-				"KVM_RUN of a guest that wrote it",
-				m->written, value);
+static void expect_leaf(struct __test_metadata *const _metadata, u32 function, u32 index,
+			struct xf_regs wanted, struct xf_regs got)
+{
+	EXPECT_SAME(wanted.eax, got.eax, "CPUID.(%#x,%u).EAX", function, index);
+	EXPECT_SAME(wanted.ebx, got.ebx, "CPUID.(%#x,%u).EBX", function, index);
+	EXPECT_SAME(wanted.ecx, got.ecx, "CPUID.(%#x,%u).ECX", function, index);
+	EXPECT_SAME(wanted.edx, got.edx, "CPUID.(%#x,%u).EDX", function, index);
+}
+
+static void expect_same_cpuid(struct __test_metadata *const _metadata, struct kvm_cpuid2 *wanted,
+			      struct kvm_cpuid2 *got, const char *when)
+{
+	size_t size = wanted->nent * sizeof(wanted->entries[0]);
+	const u8 *a = (u8 *)wanted->entries, *b = (u8 *)got->entries;
+	struct kvm_cpuid_entry2 *e;
+	size_t n;
+
+	if (!EXPECT_SAME(wanted->nent, got->nent, "CPUID entries of the vCPU %s", when))
+		return;
+	n = xarea_differ(a, b, size);
+	if (n == size)
+		return;
+	e = &wanted->entries[n / sizeof(*e)];
+	EXPECT_SAME(a[n], b[n], "byte %zu of CPUID.(%#x,%u) of the vCPU %s", n % sizeof(*e),
+		    e->function, e->index, when);
 }
 
 /*
- * Verify that a guest in long mode, whose own code uses the FPU, finds its CET
- * MSRs as the host wrote them, and the host finds them as the guest did. The
- * guest has AMX where the permission allows it.
+ * Kernels before 6.4 offer XTILE_CFG without XTILE_DATA where the permission is
+ * missing.
  */
-static int check_long_mode_guest(struct xcomp *x)
+static bool offers_half_amx(struct kvm_cpuid2 *supported, bool granted)
 {
-	struct kvm_vcpu *vcpu;
-	bool ok = true;
-	unsigned int i;
-	int result;
+	unsigned int major, minor;
+	struct utsname uts;
 
-	x->amx = x->have_amx;
-	strcat(x->name, x->amx ? "_amx_cet" : "_noamx_cet");
-	result = xcomp_vcpu(x);
-	if (result)
-		return result;
-	if (xkvm_cap(x->kvm, KVM_CAP_USER_MEMORY2) <= 0)
-		return xcomp_skip(x, "libkvm needs KVM_SET_USER_MEMORY_REGION2");
-	if (xcomp_guest_missing())
-		return xcomp_skip(x, xcomp_guest_missing());
-
-	vcpu = make_guest(x);
-	ok &= xcomp_write_msrs(x);
-	xstate_run(vcpu, UCALL_SYNC);
-	xstate_run(vcpu, UCALL_DONE);
-	sync_global_from_guest(vcpu->vm, guest_msrs);
-
-	for (i = 0; i < ARRAY_SIZE(guest_msrs); i++)
-		ok &= judge_guest_msr(x, &guest_msrs[i]);
-	return xcomp_verdict(ok);
+	uname(&uts);
+	return sscanf(uts.release, "%u.%u", &major, &minor) == 2 && major * 100 + minor < 604 &&
+	       host_has_amx() && !granted &&
+	       (cpuid_regs(supported, 0xd, 0).eax & XFEATURE_MASK_XTILE) == XFEATURE_MASK_XTILE_CFG;
 }
 
-/*
- * Restore what a vCPU has into another one, which has the same CPUID, and
- * leave that one as the vCPU of the combination.
- */
-static bool move_state(struct xcomp *x, const struct xregs *r)
+/* User components that KVM must offer, those of kernels before 6.4 included */
+static u64 offered_xcr0(struct kvm_cpuid2 *supported, bool granted)
 {
-	u8 *image = xf_guarded(XAREA_SIZE, 0);
-	bool ok;
-
-	ok = !ioctl(x->vcpu, KVM_GET_XSAVE2, image);
-	x->vcpu = ioctl(x->vm, KVM_CREATE_VCPU, 1);
-	if (!ok || x->vcpu < 0)
-		return !xcomp_error(x, "KVM_GET_XSAVE2 or KVM_CREATE_VCPU");
-	ok = xcomp_same_errno(x, "KVM_SET_CPUID2 of another vCPU", 0,
-			      ioctl(x->vcpu, KVM_SET_CPUID2, x->cpuid) ?
-			      errno : 0);
-	ok &= page_guest_load(x, r, image);
-	return ok & page_guest_kept(x, r, "a restore into another vCPU");
+	if (granted)
+		return kvm_known_xcr0();
+	return (kvm_known_xcr0() & ~XFEATURE_MASK_XTILE) |
+	       (offers_half_amx(supported, granted) ? XFEATURE_MASK_XTILE_CFG : 0);
 }
 
-/*
- * Verify what xcomp_check_guest_msrs() does; and that the guest has all state
- * that the host gave its vCPU, tiles and CET included: XSAVES writes each
- * component where CPUID says, and not one byte more. Then the host must find
- * all of it, and another vCPU must take it.
- */
-static int check_guest(struct xcomp *x)
-{
-	int result = xcomp_check_guest_msrs(x);
-	struct page_guest g;
-	struct xregs regs;
-	bool ok;
+/* ---- what depends on the permission alone ---- */
 
-	if (result)
-		return result;
-	if (!(xkvm_cpuid(x->cpuid, 0xd, 1).eax & XCOMP_CPUID_D_1_EAX_XSAVES))
-		return KSFT_PASS;
-	if (!page_guest_start(x, &g))
-		return xcomp_error(x, "setting up a guest");
-
-	page_guest_values(x, &regs, 1);
-	ok = page_guest_load(x, &regs, page_guest_image(x, &regs)) &&
-	     page_guest_saves(x, &g, &regs) &&
-	     page_guest_kept(x, &regs, "XSAVES in the guest") &&
-	     move_state(x, &regs);
-	return xcomp_verdict(ok);
-}
-
-/* Every check that a test below runs, for the process that execve() begins */
-static const struct xcomp_check *all_checks[32];
-
-static void run_check(struct __test_metadata *_metadata, const char *combo,
-		      const struct xcomp_check *check)
-{
-	struct xcomp x;
-	int result;
-
-	ASSERT_TRUE(xcomp_parse(&x, combo));
-	result = xcomp_grant(&x, check, -1);
-	if (result == KSFT_SKIP)
-		SKIP(return, "%s", x.reason);
-	if (result == KSFT_XFAIL)
-		xstate_xfail(_metadata, x.reason);
-	else
-		EXPECT_EQ(KSFT_PASS, result);
-}
-
-#define XSTATE_PERM_TEST(fixture, test, function)			\
-static const struct xcomp_check test##_of_##fixture = {		\
-	.name = #fixture "." #test,					\
-	.run = function,						\
-};									\
-									\
-static void __attribute__((constructor)) add_##test##_of_##fixture(void) \
-{									\
-	int i = 0;							\
-									\
-	while (all_checks[i])						\
-		i++;							\
-	all_checks[i] = &test##_of_##fixture;				\
-}									\
-									\
-TEST_F(fixture, test)							\
-{									\
-	run_check(_metadata, variant->name, &test##_of_##fixture);	\
-}
-
-/* What depends on the permission alone */
 FIXTURE(xstate_perm_proc) {
+	struct kvm_vm *first;		/* of who asks late */
+	struct kvm_vm *vm;
+	struct kvm_cpuid2 *supported;
+	bool host, guest;		/* what was granted */
 };
 
 FIXTURE_VARIANT(xstate_perm_proc) {
-	const char *name;
+	struct xstate_combo combo;
 };
+
+FIXTURE_VARIANT_ADD(xstate_perm_proc, none) { .combo = { .perm = PERM_NONE } };
+FIXTURE_VARIANT_ADD(xstate_perm_proc, host) { .combo = { .perm = PERM_HOST } };
+FIXTURE_VARIANT_ADD(xstate_perm_proc, guest) { .combo = { .perm = PERM_GUEST } };
+FIXTURE_VARIANT_ADD(xstate_perm_proc, both) { .combo = { .perm = PERM_BOTH } };
+FIXTURE_VARIANT_ADD(xstate_perm_proc, late) { .combo = { .perm = PERM_LATE } };
+FIXTURE_VARIANT_ADD(xstate_perm_proc, inherited) { .combo = { .perm = PERM_INHERITED } };
+FIXTURE_VARIANT_ADD(xstate_perm_proc, exec) { .combo = { .perm = PERM_EXEC } };
 
 FIXTURE_SETUP(xstate_perm_proc)
 {
+	if (!xstate_begin(_metadata, &variant->combo))
+		return;
+	if (variant->combo.perm == PERM_LATE) {
+		self->first = vm_create_barebones();
+		__vm_vcpu_add(self->first, 0);
+		xstate_request_locked(_metadata);
+	}
+	self->host = xstate_host_granted(&variant->combo);
+	self->guest = xstate_guest_granted(&variant->combo);
+	self->supported = supported_cpuid();
 }
 
 FIXTURE_TEARDOWN(xstate_perm_proc)
 {
+	if (self->first)
+		kvm_vm_free(self->first);
+	xstate_end(_metadata, self->vm);
 }
 
-#define PROC_VARIANT(perm)						\
-static_assert(sizeof(#perm) <= XCOMP_NAME_SIZE, "name too long");	\
-FIXTURE_VARIANT_ADD(xstate_perm_proc, perm) { .name = #perm }
+/*
+ * Verify that the masks of arch_prctl() are exactly what was granted, that host
+ * and guest permission do not mix, and that no supervisor component and no flag
+ * of the kernel shows in them.
+ */
+TEST_F(xstate_perm_proc, masks)
+{
+	expect_permissions(_metadata, self->host, self->guest, "");
+}
 
-PROC_VARIANT(none);
-PROC_VARIANT(host);
-PROC_VARIANT(guest);
-PROC_VARIANT(both);
-PROC_VARIANT(late);
-PROC_VARIANT(inherited);
-PROC_VARIANT(exec);
+/*
+ * Verify what requests answer: those for what can never be asked for, which must
+ * not change anything, and the one for XTILE_DATA once more.  After execve() the
+ * guest permission is granted anew.
+ */
+TEST_F(xstate_perm_proc, request)
+{
+	static const struct {
+		unsigned long nr;
+		int error;
+	} never[] = {
+		{ XFEATURE_PASID, EOPNOTSUPP },		{ XFEATURE_CET_USER, EOPNOTSUPP },
+		{ XFEATURE_CET_KERNEL, EOPNOTSUPP },	{ XFEATURE_XTILE_CFG, EOPNOTSUPP },
+		{ 63, EINVAL },				{ 64, EINVAL },
+	};
+	bool late = variant->combo.perm == PERM_LATE;
+	unsigned int i;
 
-XSTATE_PERM_TEST(xstate_perm_proc, masks, xcomp_check_masks)
-XSTATE_PERM_TEST(xstate_perm_proc, request, xcomp_check_request)
-XSTATE_PERM_TEST(xstate_perm_proc, guest_supp, xcomp_check_guest_supp)
-XSTATE_PERM_TEST(xstate_perm_proc, cap_xsave2, xcomp_check_cap_xsave2)
-XSTATE_PERM_TEST(xstate_perm_proc, cpuid_0xd_0, xcomp_check_cpuid_0xd_0)
-XSTATE_PERM_TEST(xstate_perm_proc, cpuid_0xd_1, xcomp_check_cpuid_0xd_1)
-XSTATE_PERM_TEST(xstate_perm_proc, cpuid_subleaves, xcomp_check_cpuid_subleaves)
-XSTATE_PERM_TEST(xstate_perm_proc, cpuid_constant, xcomp_check_cpuid_constant)
-XSTATE_PERM_TEST(xstate_perm_proc, cet_offered, xcomp_check_cet_offered)
-XSTATE_PERM_TEST(xstate_perm_proc, long_mode_guest, check_long_mode_guest)
+	for (i = 0; i < ARRAY_SIZE(never); i++) {
+		EXPECT_ERRNO(never[i].error, xf_request(ARCH_REQ_XCOMP_PERM, never[i].nr),
+			     "host request for component %lu", never[i].nr);
+		EXPECT_ERRNO(never[i].error, xf_request(ARCH_REQ_XCOMP_GUEST_PERM, never[i].nr),
+			     "guest request for component %lu", never[i].nr);
+	}
+	expect_permissions(_metadata, self->host, self->guest, "after requests for others");
 
-/* What depends on guest CPUID as well */
+	if (late)
+		xstate_request_locked(_metadata);
+	else
+		xstate_request(_metadata, ARCH_REQ_XCOMP_GUEST_PERM);
+	expect_permissions(_metadata, self->host, host_has_amx() && !late,
+			   "after one more request");
+}
+
+/* 0 or the errno of an ioctl on attribute @nr in @group of /dev/kvm */
+static int attr_errno(unsigned long cmd, u32 group, u64 nr, u64 addr)
+{
+	struct kvm_device_attr attr = { .group = group, .attr = nr, .addr = addr };
+	int kvm = open_kvm_dev_path_or_exit();
+	int error = ioctl(kvm, cmd, &attr) ? errno : 0;
+
+	close(kvm);
+	return error;
+}
+
+/*
+ * Verify that KVM_X86_XCOMP_GUEST_SUPP is what the host has switched on and KVM
+ * knows, that it does not depend on the permission, that KVM says that it has
+ * it, and that there is none in another group or by another number.
+ */
+TEST_F(xstate_perm_proc, guest_supp)
+{
+	u64 supp = 0, other, xcr0 = xf_xcr0() & xf_cpu_user_mask();
+	u64 known = xcr0 & kvm_known_xcr0() & ~XFEATURE_MASK_MPX;
+	int error = kvm_xcomp_guest_supp(&supp);
+
+	if (error == ENXIO || error == ENOTTY)
+		SKIP(return, "no KVM_X86_XCOMP_GUEST_SUPP");
+	EXPECT_ERRNO(0, error, "KVM_X86_XCOMP_GUEST_SUPP");
+
+	EXPECT_XFEATURES(0, supp & ~xcr0, "components that the host has not switched on");
+	EXPECT_XFEATURES(known, supp & known, "components that KVM must know");
+	EXPECT_XFEATURES(0, supp & XFEATURE_MASK_HIDDEN, "supervisor components");
+	EXPECT_ERRNO(EFAULT, attr_errno(KVM_GET_DEVICE_ATTR, 0, KVM_X86_XCOMP_GUEST_SUPP, 8),
+		     "attribute to where nothing can be written");
+	EXPECT_ERRNO(ENXIO, attr_errno(KVM_GET_DEVICE_ATTR, 0xffff, 0, (u64)&other),
+		     "attribute in no known group");
+	EXPECT_ERRNO(ENXIO, attr_errno(KVM_GET_DEVICE_ATTR, 0, 0xffff, (u64)&other),
+		     "attribute of no known number");
+	EXPECT_ERRNO(0, attr_errno(KVM_HAS_DEVICE_ATTR, 0, KVM_X86_XCOMP_GUEST_SUPP, 0),
+		     "KVM_HAS_DEVICE_ATTR");
+	EXPECT_ERRNO(ENXIO, attr_errno(KVM_HAS_DEVICE_ATTR, 0, 0xffff, 0),
+		     "KVM_HAS_DEVICE_ATTR of no known number");
+}
+
+/* Verify KVM_CAP_XSAVE2, of /dev/kvm and of a VM, against the own sum. */
+TEST_F(xstate_perm_proc, cap_xsave2)
+{
+	u32 size = xf_standard_size(offered_xcr0(self->supported, self->guest));
+
+	if (kvm_check_cap(KVM_CAP_XSAVE2) <= 0)
+		SKIP(return, "no KVM_CAP_XSAVE2");
+	if (size < sizeof(struct kvm_xsave))
+		size = sizeof(struct kvm_xsave);
+	self->vm = vm_create_barebones();
+	EXPECT_SAME(size, kvm_check_cap(KVM_CAP_XSAVE2), "KVM_CAP_XSAVE2 of /dev/kvm");
+	EXPECT_SAME(size, vm_check_cap(self->vm, KVM_CAP_XSAVE2), "KVM_CAP_XSAVE2 of a VM");
+}
+
+/*
+ * Verify that CPUID.(0xD,0) has XTILE_CFG and XTILE_DATA where the guest may use
+ * them and neither where not, and the standard size of just that.
+ */
+TEST_F(xstate_perm_proc, cpuid_0xd_0)
+{
+	u64 mask = offered_xcr0(self->supported, self->guest);
+	struct xf_regs r = cpuid_regs(self->supported, 0xd, 0);
+
+	EXPECT_XFEATURES(mask, (u64)r.edx << 32 | r.eax, "CPUID.(0xD,0).EDX:EAX");
+	EXPECT_SAME(xf_standard_size(mask), r.ebx, "CPUID.(0xD,0).EBX");
+	EXPECT_SAME(xf_standard_size(mask), r.ecx, "CPUID.(0xD,0).ECX");
+	XFAIL_IF(offers_half_amx(self->supported, self->guest),
+		 "XTILE_CFG without XTILE_DATA, fixed in Linux 6.4")
+		EXPECT_XFEATURES(self->guest ? XFEATURE_MASK_XTILE : 0, r.eax & XFEATURE_MASK_XTILE,
+				 "AMX in CPUID.(0xD,0).EAX");
+}
+
+/*
+ * Verify that CPUID.(0xD,1) offers the supervisor components of CET and no other,
+ * PASID least of all, and the compacted size of them and of what the guest may
+ * use.
+ */
+TEST_F(xstate_perm_proc, cpuid_0xd_1)
+{
+	u64 mask = offered_xcr0(self->supported, self->guest) | kvm_offered_xss();
+	struct xf_regs r = cpuid_regs(self->supported, 0xd, 1);
+
+	EXPECT_XFEATURES(kvm_offered_xss(), (u64)r.edx << 32 | r.ecx, "CPUID.(0xD,1).EDX:ECX");
+	EXPECT_SAME(r.eax & COMPACTS ? xf_compacted_size(mask) : 0, r.ebx, "CPUID.(0xD,1).EBX");
+	EXPECT_SAME(0, r.eax & ~xf_cpuid(0xd, 1).eax, "CPUID.(0xD,1).EAX beyond the CPU's");
+}
+
+/*
+ * Verify that exactly the offered components have a sub-leaf, and that it says
+ * what the CPU says.  PASID (10) never has one.
+ */
+TEST_F(xstate_perm_proc, cpuid_subleaves)
+{
+	u64 mask = offered_xcr0(self->supported, self->guest) | kvm_offered_xss();
+	bool xfd = cpuid_regs(self->supported, 0xd, 1).eax & BIT(X86_FEATURE_XFD.bit);
+	struct xf_regs wanted, got;
+	int i;
+
+	for (i = 2; i < 64; i++) {
+		wanted = (struct xf_regs) { };
+		if (mask & BIT_ULL(i)) {
+			wanted = xf_cpuid(0xd, i);
+			wanted.ecx &= ~(xfd ? 0 : BIT(2));
+		}
+		got = cpuid_regs(self->supported, 0xd, i);
+		expect_leaf(_metadata, 0xd, i, wanted, got);
+		EXPECT_SAME(!!(mask & BIT_ULL(i)), !!got.eax, "sub-leaf %d has a size", i);
+		EXPECT_SAME(!!(kvm_offered_xss() & BIT_ULL(i)), got.ecx & 1,
+			    "sub-leaf %d is of a supervisor component", i);
+	}
+}
+
+/*
+ * Verify that a permission changes nothing else in CPUID: AMX instructions, CET,
+ * XSAVES and the supervisor components are offered as to a process without
+ * permission, and ENQCMD, which goes with PASID, never is.
+ */
+TEST_F(xstate_perm_proc, cpuid_constant)
+{
+	static const u32 same[][2] = {
+		{ 7, 0 }, { 7, 1 }, { 0x1d, 0 }, { 0x1d, 1 }, { 0x1e, 0 }, { 0x1e, 1 },
+		{ 0xd, 10 }, { 0xd, 11 }, { 0xd, 12 },
+	};
+	struct xf_regs before = cpuid_regs(unpermitted, 0xd, 1);
+	struct xf_regs now = cpuid_regs(self->supported, 0xd, 1);
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(same); i++)
+		expect_leaf(_metadata, same[i][0], same[i][1],
+			    cpuid_regs(unpermitted, same[i][0], same[i][1]),
+			    cpuid_regs(self->supported, same[i][0], same[i][1]));
+	EXPECT_SAME(before.eax, now.eax, "CPUID.(0xD,1).EAX");
+	EXPECT_XFEATURES(before.ecx, now.ecx, "CPUID.(0xD,1).ECX");
+	EXPECT_SAME(0, cpuid_regs(self->supported, 7, 0).ecx & BIT(29), "ENQCMD in CPUID");
+}
+
+/* Why VMX may keep KVM from offering guest CET, NULL if it does not */
+static const char *vmx_prerequisites(void)
+{
+	int fd = host_msr_open(O_RDONLY);
+	u64 basic, exit, entry;
+
+	if (fd < 0)
+		return "cannot tell: no /dev/cpu/0/msr";
+	basic = host_msr_read(fd, MSR_IA32_VMX_BASIC);
+	exit = host_msr_read(fd, MSR_IA32_VMX_EXIT_CTLS);
+	entry = host_msr_read(fd, MSR_IA32_VMX_ENTRY_CTLS);
+	close(fd);
+	if (!basic || !exit || !entry)
+		return "cannot tell: no VMX capability MSRs";
+
+	/*
+	 * The upper half of a control MSR says what may be set: "load CET state"
+	 * on VM exit and on VM entry.  VMX_BASIC[56] says that an injected #CP
+	 * needs no error code.  Hyper-V's form of a VMCS has no fields for CET.
+	 */
+	if (!(exit & BIT_ULL(32 + 28)) || !(entry & BIT_ULL(32 + 20)) || !(basic & BIT_ULL(56)) ||
+	    host_module_param("kvm_intel", "enlightened_vmcs") == 'Y')
+		return "VMX lacks what guest CET needs";
+	return NULL;
+}
+
+/* Why guest CET may rightly be missing, NULL if it must be there */
+static const char *cet_prerequisites(void)
+{
+	if (kvm_check_cap(KVM_CAP_ONE_REG) <= 0)
+		return "KVM is older than guest CET";
+	if (!this_cpu_has(X86_FEATURE_SHSTK))
+		return "no CET on this CPU";
+	if ((xf_cpu_supervisor_mask() & XFEATURE_MASK_CET) != XFEATURE_MASK_CET)
+		return "no CET state in this CPU's XSAVES";
+	if (!host_has_flag("user_shstk"))
+		return "cannot tell: the kernel does not use shadow stacks";
+	if (kvm_check_cap(KVM_CAP_SMALLER_MAXPHYADDR))
+		return "cannot tell: KVM emulates MAXPHYADDR";
+	/* A module that is built in has parameters on the CPUs of the other vendor, too. */
+	if (host_has_flag("svm"))
+		return host_module_param("kvm_amd", "npt") == 'Y' ? NULL :
+		       "cannot tell: no EPT or no unrestricted guest";
+	if (host_module_param("kvm_intel", "ept") != 'Y' ||
+	    host_module_param("kvm_intel", "unrestricted_guest") != 'Y')
+		return "cannot tell: no EPT or no unrestricted guest";
+	if (host_module_param("kvm_intel", "cet") == 'N')
+		return "kvm_intel.cet is off";
+	return vmx_prerequisites();
+}
+
+/* Verify that guest CET is offered where nothing stands in its way. */
+TEST_F(xstate_perm_proc, cet_offered)
+{
+	struct xf_regs r = cpuid_regs(self->supported, 7, 0);
+
+	if (cet_prerequisites())
+		SKIP(return, "%s", cet_prerequisites());
+	EXPECT_THAT(r.ecx & BIT(X86_FEATURE_SHSTK.bit), "no shadow stacks in CPUID.7.ECX %#x",
+		    r.ecx);
+	if (host_has_flag("ibt") && host_has_flag("vmx"))
+		EXPECT_THAT(r.edx & BIT(X86_FEATURE_IBT.bit),
+			    "no indirect branch tracking in CPUID.7.EDX %#x", r.edx);
+	EXPECT_XFEATURES(XFEATURE_MASK_CET, cpuid_regs(self->supported, 0xd, 1).ecx,
+			 "CET in CPUID.(0xD,1).ECX");
+}
+
+/* Write all CET MSRs that the vCPU has, and IA32_XSS, in one ioctl; SSP is none. */
+static void set_cet(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+		    const struct xregs *r)
+{
+	struct kvm_msrs *msrs = calloc(1, sizeof(*msrs) +
+				       (NR_CET_MSRS + 1) * sizeof(msrs->entries[0]));
+	u64 ssp = ssp_value(0);
+	int i;
+
+	for (i = 0; i < NR_CET_MSRS; i++)
+		if (vcpu_has_cet_msr(vcpu, cet_msrs[i]))
+			msrs->entries[msrs->nmsrs++] = (struct kvm_msr_entry) {
+				.index = cet_msrs[i], .data = r->cet[i],
+			};
+	if (vcpu_xss_mask(vcpu))
+		msrs->entries[msrs->nmsrs++] = (struct kvm_msr_entry) {
+			.index = MSR_IA32_XSS, .data = vcpu_xss_mask(vcpu),
+		};
+	if (msrs->nmsrs)
+		EXPECT_SAME(msrs->nmsrs, __vcpu_ioctl(vcpu, KVM_SET_MSRS, msrs),
+			    "MSRs that KVM_SET_MSRS took");
+	free(msrs);
+
+	/* Kernels without guest CET do not even have the ioctl. */
+	if (vcpu_has_shstk(vcpu))
+		ssp = r->ssp;
+	else if (kvm_check_cap(KVM_CAP_ONE_REG) <= 0)
+		return;
+	EXPECT_ERRNO(vcpu_has_shstk(vcpu) ? 0 : EINVAL,
+		     vcpu_one_reg_ssp(vcpu, KVM_SET_ONE_REG, &ssp), "KVM_SET_ONE_REG of SSP");
+}
+
+/* A CET MSR for the guest: what the host has put there, and what to write */
+static struct guest_msr {
+	u32 index;
+	u8 vector;		/* of any access */
+	u64 host, guest;
+} guest_msrs[NR_CET_MSRS];
+
+static void guest_expect_msr(const struct guest_msr *m, u64 wanted, const char *when)
+{
+	u64 got = wanted;
+	u8 vector = rdmsr_safe(m->index, &got);
+
+	__GUEST_ASSERT(vector == m->vector, "RDMSR of %#x %s: wanted vector %u got %u", m->index,
+		       when, m->vector, vector);
+	__GUEST_ASSERT(vector || got == wanted, "RDMSR of %#x %s: wanted %#lx got %#lx", m->index,
+		       when, wanted, got);
+}
+
+static void long_mode_code(void)
+{
+	struct guest_msr *m, *end = guest_msrs + NR_CET_MSRS;
+	u8 vector;
+
+	for (m = guest_msrs; m < end; m++) {
+		guest_expect_msr(m, m->host, "after KVM_SET_MSRS");
+		vector = wrmsr_safe(m->index, m->guest);
+		__GUEST_ASSERT(vector == m->vector, "WRMSR of %#lx to %#x: wanted vector %u got %u",
+			       m->guest, m->index, m->vector, vector);
+	}
+	GUEST_SYNC(0);
+	for (m = guest_msrs; m < end; m++)
+		guest_expect_msr(m, m->guest, "after an exit");
+	GUEST_DONE();
+}
+
+/*
+ * Verify that a guest of libkvm, which has AMX where the permission allows it,
+ * finds its CET MSRs as the host wrote them, and the host finds them as the guest
+ * did.
+ */
+TEST_F(xstate_perm_proc, long_mode_guest)
+{
+	const struct xstate_combo combo = { variant->combo.perm, host_has_amx(), CET };
+	struct kvm_vcpu *vcpu;
+	int i;
+
+	if (!xstate_need_guests(_metadata) || !xstate_need_refusals(_metadata))
+		return;
+	vcpu = xstate_new_guest(&self->vm, &combo, long_mode_code);
+	for (i = 0; i < NR_CET_MSRS; i++)
+		guest_msrs[i] = (struct guest_msr) {
+			.index = cet_msrs[i],
+			.vector = vcpu_has_cet_msr(vcpu, cet_msrs[i]) ? 0 : GP_VECTOR,
+			.host = cet_msr_value(vcpu, cet_msrs[i], 0),
+			.guest = cet_msr_value(vcpu, cet_msrs[i], 1),
+		};
+	sync_global_to_guest(self->vm, guest_msrs);
+	xregs_fill(&regs, vcpu, 0);
+	set_cet(_metadata, vcpu, &regs);
+	xstate_run(vcpu, UCALL_SYNC);
+	xstate_run(vcpu, UCALL_DONE);
+	xregs_fill(&regs, vcpu, 1);
+	expect_cet(_metadata, vcpu, &regs, "KVM_RUN of a guest that wrote it");
+}
+
+/* ---- what depends on guest CPUID as well ---- */
+
 FIXTURE(xstate_perm) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
 };
 
 FIXTURE_VARIANT(xstate_perm) {
-	const char *name;
+	struct xstate_combo combo;
 };
 
+FIXTURE_VARIANT_ADD(xstate_perm, none_noamx_nocet) { { PERM_NONE, NOAMX, NOCET } };
+FIXTURE_VARIANT_ADD(xstate_perm, none_noamx_shstk) { { PERM_NONE, NOAMX, SHSTK } };
+FIXTURE_VARIANT_ADD(xstate_perm, none_noamx_ibt) { { PERM_NONE, NOAMX, IBT } };
+FIXTURE_VARIANT_ADD(xstate_perm, none_noamx_cet) { { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xstate_perm, none_amx_nocet) { { PERM_NONE, AMX, NOCET } };
+FIXTURE_VARIANT_ADD(xstate_perm, none_amx_shstk) { { PERM_NONE, AMX, SHSTK } };
+FIXTURE_VARIANT_ADD(xstate_perm, none_amx_ibt) { { PERM_NONE, AMX, IBT } };
+FIXTURE_VARIANT_ADD(xstate_perm, none_amx_cet) { { PERM_NONE, AMX, CET } };
+FIXTURE_VARIANT_ADD(xstate_perm, host_noamx_nocet) { { PERM_HOST, NOAMX, NOCET } };
+FIXTURE_VARIANT_ADD(xstate_perm, host_noamx_shstk) { { PERM_HOST, NOAMX, SHSTK } };
+FIXTURE_VARIANT_ADD(xstate_perm, host_noamx_ibt) { { PERM_HOST, NOAMX, IBT } };
+FIXTURE_VARIANT_ADD(xstate_perm, host_noamx_cet) { { PERM_HOST, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xstate_perm, host_amx_nocet) { { PERM_HOST, AMX, NOCET } };
+FIXTURE_VARIANT_ADD(xstate_perm, host_amx_shstk) { { PERM_HOST, AMX, SHSTK } };
+FIXTURE_VARIANT_ADD(xstate_perm, host_amx_ibt) { { PERM_HOST, AMX, IBT } };
+FIXTURE_VARIANT_ADD(xstate_perm, host_amx_cet) { { PERM_HOST, AMX, CET } };
+FIXTURE_VARIANT_ADD(xstate_perm, guest_noamx_nocet) { { PERM_GUEST, NOAMX, NOCET } };
+FIXTURE_VARIANT_ADD(xstate_perm, guest_noamx_shstk) { { PERM_GUEST, NOAMX, SHSTK } };
+FIXTURE_VARIANT_ADD(xstate_perm, guest_noamx_ibt) { { PERM_GUEST, NOAMX, IBT } };
+FIXTURE_VARIANT_ADD(xstate_perm, guest_noamx_cet) { { PERM_GUEST, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xstate_perm, guest_amx_nocet) { { PERM_GUEST, AMX, NOCET } };
+FIXTURE_VARIANT_ADD(xstate_perm, guest_amx_shstk) { { PERM_GUEST, AMX, SHSTK } };
+FIXTURE_VARIANT_ADD(xstate_perm, guest_amx_ibt) { { PERM_GUEST, AMX, IBT } };
+FIXTURE_VARIANT_ADD(xstate_perm, guest_amx_cet) { { PERM_GUEST, AMX, CET } };
+FIXTURE_VARIANT_ADD(xstate_perm, both_noamx_nocet) { { PERM_BOTH, NOAMX, NOCET } };
+FIXTURE_VARIANT_ADD(xstate_perm, both_noamx_shstk) { { PERM_BOTH, NOAMX, SHSTK } };
+FIXTURE_VARIANT_ADD(xstate_perm, both_noamx_ibt) { { PERM_BOTH, NOAMX, IBT } };
+FIXTURE_VARIANT_ADD(xstate_perm, both_noamx_cet) { { PERM_BOTH, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xstate_perm, both_amx_nocet) { { PERM_BOTH, AMX, NOCET } };
+FIXTURE_VARIANT_ADD(xstate_perm, both_amx_shstk) { { PERM_BOTH, AMX, SHSTK } };
+FIXTURE_VARIANT_ADD(xstate_perm, both_amx_ibt) { { PERM_BOTH, AMX, IBT } };
+FIXTURE_VARIANT_ADD(xstate_perm, both_amx_cet) { { PERM_BOTH, AMX, CET } };
+FIXTURE_VARIANT_ADD(xstate_perm, late_noamx_nocet) { { PERM_LATE, NOAMX, NOCET } };
+FIXTURE_VARIANT_ADD(xstate_perm, late_noamx_shstk) { { PERM_LATE, NOAMX, SHSTK } };
+FIXTURE_VARIANT_ADD(xstate_perm, late_noamx_ibt) { { PERM_LATE, NOAMX, IBT } };
+FIXTURE_VARIANT_ADD(xstate_perm, late_noamx_cet) { { PERM_LATE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xstate_perm, late_amx_nocet) { { PERM_LATE, AMX, NOCET } };
+FIXTURE_VARIANT_ADD(xstate_perm, late_amx_shstk) { { PERM_LATE, AMX, SHSTK } };
+FIXTURE_VARIANT_ADD(xstate_perm, late_amx_ibt) { { PERM_LATE, AMX, IBT } };
+FIXTURE_VARIANT_ADD(xstate_perm, late_amx_cet) { { PERM_LATE, AMX, CET } };
+FIXTURE_VARIANT_ADD(xstate_perm, inherited_noamx_nocet) { { PERM_INHERITED, NOAMX, NOCET } };
+FIXTURE_VARIANT_ADD(xstate_perm, inherited_noamx_shstk) { { PERM_INHERITED, NOAMX, SHSTK } };
+FIXTURE_VARIANT_ADD(xstate_perm, inherited_noamx_ibt) { { PERM_INHERITED, NOAMX, IBT } };
+FIXTURE_VARIANT_ADD(xstate_perm, inherited_noamx_cet) { { PERM_INHERITED, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xstate_perm, inherited_amx_nocet) { { PERM_INHERITED, AMX, NOCET } };
+FIXTURE_VARIANT_ADD(xstate_perm, inherited_amx_shstk) { { PERM_INHERITED, AMX, SHSTK } };
+FIXTURE_VARIANT_ADD(xstate_perm, inherited_amx_ibt) { { PERM_INHERITED, AMX, IBT } };
+FIXTURE_VARIANT_ADD(xstate_perm, inherited_amx_cet) { { PERM_INHERITED, AMX, CET } };
+FIXTURE_VARIANT_ADD(xstate_perm, exec_noamx_nocet) { { PERM_EXEC, NOAMX, NOCET } };
+FIXTURE_VARIANT_ADD(xstate_perm, exec_noamx_shstk) { { PERM_EXEC, NOAMX, SHSTK } };
+FIXTURE_VARIANT_ADD(xstate_perm, exec_noamx_ibt) { { PERM_EXEC, NOAMX, IBT } };
+FIXTURE_VARIANT_ADD(xstate_perm, exec_noamx_cet) { { PERM_EXEC, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xstate_perm, exec_amx_nocet) { { PERM_EXEC, AMX, NOCET } };
+FIXTURE_VARIANT_ADD(xstate_perm, exec_amx_shstk) { { PERM_EXEC, AMX, SHSTK } };
+FIXTURE_VARIANT_ADD(xstate_perm, exec_amx_ibt) { { PERM_EXEC, AMX, IBT } };
+FIXTURE_VARIANT_ADD(xstate_perm, exec_amx_cet) { { PERM_EXEC, AMX, CET } };
+
+static void expect_amx_refused(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			       const struct xstate_combo *combo)
+{
+	struct kvm_cpuid2 *cpuid = xstate_cpuid_with(combo, true);
+
+	EXPECT_ERRNO(EPERM, vcpu_errno(vcpu, KVM_SET_CPUID2, cpuid), "KVM_SET_CPUID2 with AMX");
+	free(cpuid);
+}
+
+/*
+ * Who asks late has a vCPU by then, the one under test.  CPUID comes before all
+ * state: one with AMX gives the vCPU a new fpstate and drops what the old held.
+ */
 FIXTURE_SETUP(xstate_perm)
 {
+	const struct xstate_combo *combo = &variant->combo;
+	struct xf_regs offered = cpuid_regs(unpermitted, 7, 0);
+	struct kvm_cpuid2 *cpuid;
+
+	if (!xstate_begin(_metadata, combo))
+		return;
+	self->vm = vm_create_barebones();
+	self->vcpu = __vm_vcpu_add(self->vm, 0);
+	if (combo->perm == PERM_LATE)
+		xstate_request_locked(_metadata);
+
+	/* All that is expected of CET goes by what this process is offered. */
+	EXPECT_SAME(!!(offered.ecx & BIT(X86_FEATURE_SHSTK.bit)), kvm_cpu_has(X86_FEATURE_SHSTK),
+		    "shadow stacks are offered as without permission");
+	EXPECT_SAME(!!(offered.edx & BIT(X86_FEATURE_IBT.bit)), kvm_cpu_has(X86_FEATURE_IBT),
+		    "branch tracking is offered as without permission");
+
+	cpuid = xstate_cpuid(combo);
+	vcpu_init_cpuid(self->vcpu, cpuid);
+	free(cpuid);
+	if (combo->amx && !xstate_guest_granted(combo))
+		expect_amx_refused(_metadata, self->vcpu, combo);
 }
 
 FIXTURE_TEARDOWN(xstate_perm)
 {
+	xstate_end(_metadata, self->vm);
 }
 
-#define VCPU_VARIANTS(perm)						\
-static_assert(sizeof(#perm "_noamx_shstk") <= XCOMP_NAME_SIZE, "too long"); \
-FIXTURE_VARIANT_ADD(xstate_perm, perm##_noamx_nocet) {			\
-	.name = #perm "_noamx_nocet"					\
-};									\
-FIXTURE_VARIANT_ADD(xstate_perm, perm##_noamx_shstk) {			\
-	.name = #perm "_noamx_shstk"					\
-};									\
-FIXTURE_VARIANT_ADD(xstate_perm, perm##_noamx_ibt) {			\
-	.name = #perm "_noamx_ibt"					\
-};									\
-FIXTURE_VARIANT_ADD(xstate_perm, perm##_noamx_cet) {			\
-	.name = #perm "_noamx_cet"					\
-};									\
-FIXTURE_VARIANT_ADD(xstate_perm, perm##_amx_nocet) {			\
-	.name = #perm "_amx_nocet"					\
-};									\
-FIXTURE_VARIANT_ADD(xstate_perm, perm##_amx_shstk) {			\
-	.name = #perm "_amx_shstk"					\
-};									\
-FIXTURE_VARIANT_ADD(xstate_perm, perm##_amx_ibt) {			\
-	.name = #perm "_amx_ibt"					\
-};									\
-FIXTURE_VARIANT_ADD(xstate_perm, perm##_amx_cet) {			\
-	.name = #perm "_amx_cet"					\
+/* Give the vCPU a value in each of its registers, and XCR0 all that it may have. */
+static u64 set_regs(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+		    const struct xregs *r)
+{
+	u64 mask = xregs_guest_mask(vcpu);
+
+	EXPECT_THAT(vcpu_takes_xcr0(vcpu, vcpu_xcr0_mask(vcpu)), "KVM_SET_XCRS of %#lx: not taken",
+		    (unsigned long)vcpu_xcr0_mask(vcpu));
+	set_cet(_metadata, vcpu, r);
+	vcpu_set_xregs_area(_metadata, vcpu, r, mask);
+	return mask;
 }
 
-VCPU_VARIANTS(none);
-VCPU_VARIANTS(host);
-VCPU_VARIANTS(guest);
-VCPU_VARIANTS(both);
-VCPU_VARIANTS(late);
-VCPU_VARIANTS(inherited);
-VCPU_VARIANTS(exec);
+/*
+ * Verify that KVM_SET_CPUID2 with AMX needs the permission and changes nothing
+ * without it: not CPUID, not sizes, no MSR, no byte of XSAVE state.  Where there
+ * is nothing to refuse the same CPUID once more must change nothing.
+ */
+TEST_F(xstate_perm, set_cpuid)
+{
+	u32 size = vcpu_xsave_size(self->vcpu);
+	struct kvm_cpuid2 *before, *cpuid;
+	u8 *area;
+	u64 mask;
 
-XSTATE_PERM_TEST(xstate_perm, set_cpuid, xcomp_check_set_cpuid)
-XSTATE_PERM_TEST(xstate_perm, xsave2, xcomp_check_xsave2)
-XSTATE_PERM_TEST(xstate_perm, runtime_size, xcomp_check_runtime_size)
-XSTATE_PERM_TEST(xstate_perm, xss, xcomp_check_xss)
-XSTATE_PERM_TEST(xstate_perm, cet_msrs, xcomp_check_cet_msrs)
-XSTATE_PERM_TEST(xstate_perm, guest, check_guest)
-XSTATE_PERM_TEST(xstate_perm, xcomp_bv, xcomp_check_xcomp_bv)
+	EXPECT_SAME(vcpu_has_amx(self->vcpu) ? XFEATURE_MASK_XTILE : 0,
+		    cpuid_regs(current_cpuid(self->vcpu), 0xd, 0).eax & XFEATURE_MASK_XTILE,
+		    "XTILE in the vCPU's CPUID");
+	EXPECT_SAME(variant->combo.amx && xstate_guest_granted(&variant->combo),
+		    vcpu_has_amx(self->vcpu), "AMX in the vCPU's CPUID");
+
+	xregs_fill(&regs, self->vcpu, 0);
+	mask = set_regs(_metadata, self->vcpu, &regs);
+	expect_xregs(_metadata, self->vcpu, &regs, mask, "KVM_SET_MSRS and KVM_SET_XSAVE");
+	before = current_cpuid(self->vcpu);
+	area = vcpu_area(self->vcpu);
+
+	if (variant->combo.amx && !vcpu_has_amx(self->vcpu)) {
+		expect_amx_refused(_metadata, self->vcpu, &variant->combo);
+	} else {
+		cpuid = xstate_cpuid(&variant->combo);
+		EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_SET_CPUID2, cpuid),
+			     "the same KVM_SET_CPUID2");
+	}
+	expect_same_cpuid(_metadata, before, current_cpuid(self->vcpu), "after KVM_SET_CPUID2");
+	expect_same_area(_metadata, area, vcpu_area(self->vcpu), size, "KVM_SET_CPUID2");
+	expect_xregs(_metadata, self->vcpu, &regs, mask, "KVM_SET_CPUID2");
+	expect_permissions(_metadata, xstate_host_granted(&variant->combo),
+			   xstate_guest_granted(&variant->combo), "after KVM_SET_CPUID2");
+}
+
+/* KVM_GET_XSAVE2 gives @size bytes now and not one more of those @promised. */
+static void expect_bytes(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu, u32 size,
+			 u32 promised)
+{
+	u8 *a = guarded_alloc(promised, 0x5a), *b = guarded_alloc(promised, 0xa5);
+	u8 *shorter = guarded_alloc(size - 1, 0);
+	u32 i, written = 0;
+
+	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_GET_XSAVE2, a), "KVM_GET_XSAVE2");
+	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_GET_XSAVE2, b), "KVM_GET_XSAVE2 once more");
+
+	/* What is the same over two kinds of poison was written. */
+	while (written < promised && a[written] == b[written])
+		written++;
+	for (i = written; i < promised && a[i] == 0x5a && b[i] == 0xa5; i++)
+		;
+	EXPECT_SAME(size, written, "bytes that KVM_GET_XSAVE2 wrote");
+	EXPECT_SAME(promised, i, "end of what KVM_GET_XSAVE2 left alone");
+
+	EXPECT_ERRNO(EFAULT, vcpu_errno(vcpu, KVM_GET_XSAVE2, shorter),
+		     "KVM_GET_XSAVE2 into one byte less than %u", size);
+	EXPECT_ERRNO(EFAULT, vcpu_errno(vcpu, KVM_SET_XSAVE, shorter),
+		     "KVM_SET_XSAVE of one byte less than %u", size);
+}
+
+/* What user space never sees does not come in by an image, nor does the rest of that. */
+static void expect_supervisor_refused(struct __test_metadata *const _metadata,
+				      struct kvm_vcpu *vcpu, const u8 *old, u32 size)
+{
+	u8 *image = guarded_alloc(size, 0);
+	int i;
+
+	for (i = 0; i < 64; i++) {
+		if (!(XFEATURE_MASK_HIDDEN & BIT_ULL(i)))
+			continue;
+		xarea_set_header(image, 0, xarea_header(old, 0) | BIT_ULL(i));
+		EXPECT_ERRNO(EINVAL, vcpu_errno(vcpu, KVM_SET_XSAVE, image),
+			     "KVM_SET_XSAVE with bit %d in XSTATE_BV", i);
+	}
+	expect_same_area(_metadata, old, vcpu_area(vcpu), size, "refused KVM_SET_XSAVE");
+}
+
+/*
+ * KVM_SET_XSAVE takes what the host has even if guest CPUID has it not, such as
+ * an XTILE_CFG of all zeros; KVM_GET_XSAVE2 must not show it.
+ */
+static void expect_xtile_cfg_hidden(struct __test_metadata *const _metadata,
+				    struct kvm_vcpu *vcpu, u8 *image)
+{
+	xarea_set_header(image, 0, XFEATURE_MASK_FPSSE | XFEATURE_MASK_XTILE_CFG);
+	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_SET_XSAVE, image), "KVM_SET_XSAVE with XTILE_CFG");
+	EXPECT_XFEATURES(0, xarea_header(vcpu_area(vcpu), 0) & XFEATURE_MASK_XTILE,
+			 "AMX in XSTATE_BV after KVM_SET_XSAVE with XTILE_CFG");
+}
+
+/*
+ * Verify that KVM_GET_XSAVE2 writes exactly the bytes that this vCPU's CPUID calls
+ * for, that KVM_GET_XSAVE works up to 4 KiB and not beyond, and that the XSAVE
+ * header shows user components of the guest only.
+ */
+TEST_F(xstate_perm, xsave2)
+{
+	u32 size = vcpu_xsave_size(self->vcpu), promised;
+	u64 mask, bv, xcr0 = vcpu_xcr0_mask(self->vcpu);
+	u8 *area, *old;
+
+	promised = vm_check_cap(self->vm, KVM_CAP_XSAVE2);
+	if (!promised)
+		SKIP(return, "no KVM_CAP_XSAVE2");
+	xregs_fill(&regs, self->vcpu, 0);
+	mask = set_regs(_metadata, self->vcpu, &regs);
+	expect_bytes(_metadata, self->vcpu, size, promised > size ? promised : size);
+
+	area = guarded_alloc(size, 0);
+	old = guarded_alloc(sizeof(struct kvm_xsave), 0x77);
+	EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_GET_XSAVE2, area), "KVM_GET_XSAVE2");
+	EXPECT_ERRNO(size > sizeof(struct kvm_xsave) ? EINVAL : 0,
+		     vcpu_errno(self->vcpu, KVM_GET_XSAVE, old), "KVM_GET_XSAVE");
+	if (size == sizeof(struct kvm_xsave))
+		expect_same_area(_metadata, area, old, size,
+				 "KVM_GET_XSAVE, set against KVM_GET_XSAVE2");
+
+	/* KVM keeps PKRU elsewhere. */
+	mask &= ~XFEATURE_MASK_PKRU;
+	bv = xarea_header(area, 0);
+	EXPECT_XFEATURES(0, bv & ~(xcr0 | XFEATURE_MASK_FPSSE),
+			 "XSTATE_BV beyond the guest's components");
+	EXPECT_XFEATURES(mask, bv & mask, "XSTATE_BV, what was set");
+	EXPECT_SAME(0, xarea_header(area, 1), "XCOMP_BV in the standard format");
+	expect_area(_metadata, area, &regs, mask, 0, "KVM_GET_XSAVE2");
+	expect_supervisor_refused(_metadata, self->vcpu, area, size);
+	if (host_has_amx() && !vcpu_has_amx(self->vcpu))
+		expect_xtile_cfg_hidden(_metadata, self->vcpu, area);
+}
+
+/* The sizes in the vCPU's CPUID are those of XCR0 and IA32_XSS as they are. */
+static void expect_sizes(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu, u64 xcr0,
+			 u64 xss)
+{
+	struct kvm_cpuid2 *cpuid = current_cpuid(vcpu);
+	struct xf_regs r = cpuid_regs(cpuid, 0xd, 1);
+
+	EXPECT_SAME(xf_standard_size(xcr0), cpuid_regs(cpuid, 0xd, 0).ebx,
+		    "CPUID.(0xD,0).EBX of the vCPU with XCR0 %#lx and XSS %#lx",
+		    (unsigned long)xcr0, (unsigned long)xss);
+	if (r.eax & COMPACTS)
+		EXPECT_SAME(xf_compacted_size(xcr0 | xss), r.ebx,
+			    "CPUID.(0xD,1).EBX of the vCPU with XCR0 %#lx and XSS %#lx",
+			    (unsigned long)xcr0, (unsigned long)xss);
+	free(cpuid);
+}
+
+/*
+ * Verify that the sizes in the vCPU's own CPUID leaf 0xD follow its XCR0 and
+ * IA32_XSS, and that half of AMX is refused in XCR0.
+ */
+TEST_F(xstate_perm, runtime_size)
+{
+	static const u64 groups[] = {
+		XFEATURE_MASK_FP, XFEATURE_MASK_SSE, XFEATURE_MASK_YMM, XFEATURE_MASK_MPX,
+		XFEATURE_MASK_AVX512, XFEATURE_MASK_PKRU, XFEATURE_MASK_XTILE,
+	};
+	static const u64 xss[] = {
+		0, XFEATURE_MASK_CET_USER, XFEATURE_MASK_CET_KERNEL, XFEATURE_MASK_CET,
+	};
+	u64 guest = vcpu_xcr0_mask(self->vcpu), guest_xss = vcpu_xss_mask(self->vcpu), xcr0 = 0;
+	unsigned int i, j;
+
+	for (i = 0; i < ARRAY_SIZE(groups); i++) {
+		if ((guest & groups[i]) != groups[i])
+			continue;
+		xcr0 |= groups[i];
+		EXPECT_THAT(vcpu_takes_xcr0(self->vcpu, xcr0), "XCR0 %#lx not taken",
+			    (unsigned long)xcr0);
+		for (j = 0; j < ARRAY_SIZE(xss); j++) {
+			if (xss[j] & ~guest_xss)
+				continue;
+			EXPECT_THAT(!guest_xss ||
+				    vcpu_takes_msr(self->vcpu, MSR_IA32_XSS, xss[j]),
+				    "IA32_XSS %#lx not taken", (unsigned long)xss[j]);
+			expect_sizes(_metadata, self->vcpu, xcr0, xss[j]);
+		}
+	}
+
+	xcr0 &= ~XFEATURE_MASK_XTILE;
+	EXPECT_THAT(!vcpu_takes_xcr0(self->vcpu, xcr0 | XFEATURE_MASK_XTILE_CFG),
+		    "XCR0 with XTILE_CFG alone was taken");
+	EXPECT_THAT(!vcpu_takes_xcr0(self->vcpu, xcr0 | XFEATURE_MASK_XTILE_DATA),
+		    "XCR0 with XTILE_DATA alone was taken");
+	EXPECT_SAME(vcpu_has_amx(self->vcpu),
+		    vcpu_takes_xcr0(self->vcpu, xcr0 | XFEATURE_MASK_XTILE),
+		    "XCR0 with XTILE is taken");
+}
+
+/*
+ * Verify that the vCPU takes exactly those bits of IA32_XSS that its CPUID and
+ * KVM have: CET_USER and CET_KERNEL or none, never PASID.
+ */
+TEST_F(xstate_perm, xss)
+{
+	u64 wanted = vcpu_xss_mask(self->vcpu), taken = 0;
+	int i;
+
+	for (i = 0; i < 64; i++) {
+		if (!vcpu_takes_msr(self->vcpu, MSR_IA32_XSS, BIT_ULL(i)))
+			continue;
+		taken |= BIT_ULL(i);
+		EXPECT_SAME(BIT_ULL(i), vcpu_get_msr(self->vcpu, MSR_IA32_XSS),
+			    "IA32_XSS with bit %d", i);
+	}
+	if (!wanted && !xstate_need_refusals(_metadata))
+		return;
+	EXPECT_XFEATURES(wanted, taken, "bits that IA32_XSS takes");
+	if (!wanted)
+		return;
+	EXPECT_THAT(vcpu_takes_msr(self->vcpu, MSR_IA32_XSS, wanted),
+		    "IA32_XSS: not all of them are taken together");
+	EXPECT_THAT(!vcpu_takes_msr(self->vcpu, MSR_IA32_XSS, wanted | XFEATURE_MASK_PASID),
+		    "IA32_XSS: PASID on top of them was taken");
+	EXPECT_XFEATURES(wanted, vcpu_get_msr(self->vcpu, MSR_IA32_XSS), "IA32_XSS in the end");
+}
+
+/* What guest CPUID has not cannot be written, nor does it hold anything. */
+static void expect_msr_absent(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			      u32 msr)
+{
+	u64 value;
+
+	/* With ignore_msrs KVM drops writes to unknown MSRs silently. */
+	if (kvm_refuses_msrs())
+		EXPECT_THAT(!vcpu_takes_msr(vcpu, msr, 8), "%s is absent, but takes a value",
+			    msr_name(msr));
+	if (vcpu_reads_msr(vcpu, msr, &value))
+		EXPECT_SAME(0, value, "%s, which is absent", msr_name(msr));
+}
+
+/*
+ * Verify that the CET MSRs that guest CPUID has outlive KVM_SET_MSRS,
+ * KVM_SET_XSAVE, KVM_RUN and the same KVM_SET_CPUID2 once more, each read back by
+ * an ioctl of its own, and that those that it has not cannot be written.
+ * IA32_S_CET, IA32_XSS and SSP are kept elsewhere and must be there as well.
+ */
+TEST_F(xstate_perm, cet_msrs)
+{
+	struct kvm_cpuid2 *cpuid = xstate_cpuid(&variant->combo);
+	struct kvm_vcpu *vcpu = self->vcpu;
+	u64 mask = xregs_guest_mask(vcpu);
+	int i;
+
+	xregs_fill(&regs, vcpu, 0);
+	EXPECT_THAT(vcpu_takes_xcr0(vcpu, vcpu_xcr0_mask(vcpu)), "KVM_SET_XCRS not taken");
+	set_cet(_metadata, vcpu, &regs);
+	expect_cet(_metadata, vcpu, &regs, "KVM_SET_MSRS");
+	expect_kept_elsewhere(_metadata, vcpu, &regs, "KVM_SET_MSRS");
+
+	vcpu_set_xregs_area(_metadata, vcpu, &regs, mask);
+	expect_xregs(_metadata, vcpu, &regs, mask, "KVM_SET_XSAVE");
+	xstate_run_immediate_exit(vcpu);
+	expect_xregs(_metadata, vcpu, &regs, mask, "KVM_RUN");
+	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_SET_CPUID2, cpuid), "the same KVM_SET_CPUID2");
+	expect_xregs(_metadata, vcpu, &regs, mask, "the same KVM_SET_CPUID2 again");
+
+	for (i = 0; i < NR_CET_MSRS; i++)
+		if (!vcpu_has_cet_msr(vcpu, cet_msrs[i]))
+			expect_msr_absent(_metadata, vcpu, cet_msrs[i]);
+}
+
+/* ---- a guest of 64 KiB in long mode that executes one instruction per KVM_RUN ---- */
+
+/* The same addresses physical and virtual */
+#define GUEST_BASE	0x100000
+#define GUEST_SIZE	0x10000
+
+/* From there on */
+#define GUEST_PML4	0x1000
+#define GUEST_PDPT	0x2000
+#define GUEST_PD	0x3000
+#define GUEST_GDT	0x4000
+#define GUEST_IDT	0x4100
+#define GUEST_RDMSR	0x5000
+#define GUEST_WRMSR	0x5010
+#define GUEST_XSAVES	0x5020
+#define GUEST_FAULT	0x5030
+#define GUEST_STACK	0x7000
+#define GUEST_AREA	0x8000
+
+#define GUEST_CS	8
+#define GUEST_DS	16
+
+/* Page tables with one large page, descriptors, and the instructions */
+static void fill_guest(u8 *memory)
+{
+	static const u8 rdmsr[] = { 0x0f, 0x32, 0xf4 /* hlt */ };
+	static const u8 wrmsr[] = { 0x0f, 0x30, 0xf4 };
+	static const u8 xsaves[] = { 0x48, 0x0f, 0xc7, 0x2f, 0xf4 };	/* xsaves64 (%rdi) */
+	/* 64-bit interrupt gate, present, to an address below 4 GiB */
+	static const u64 gate = ((GUEST_BASE + GUEST_FAULT) & 0xffff) | GUEST_CS << 16 |
+				0x8e00ull << 32 | (u64)((GUEST_BASE + GUEST_FAULT) >> 16) << 48;
+
+	*(u64 *)(memory + GUEST_PML4) = (GUEST_BASE + GUEST_PDPT) | 3;
+	*(u64 *)(memory + GUEST_PDPT) = (GUEST_BASE + GUEST_PD) | 3;
+	*(u64 *)(memory + GUEST_PD) = 0x83;
+	*(u64 *)(memory + GUEST_GDT + GUEST_CS) = 0x00af9b000000ffff;
+	*(u64 *)(memory + GUEST_GDT + GUEST_DS) = 0x00cf93000000ffff;
+	*(u64 *)(memory + GUEST_IDT + 16 * GP_VECTOR) = gate;
+	memcpy(memory + GUEST_RDMSR, rdmsr, sizeof(rdmsr));
+	memcpy(memory + GUEST_WRMSR, wrmsr, sizeof(wrmsr));
+	memcpy(memory + GUEST_XSAVES, xsaves, sizeof(xsaves));
+	memory[GUEST_FAULT] = 0xf4;
+	xarea_fill(memory + GUEST_AREA, XAREA_POISON, XAREA_SIZE);
+	xarea_set_header(memory + GUEST_AREA, 0, 0);
+}
+
+/* Give the vCPU its memory and put it into long mode.  Return the memory. */
+static u8 *start_guest(struct kvm_vcpu *vcpu)
+{
+	struct kvm_segment data = {
+		.selector = GUEST_DS, .type = 3, .limit = ~0u, .present = 1, .s = 1, .g = 1,
+		.db = 1,
+	};
+	u8 *memory = mmap(NULL, GUEST_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			  -1, 0);
+	struct kvm_sregs sregs;
+
+	TEST_ASSERT(memory != MAP_FAILED, "mmap: %s", strerror(errno));
+	fill_guest(memory);
+	vm_set_user_memory_region(vcpu->vm, 1, 0, GUEST_BASE, GUEST_SIZE, memory);
+
+	vcpu_sregs_get(vcpu, &sregs);
+	sregs.cr0 |= X86_CR0_PE | X86_CR0_NE | X86_CR0_WP | X86_CR0_PG;
+	sregs.cr0 &= ~(X86_CR0_CD | X86_CR0_NW | X86_CR0_TS | X86_CR0_EM);
+	sregs.cr3 = GUEST_BASE + GUEST_PML4;
+	sregs.cr4 |= X86_CR4_PAE | X86_CR4_OSXSAVE;
+	sregs.efer |= EFER_LME | EFER_LMA;
+	sregs.gdt.base = GUEST_BASE + GUEST_GDT;
+	sregs.gdt.limit = GUEST_DS + 7;
+	sregs.idt.base = GUEST_BASE + GUEST_IDT;
+	sregs.idt.limit = 16 * GP_VECTOR + 15;
+	sregs.ds = data;
+	sregs.es = data;
+	sregs.fs = data;
+	sregs.gs = data;
+	sregs.ss = data;
+	sregs.cs = data;
+	sregs.cs.selector = GUEST_CS;
+	sregs.cs.type = 11;
+	sregs.cs.db = 0;
+	sregs.cs.l = 1;
+	vcpu_sregs_set(vcpu, &sregs);
+	return memory;
+}
+
+/* Execute one instruction.  Return the vector of the exception that it raised, or 0. */
+static u8 guest_step(struct kvm_vcpu *vcpu, u32 code, u32 msr, u64 *value)
+{
+	struct kvm_regs r = {
+		.rip = GUEST_BASE + code, .rsp = GUEST_BASE + GUEST_STACK, .rflags = 2,
+		.rcx = msr, .rax = (u32)*value, .rdx = *value >> 32,
+		.rdi = GUEST_BASE + GUEST_AREA,
+	};
+
+	vcpu_regs_set(vcpu, &r);
+	vcpu_run(vcpu);
+	vcpu_regs_get(vcpu, &r);
+	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_HLT);
+	if (r.rip == GUEST_BASE + GUEST_FAULT + 1)
+		return GP_VECTOR;
+	TEST_ASSERT(r.rip > GUEST_BASE + code && r.rip < GUEST_BASE + code + 8,
+		    "the guest began at %#x and halted at %#llx", GUEST_BASE + code, r.rip);
+	*value = r.rdx << 32 | (u32)r.rax;
+	return 0;
+}
+
+static void expect_guest_rdmsr(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			       u32 msr, bool present, u64 wanted, const char *when)
+{
+	u64 value = 0;
+	u8 vector = guest_step(vcpu, GUEST_RDMSR, msr, &value);
+
+	EXPECT_THAT(vector == (present ? 0 : GP_VECTOR), "RDMSR of %s after %s: %s",
+		    msr_name(msr), when, vector_name(vector));
+	if (present && !vector)
+		EXPECT_SAME(wanted, value, "RDMSR of %s after %s", msr_name(msr), when);
+}
+
+static void expect_guest_wrmsr(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			       u32 msr, bool taken, u64 value)
+{
+	unsigned long written = value;
+	u8 vector = guest_step(vcpu, GUEST_WRMSR, msr, &value);
+
+	EXPECT_THAT(vector == (taken ? 0 : GP_VECTOR), "WRMSR of %#lx to %s: %s", written,
+		    msr_name(msr), vector_name(vector));
+}
+
+/*
+ * The guest finds what the host wrote, or gets #GP, and writes new values.  After
+ * more runs it and the host still find those.
+ */
+static void expect_guest_cet(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu)
+{
+	bool present;
+	u64 value;
+	int i;
+
+	xregs_fill(&regs, vcpu, 0);
+	set_cet(_metadata, vcpu, &regs);
+	for (i = 0; i < NR_CET_MSRS; i++) {
+		present = vcpu_has_cet_msr(vcpu, cet_msrs[i]);
+		value = present ? cet_msr_value(vcpu, cet_msrs[i], 1) : 8;
+		expect_guest_rdmsr(_metadata, vcpu, cet_msrs[i], present, regs.cet[i],
+				   "KVM_SET_MSRS");
+		expect_guest_wrmsr(_metadata, vcpu, cet_msrs[i], present, value);
+	}
+	xregs_fill(&regs, vcpu, 1);
+	for (i = 0; i < NR_CET_MSRS; i++)
+		if (vcpu_has_cet_msr(vcpu, cet_msrs[i]))
+			expect_guest_rdmsr(_metadata, vcpu, cet_msrs[i], true, regs.cet[i],
+					   "KVM_RUN");
+	expect_cet(_metadata, vcpu, &regs, "KVM_RUN of a guest that wrote it");
+}
+
+/* The guest may set CET in IA32_XSS if its CPUID says so, and PASID never. */
+static void expect_guest_xss(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu)
+{
+	u64 wanted = vcpu_xss_mask(vcpu);
+	int i;
+
+	for (i = 0; i < 64; i++)
+		expect_guest_wrmsr(_metadata, vcpu, MSR_IA32_XSS, wanted & BIT_ULL(i), BIT_ULL(i));
+	expect_guest_wrmsr(_metadata, vcpu, MSR_IA32_XSS, true, wanted);
+	expect_guest_rdmsr(_metadata, vcpu, MSR_IA32_XSS, true, wanted, "WRMSR");
+}
+
+/*
+ * XSAVES in the guest writes each component that the host gave the vCPU to where
+ * CPUID says, and not one byte more.
+ */
+static void expect_guest_saves(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			       const struct xregs *r, u64 mask, u8 *area)
+{
+	u64 format = vcpu_xcr0_mask(vcpu) | vcpu_xss_mask(vcpu) | XCOMP_BV_COMPACTED;
+	u64 all = ~0ull;
+
+	/* Of a component without any register nothing can be in use. */
+	if (vcpu_has_cet_msr(vcpu, MSR_IA32_U_CET))
+		mask |= XFEATURE_MASK_CET_USER;
+	if (vcpu_has_cet_msr(vcpu, MSR_IA32_PL0_SSP))
+		mask |= XFEATURE_MASK_CET_KERNEL;
+	guest_step(vcpu, GUEST_XSAVES, ~0u, &all);
+	EXPECT_XFEATURES(mask, xarea_header(area, 0), "XSTATE_BV of XSAVES in the guest");
+	EXPECT_XFEATURES(format, xarea_header(area, 1), "XCOMP_BV of XSAVES in the guest");
+	expect_area(_metadata, area, r, mask, format, "XSAVES in the guest");
+	expect_poison(_metadata, area, mask, format, "XSAVES in the guest");
+}
+
+/*
+ * Verify, by a guest that runs, that it finds in the CET MSRs what the host wrote,
+ * that what it writes outlives an exit and reaches the host, that MSRs not in its
+ * CPUID raise #GP, and that IA32_XSS takes CET but never PASID.  Then, that it has
+ * all state that the host gave its vCPU, tiles and CET included, that the host
+ * finds all of it, and that another vCPU takes it.
+ */
+TEST_F(xstate_perm, guest)
+{
+	struct kvm_vcpu *vcpu = self->vcpu, *other;
+	u8 *memory, *image;
+	u64 mask;
+
+	if (!xstate_need_refusals(_metadata))
+		return;
+	memory = start_guest(vcpu);
+	expect_guest_cet(_metadata, vcpu);
+	if (!vcpu_cpuid_has(vcpu, X86_FEATURE_XSAVES)) {
+		if (!_metadata->exit_code)
+			SKIP(return, "XSAVES is not in guest CPUID");
+		return;
+	}
+	expect_guest_xss(_metadata, vcpu);
+
+	xregs_fill(&regs, vcpu, 0);
+	mask = set_regs(_metadata, vcpu, &regs);
+	expect_guest_saves(_metadata, vcpu, &regs, mask, memory + GUEST_AREA);
+	expect_xregs(_metadata, vcpu, &regs, mask, "XSAVES in the guest");
+
+	image = vcpu_area(vcpu);
+	other = xstate_add_vcpu(self->vm, 1, &variant->combo);
+	EXPECT_ERRNO(0, vcpu_errno(other, KVM_SET_XSAVE, image), "KVM_SET_XSAVE of another vCPU");
+	EXPECT_THAT(vcpu_takes_xcr0(other, vcpu_xcr0_mask(other)), "XCR0 not taken");
+	set_cet(_metadata, other, &regs);
+	expect_xregs(_metadata, other, &regs, mask, "a restore into another vCPU");
+}
+
+/*
+ * Verify, on the tracepoint, which components the fpstates of guest and host
+ * carry: PASID and CET_USER in both, CET_KERNEL in the guest's only, XTILE_DATA
+ * after it was permitted and asked for, by guest CPUID or by use.  Another vCPU
+ * that has no AMX comes first, for comparison.
+ */
+TEST_F(xstate_perm, xcomp_bv)
+{
+	bool host = xstate_host_granted(&variant->combo);
+	struct fpstate_run run[2];
+	struct fpu_trace trace;
+	struct kvm_vcpu *other;
+	struct kvm_cpuid2 *cpuid;
+
+	if (!fpu_trace_need(_metadata))
+		return;
+	cpuid = xstate_cpuid_with(&variant->combo, false);
+	other = __vm_vcpu_add(self->vm, 1);
+	vcpu_init_cpuid(other, cpuid);
+	free(cpuid);
+	xregs_fill(&regs, self->vcpu, 0);
+	set_cet(_metadata, self->vcpu, &regs);
+	if (host)
+		use_amx(_metadata);
+
+	fpu_trace_begin(_metadata, &trace, 0);
+	xstate_run_immediate_exit(other);
+	xstate_run_immediate_exit(self->vcpu);
+	if (!fpu_trace_runs(_metadata, &trace, run, 2))
+		return;
+	expect_fpstate(_metadata, true, false, &run[0].guest, "a guest without AMX");
+	expect_fpstate(_metadata, true, vcpu_has_amx(self->vcpu), &run[1].guest, "the guest");
+	expect_fpstate(_metadata, false, host, &run[1].host, "the host");
+	EXPECT_XFEATURES(run[0].guest.xcomp_bv & XFEATURE_MASK_CET,
+			 run[1].guest.xcomp_bv & XFEATURE_MASK_CET,
+			 "CET in the guest, set against one without AMX");
+	EXPECT_XFEATURES(run[1].host.xcomp_bv & XFEATURE_MASK_CET_USER,
+			 run[1].guest.xcomp_bv & XFEATURE_MASK_CET_USER,
+			 "CET_USER in the guest, set against the host");
+	if (vcpu_has_shstk(self->vcpu))
+		EXPECT_XFEATURES(XFEATURE_MASK_CET, run[1].guest.xstate_bv & XFEATURE_MASK_CET,
+				 "XSTATE_BV of the guest, with both CET components in use");
+}
+
+/* ---- a KVM_SET_CPUID2 that comes after state, or after the vCPU has run ---- */
+
+enum step { STEP_XSAVE, STEP_XCRS, STEP_MSRS, STEP_REG, NR_STEPS };
+
+static const char * const step_names[] = {
+	"KVM_SET_XSAVE", "KVM_SET_XCRS", "KVM_SET_MSRS", "KVM_SET_ONE_REG",
+};
+
+/* All state of a vCPU, as VMMs restore it in four steps */
+struct state {
+	u64 bv;			/* components that have the values of regs */
+	u64 xcr0;
+	bool has_ssp;
+	u64 ssp;
+	struct kvm_msrs msrs;
+	struct kvm_msr_entry entries[NR_CET_MSRS + 3];
+};
+
+static void add_msr(struct state *s, u32 index, u64 value)
+{
+	s->entries[s->msrs.nmsrs++] = (struct kvm_msr_entry) { .index = index, .data = value };
+}
+
+/* What @vcpu should hold, by our own account */
+static void make_state(struct kvm_vcpu *vcpu, struct state *s)
+{
+	int i;
+
+	xregs_fill(&regs, vcpu, 1);
+	memset(s, 0, sizeof(*s));
+	s->xcr0 = vcpu_xcr0_mask(vcpu);
+	s->bv = xregs_mask(s->xcr0);
+	s->has_ssp = vcpu_has_shstk(vcpu);
+	s->ssp = regs.ssp;
+	for (i = 0; i < NR_CET_MSRS; i++)
+		if (vcpu_has_cet_msr(vcpu, cet_msrs[i]))
+			add_msr(s, cet_msrs[i], regs.cet[i]);
+	if (vcpu_xss_mask(vcpu))
+		add_msr(s, MSR_IA32_XSS, vcpu_xss_mask(vcpu));
+	if (vcpu_has_amx(vcpu)) {
+		add_msr(s, MSR_IA32_XFD, 0);
+		add_msr(s, MSR_IA32_XFD_ERR, 0);
+	}
+}
+
+/* 0 or the errno of one ioctl; EINVAL for an MSR that is not taken */
+static int do_step(struct kvm_vcpu *vcpu, struct state *s, enum step step)
+{
+	static u8 area[XAREA_SIZE];
+	int taken;
+
+	switch (step) {
+	case STEP_XSAVE:
+		xregs_to_area(&regs, area, s->bv, 0);
+		return vcpu_errno(vcpu, KVM_SET_XSAVE, area);
+	case STEP_XCRS:
+		return vcpu_takes_xcr0(vcpu, s->xcr0) ? 0 : EINVAL;
+	case STEP_MSRS:
+		if (!s->msrs.nmsrs)
+			return 0;
+		taken = __vcpu_ioctl(vcpu, KVM_SET_MSRS, &s->msrs);
+		return taken == (int)s->msrs.nmsrs ? 0 : EINVAL;
+	default:
+		return s->has_ssp ? vcpu_one_reg_ssp(vcpu, KVM_SET_ONE_REG, &s->ssp) : 0;
+	}
+}
+
+/* A vCPU without CPUID must refuse a step: it has nothing of that yet. */
+static bool refused_early(const struct state *s, enum step step)
+{
+	u32 i;
+
+	switch (step) {
+	case STEP_XSAVE:
+		return s->bv & XFEATURE_MASK_XTILE_DATA;
+	case STEP_XCRS:
+		return s->xcr0 != XFEATURE_MASK_FP;
+	case STEP_MSRS:
+		for (i = 0; i < s->msrs.nmsrs; i++)
+			if (s->entries[i].data)
+				return true;
+		return false;
+	default:
+		return s->has_ssp;
+	}
+}
+
+/* Take out of @s what a refused step has not set: what it is at reset. */
+static void without_step(struct state *s, enum step step)
+{
+	u32 i;
+
+	if (step == STEP_XSAVE)
+		s->bv = 0;
+	if (step == STEP_XCRS)
+		s->xcr0 = XFEATURE_MASK_FP;
+	for (i = 0; step == STEP_MSRS && i < s->msrs.nmsrs; i++)
+		s->entries[i].data = 0;
+	if (step == STEP_REG)
+		s->ssp = 0;
+}
+
+static void expect_state(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			 const struct state *s, const char *when)
+{
+	/* Whether initial x87 and SSE state counts as in use is up to the CPU. */
+	u64 told = ~XFEATURE_MASK_PKRU & (s->bv ? ~0ull : ~XFEATURE_MASK_FPSSE);
+	u8 *area = vcpu_area(vcpu);
+	u64 ssp;
+	u32 i;
+
+	EXPECT_XFEATURES(s->bv & told, xarea_header(area, 0) & told, "XSTATE_BV, %s", when);
+	expect_area(_metadata, area, &regs, s->bv, 0, when);
+	EXPECT_XFEATURES(s->xcr0, vcpu_xcr0(vcpu), "XCR0, %s", when);
+	for (i = 0; i < s->msrs.nmsrs; i++)
+		EXPECT_SAME(s->entries[i].data, vcpu_get_msr(vcpu, s->entries[i].index), "%s, %s",
+			    msr_name(s->entries[i].index), when);
+	if (s->has_ssp) {
+		EXPECT_ERRNO(0, vcpu_one_reg_ssp(vcpu, KVM_GET_ONE_REG, &ssp),
+			     "KVM_GET_ONE_REG of SSP, %s", when);
+		EXPECT_SAME(s->ssp, ssp, "SSP, %s", when);
+	}
+	munmap(area, XAREA_SIZE);
+}
+
+FIXTURE(xstate_late_cpuid) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;		/* with CPUID from the beginning */
+	struct state state;
+};
+
+FIXTURE_VARIANT(xstate_late_cpuid) {
+	struct xstate_combo combo;
+};
+
+FIXTURE_VARIANT_ADD(xstate_late_cpuid, none) { .combo = { PERM_NONE, NOAMX, NOCET } };
+FIXTURE_VARIANT_ADD(xstate_late_cpuid, cet) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xstate_late_cpuid, permitted) { .combo = { PERM_GUEST, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xstate_late_cpuid, amx) { .combo = { PERM_GUEST, AMX, NOCET } };
+FIXTURE_VARIANT_ADD(xstate_late_cpuid, amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
+
+FIXTURE_SETUP(xstate_late_cpuid)
+{
+	if (!xstate_begin(_metadata, &variant->combo))
+		return;
+	if (variant->combo.cet && !kvm_cpu_has(X86_FEATURE_SHSTK))
+		SKIP(return, "KVM offers no guest CET");
+	self->vcpu = xstate_new_vcpu(&self->vm, &variant->combo);
+	make_state(self->vcpu, &self->state);
+}
+
+FIXTURE_TEARDOWN(xstate_late_cpuid)
+{
+	xstate_end(_metadata, self->vm);
+}
+
+/* The steps in @early, then CPUID, then the others */
+static void expect_late_cpuid(struct __test_metadata *const _metadata, struct kvm_vm *vm,
+			      const struct xstate_combo *combo, struct state *s, u32 early)
+{
+	struct kvm_vcpu *vcpu = __vm_vcpu_add(vm, early + 1);
+	struct kvm_cpuid2 *cpuid = xstate_cpuid(combo);
+	struct state wanted = *s;
+	bool refused;
+	enum step step;
+	char when[64];
+
+	snprintf(when, sizeof(when), "steps %#x before KVM_SET_CPUID2", early);
+	for (step = 0; step < NR_STEPS; step++) {
+		if (!(early & BIT(step)))
+			continue;
+		refused = refused_early(s, step);
+		EXPECT_ERRNO(refused ? EINVAL : 0, do_step(vcpu, s, step), "%s, %s",
+			     step_names[step], when);
+		if (refused)
+			without_step(&wanted, step);
+	}
+	vcpu_init_cpuid(vcpu, cpuid);
+	free(cpuid);
+	for (step = 0; step < NR_STEPS; step++)
+		if (!(early & BIT(step)))
+			EXPECT_ERRNO(0, do_step(vcpu, s, step), "%s, %s", step_names[step], when);
+	expect_state(_metadata, vcpu, &wanted, when);
+}
+
+/*
+ * Verify what comes of state that is restored before CPUID: that of XSAVE is
+ * taken, unless there are tiles, and kept; all else needs CPUID, is refused
+ * without, and leaves the vCPU as after reset.
+ */
+TEST_F(xstate_late_cpuid, after_state)
+{
+	u32 early;
+
+	if (!xstate_need_refusals(_metadata))
+		return;
+	for (early = 0; early < BIT(NR_STEPS); early++)
+		expect_late_cpuid(_metadata, self->vm, &variant->combo, &self->state, early);
+}
+
+/* The vCPU's CPUID has not changed, nor the size of its XSAVE state, nor that. */
+static void expect_nothing_changed(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+				   struct kvm_cpuid2 *before, const struct state *s,
+				   const char *when)
+{
+	static struct kvm_xsave area;
+
+	expect_same_cpuid(_metadata, before, current_cpuid(vcpu), when);
+	EXPECT_ERRNO(vcpu_xsave_size(vcpu) > sizeof(area) ? EINVAL : 0,
+		     vcpu_errno(vcpu, KVM_GET_XSAVE, &area), "KVM_GET_XSAVE %s", when);
+	expect_state(_metadata, vcpu, s, when);
+}
+
+/* CPUID is refused with each bit of @mask in the register @reg of it the other way round. */
+static void expect_changes_refused(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+				   struct kvm_cpuid2 *cpuid, u32 *reg, u32 mask, const char *name)
+{
+	int i;
+
+	for (i = 0; i < 32; i++) {
+		if (!(mask & BIT(i)))
+			continue;
+		*reg ^= BIT(i);
+		EXPECT_ERRNO(EINVAL, vcpu_errno(vcpu, KVM_SET_CPUID2, cpuid),
+			     "KVM_SET_CPUID2 with bit %d of %s changed", i, name);
+		*reg ^= BIT(i);
+	}
+}
+
+/* The same for CPUID without one sub-leaf of 0xD, if there is one */
+static void expect_loss_refused(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+				struct kvm_cpuid2 *before, u32 subleaf)
+{
+	struct kvm_cpuid2 *cpuid = cpuid_copy(before);
+
+	cpuid_drop(cpuid, 0xd, subleaf);
+	if (cpuid->nent != before->nent)
+		EXPECT_ERRNO(EINVAL, vcpu_errno(vcpu, KVM_SET_CPUID2, cpuid),
+			     "KVM_SET_CPUID2 without sub-leaf %u of 0xD", subleaf);
+	free(cpuid);
+}
+
+/*
+ * Verify that once the vCPU has run no bit of its CPUID that AMX, CET or XSAVE
+ * depend on can change, neither come nor go, that the attempt costs it nothing,
+ * and that the CPUID that it has is still taken.
+ */
+TEST_F(xstate_late_cpuid, bits_after_run)
+{
+	struct kvm_vcpu *vcpu = self->vcpu;
+	struct kvm_cpuid2 *before, *cpuid;
+	struct kvm_cpuid_entry2 *e;
+	u64 value = 0;
+	u32 i;
+
+	start_guest(vcpu);
+	EXPECT_SAME(0, guest_step(vcpu, GUEST_RDMSR, MSR_IA32_TSC, &value), "vector of RDMSR");
+	for (i = 0; i < NR_STEPS; i++)
+		EXPECT_ERRNO(0, do_step(vcpu, &self->state, i), "%s", step_names[i]);
+	before = current_cpuid(vcpu);
+	cpuid = cpuid_copy(before);
+
+	e = cpuid_entry(cpuid, 0xd, 0);
+	expect_changes_refused(_metadata, vcpu, cpuid, &e->eax, ~0u, "0xD.0 EAX");
+	expect_changes_refused(_metadata, vcpu, cpuid, &e->edx, ~0u, "0xD.0 EDX");
+	e->eax ^= XFEATURE_MASK_XTILE;
+	EXPECT_ERRNO(EINVAL, vcpu_errno(vcpu, KVM_SET_CPUID2, cpuid),
+		     "KVM_SET_CPUID2 with XTILE in 0xD.0 EAX changed");
+	e->eax ^= XFEATURE_MASK_XTILE;
+	e = cpuid_entry(cpuid, 0xd, 1);
+	expect_changes_refused(_metadata, vcpu, cpuid, &e->eax, ~0u, "0xD.1 EAX");
+	expect_changes_refused(_metadata, vcpu, cpuid, &e->ecx, ~0u, "0xD.1 ECX");
+	expect_changes_refused(_metadata, vcpu, cpuid, &e->edx, ~0u, "0xD.1 EDX");
+	e = cpuid_entry(cpuid, 7, 0);
+	expect_changes_refused(_metadata, vcpu, cpuid, &e->ecx, BIT(X86_FEATURE_SHSTK.bit),
+			       "7.0 ECX");
+	expect_changes_refused(_metadata, vcpu, cpuid, &e->edx,
+			       BIT(X86_FEATURE_IBT.bit) | BIT(X86_FEATURE_AMX_TILE.bit) |
+			       BIT(X86_FEATURE_AMX_BF16.bit) | BIT(X86_FEATURE_AMX_INT8.bit),
+			       "7.0 EDX");
+	for (i = 0; i < 63; i++)
+		expect_loss_refused(_metadata, vcpu, before, i);
+	expect_nothing_changed(_metadata, vcpu, before, &self->state,
+			       "after refused KVM_SET_CPUID2");
+
+	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_SET_CPUID2, cpuid), "the same KVM_SET_CPUID2");
+	expect_nothing_changed(_metadata, vcpu, before, &self->state,
+			       "after the same KVM_SET_CPUID2");
+}
 
 int main(int argc, char **argv)
 {
-	xcomp_init();
-	if (argc > 1 && !strcmp(argv[1], XCOMP_AFTER_EXEC))
-		return xcomp_after_exec(argc, argv, all_checks);
-
-	xcomp_tidy();
-	xf_trace_open();
-	return xcomp_listed(test_harness_run(argc, argv));
+	xstate_require(false);
+	unpermitted = supported_cpuid();
+	exit(test_harness_run(argc, argv));
 }
