@@ -22,6 +22,12 @@ programs()
 	find tools/testing/selftests/kvm/x86_64 -name '*.c' | sed 's|.*/||; s|\.c$||'
 }
 
+# The other files there have no main(): each program is linked with them.
+x86_programs()
+{
+	grep -lE '^(int main\(|[A-Z_]*HARNESS_MAIN)' tools/testing/selftests/x86/*.c | sed 's|.*/||; s|\.c$||'
+}
+
 # inventory DIR: names, times and sizes of everything there
 inventory()
 {
@@ -40,8 +46,7 @@ for series in "$newest" 7.2 6.12; do
 		for p in $(programs); do
 			[ -x "$dir/kvm/x86_64/$p" ] || missing="$missing $p"
 		done
-		for p in tools/testing/selftests/x86/*.c; do
-			p=$(basename "$p" .c)
+		for p in $(x86_programs); do
 			[ -x "$dir/x86/${p}_64" ] || missing="$missing $p"
 		done
 		for p in xcomp_perm_32 xstate_frame_32 xstate_signal_32; do
@@ -80,7 +85,7 @@ is "and leaves nothing" "$(find "$CACHE/tmp" -maxdepth 1 -name 'selftests-*')" "
 ok "make install" make -s install DESTDIR="$tmp/inst" O="$tmp/out.d"
 wanted=$({
 	programs | sed 's/^/kvm:/'
-	find tools/testing/selftests/x86 -name '*.c' | sed 's|.*/|x86:|; s|\.c$|_64|'
+	x86_programs | sed 's|.*|x86:&_64|'
 	printf 'x86:%s\n' xcomp_perm_32 xstate_frame_32 xstate_signal_32
 } | sort | tr '\n' ' ')
 is "the list names every program" "$(tr '\n' ' ' <"$tmp/inst/kselftest-list.txt")" "$wanted"
