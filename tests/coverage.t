@@ -112,7 +112,7 @@ reasons "a new reason" '0,/"no XSAVE"/s//"no XSAVE at all"/' \
 reasons "a reason that is not constant" '0,/"no XSAVE"/s//"no XSAVE, %d"/' "'no XSAVE, %d' is not constant"
 reasons "a reason that cannot be followed" '0,/"no XSAVE"/s//some_reason/' \
 	"cannot tell what reason 'some_reason' is"
-reasons "a requirement" '0,/return xcomp_skip(x, "no XSAVE")/s//TEST_REQUIRE(x)/' 'TEST_REQUIRE\(\) has no constant'
+reasons "a requirement" '0,/SKIP(return, "no XSAVE")/s//TEST_REQUIRE(x)/' 'TEST_REQUIRE\(\) has no constant'
 
 mkdir "$tmp/empty"
 rc=0
