@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The lock of AMX permissions: the first vCPU of a process freezes its guest
+ * permission for good, and nothing else does.
+ *
+ * Where there is no AMX every request is refused, locked or not.  The tests run
+ * all the same, for what must not change, but the lock cannot be told.
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <time.h>
+
+#include "host_task.h"
+#include "xstate.h"
+
+#define NR_RACES	16
+
+/* Seconds that a thread may take before it counts as hung */
+#define THREAD_TIMEOUT	20
+
+/* A process that asks, in the test's own memory: a child has a copy */
+struct asker {
+	struct kvm_vm *vm;
+	bool host, guest;	/* what was granted */
+	bool locked;
+	bool guest_asked;
+};
+
+FIXTURE(xcomp_lock) {
+	struct asker asker;
+};
+
+FIXTURE_SETUP(xcomp_lock)
+{
+	xstate_begin_unpermitted(_metadata, variant);
+	self->asker.vm = vm_create_barebones();
+}
+
+FIXTURE_TEARDOWN(xcomp_lock)
+{
+	xstate_end(_metadata, self->asker.vm);
+	if (!_metadata->exit_code && !host_has_amx() && self->asker.guest_asked)
+		SKIP(return, "no AMX on this machine");
+}
+
+/* libkvm would map it, and so keep it from being closed. */
+static int make_vcpu(struct __test_metadata *const _metadata, struct asker *a)
+{
+	int fd = __vm_ioctl(a->vm, KVM_CREATE_VCPU, NULL);
+
+	EXPECT_ERRNO(0, fd < 0 ? errno : 0, "KVM_CREATE_VCPU");
+	a->locked = true;
+	return fd;
+}
+
+static void ask_host(struct __test_metadata *const _metadata, struct asker *a)
+{
+	xstate_request(_metadata, ARCH_REQ_XCOMP_PERM);
+	a->host = host_has_amx();
+	expect_permissions(_metadata, a->host, a->guest, "after the host's request");
+}
+
+/* What was granted before the lock is granted again after it. */
+static void ask_guest(struct __test_metadata *const _metadata, struct asker *a)
+{
+	a->guest_asked = true;
+	if (a->locked && !a->guest) {
+		xstate_request_locked(_metadata);
+	} else {
+		xstate_request(_metadata, ARCH_REQ_XCOMP_GUEST_PERM);
+		a->guest = host_has_amx();
+	}
+	expect_permissions(_metadata, a->host, a->guest, "after the guest's request");
+}
+
+/*
+ * Verify that the masks are after a vCPU what they were before, and do not show
+ * the kernel's flag for the lock.
+ */
+TEST_F(xcomp_lock, vcpu_masks)
+{
+	make_vcpu(_metadata, &self->asker);
+	expect_permissions(_metadata, false, false, "after the first vCPU");
+	ask_host(_metadata, &self->asker);
+}
+
+/* Verify that the first vCPU makes guest requests fail, each, and not the host's. */
+TEST_F(xcomp_lock, request)
+{
+	make_vcpu(_metadata, &self->asker);
+	ask_guest(_metadata, &self->asker);
+	ask_guest(_metadata, &self->asker);
+	ask_host(_metadata, &self->asker);
+	ask_guest(_metadata, &self->asker);
+}
+
+/* Verify that a VM without vCPU locks nothing. */
+TEST_F(xcomp_lock, not_by_vm)
+{
+	ask_guest(_metadata, &self->asker);
+}
+
+/* Verify that a vCPU that could not be made locks nothing. */
+TEST_F(xcomp_lock, not_by_failure)
+{
+	int fd = __vm_ioctl(self->asker.vm, KVM_CREATE_VCPU, (void *)0x7fffffffl);
+
+	EXPECT_ERRNO(EINVAL, fd < 0 ? errno : 0, "KVM_CREATE_VCPU with an absurd id");
+	ask_guest(_metadata, &self->asker);
+}
+
+/* Verify that the lock does not take back what was granted before. */
+TEST_F(xcomp_lock, granted)
+{
+	ask_guest(_metadata, &self->asker);
+	make_vcpu(_metadata, &self->asker);
+	expect_permissions(_metadata, false, host_has_amx(), "after the first vCPU");
+	ask_guest(_metadata, &self->asker);
+	ask_host(_metadata, &self->asker);
+}
+
+struct thread {
+	struct __test_metadata *metadata;
+	struct asker *asker;
+	pthread_barrier_t start;
+	struct kvm_vcpu *vcpu;
+};
+
+static void join(struct __test_metadata *const _metadata, pthread_t thread)
+{
+	struct timespec end;
+
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += THREAD_TIMEOUT;
+	ASSERT_EQ(0, pthread_timedjoin_np(thread, NULL, &end))
+		TH_ROW_LOG("a thread has not ended within %d s", THREAD_TIMEOUT);
+}
+
+static void *make_vcpu_in_thread(void *arg)
+{
+	struct thread *t = arg;
+
+	make_vcpu(t->metadata, t->asker);
+	return NULL;
+}
+
+static void *ask_guest_in_thread(void *arg)
+{
+	struct thread *t = arg;
+
+	ask_guest(t->metadata, t->asker);
+	return NULL;
+}
+
+/* Verify that a thread's vCPU locks the permission of the whole process. */
+TEST_F(xcomp_lock, by_thread)
+{
+	struct thread t = { .metadata = _metadata, .asker = &self->asker };
+	pthread_t thread;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, make_vcpu_in_thread, &t));
+	join(_metadata, thread);
+	ask_guest(_metadata, &self->asker);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, ask_guest_in_thread, &t));
+	join(_metadata, thread);
+}
+
+/* Verify that the lock stays when vCPU, VM and /dev/kvm are closed. */
+TEST_F(xcomp_lock, survives_close)
+{
+	struct kvm_vm *vm = self->asker.vm;
+
+	close(make_vcpu(_metadata, &self->asker));
+	ask_guest(_metadata, &self->asker);
+	self->asker.vm = NULL;
+	close(vm->fd);
+	ask_guest(_metadata, &self->asker);
+	close(vm->kvm_fd);
+	ask_guest(_metadata, &self->asker);
+}
+
+/* A child on its parent's memory must not print. */
+static int ask_guest_silently(void *error)
+{
+	*(int *)error = xf_request(ARCH_REQ_XCOMP_GUEST_PERM, XFEATURE_XTILE_DATA);
+	return 0;
+}
+
+static int clone_and_ask_guest(struct __test_metadata *const _metadata)
+{
+	static u8 stack[64 * 1024] __aligned(16);
+	int error = 0;
+	pid_t pid;
+
+	/* It has its parent's errno as well, which has to wait for it. */
+	pid = clone(ask_guest_silently, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | SIGCHLD,
+		    &error);
+	ASSERT_LT(0, pid);
+	host_join(_metadata, pid, KSFT_PASS, "a child on this memory");
+	return error;
+}
+
+/* Verify that a child of a locked process is locked, and its child as well. */
+TEST_F(xcomp_lock, fork)
+{
+	pid_t child, grandchild;
+
+	make_vcpu(_metadata, &self->asker);
+	child = host_fork(_metadata);
+	if (!child) {
+		ask_guest(_metadata, &self->asker);
+		ask_host(_metadata, &self->asker);
+		grandchild = host_fork(_metadata);
+		if (!grandchild) {
+			ask_guest(_metadata, &self->asker);
+			host_exit();
+		}
+		host_join(_metadata, grandchild, KSFT_PASS, "a child's child");
+		host_exit();
+	}
+	host_join(_metadata, child, KSFT_PASS, "a child");
+	ask_guest(_metadata, &self->asker);
+	EXPECT_ERRNO(host_has_amx() ? EBUSY : EOPNOTSUPP, clone_and_ask_guest(_metadata),
+		     "guest request of a child on this memory");
+}
+
+/* Verify that a child's vCPU does not lock its parent. */
+TEST_F(xcomp_lock, not_by_child)
+{
+	pid_t pid = host_fork(_metadata);
+
+	if (!pid) {
+		/* A VM takes ioctls of the process alone that has made it. */
+		self->asker.vm = vm_create_barebones();
+		make_vcpu(_metadata, &self->asker);
+		ask_guest(_metadata, &self->asker);
+		host_exit();
+	}
+	host_join(_metadata, pid, KSFT_PASS, "a child");
+	ask_guest(_metadata, &self->asker);
+}
+
+/* Verify that execve() unlocks. */
+TEST_F(xcomp_lock, exec)
+{
+	if (!xstate_is_after_exec()) {
+		make_vcpu(_metadata, &self->asker);
+		ask_guest(_metadata, &self->asker);
+		xstate_go_on_after_exec(_metadata);
+	}
+	expect_permissions(_metadata, false, false, "after execve()");
+	ask_guest(_metadata, &self->asker);
+}
+
+static void *race_for_vcpu(void *arg)
+{
+	struct thread *t = arg;
+
+	pthread_barrier_wait(&t->start);
+	t->vcpu = __vm_vcpu_add(t->asker->vm, 0);
+	return NULL;
+}
+
+/* A request while another thread makes the first vCPU, then AMX for it */
+static void race(struct __test_metadata *const _metadata, struct asker *a, int turns)
+{
+	const struct xstate_combo combo = { PERM_GUEST, AMX, NOCET };
+	struct thread t = { .metadata = _metadata, .asker = a };
+	pthread_t thread;
+	int error;
+
+	a->vm = vm_create_barebones();
+	pthread_barrier_init(&t.start, NULL, 2);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, race_for_vcpu, &t));
+	pthread_barrier_wait(&t.start);
+	/* How often it lets the other thread go first */
+	while (turns--)
+		sched_yield();
+	error = xf_request(ARCH_REQ_XCOMP_GUEST_PERM, XFEATURE_XTILE_DATA);
+	join(_metadata, thread);
+
+	if (error)
+		EXPECT_ERRNO(EBUSY, error, "request during KVM_CREATE_VCPU");
+	EXPECT_ERRNO(error ? EPERM : 0,
+		     vcpu_errno(t.vcpu, KVM_SET_CPUID2, xstate_cpuid_with(&combo, true)),
+		     "KVM_SET_CPUID2 with AMX after a request that was %s",
+		     error ? "refused" : "granted");
+	expect_permissions(_metadata, false, !error, "after a request during KVM_CREATE_VCPU");
+}
+
+/*
+ * Verify that a request that races with the first vCPU is granted or refused, and
+ * that KVM holds to that when AMX comes.
+ */
+TEST_F(xcomp_lock, race)
+{
+	pid_t pid;
+	int i;
+
+	if (!host_has_amx())
+		SKIP(return, "no AMX on this machine");
+	for (i = 0; i < NR_RACES; i++) {
+		pid = host_fork(_metadata);
+		if (!pid) {
+			race(_metadata, &self->asker, i);
+			host_exit();
+		}
+		host_join(_metadata, pid, KSFT_PASS, "a race");
+	}
+}
+
+XSTATE_IOCTL_HARNESS_MAIN
