@@ -19,10 +19,6 @@
 #include "kselftest_harness_ext.h"
 #include "xfeature.h"
 
-#ifndef __maybe_unused
-#define __maybe_unused	__attribute__((__unused__))
-#endif
-
 /* Seconds that anything may take before it counts as hung */
 #define XCOMP_TIMEOUT	20
 

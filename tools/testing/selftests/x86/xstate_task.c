@@ -135,12 +135,13 @@ static void expect_initial(struct __test_metadata *const _metadata, const struct
 	EXPECT_SAME(pkru, got->pkru, "PKRU of %s", whose);
 }
 
-static void change_registers(struct __test_metadata *const _metadata __maybe_unused,
-			     void *arg __maybe_unused)
+static void change_registers(struct __test_metadata *const _metadata, void *arg)
 {
 	const uint32_t mxcsr = MXCSR_MINE;
 	const uint16_t fcw = FCW_MINE;
 
+	(void)_metadata;
+	(void)arg;
 	asm volatile("fldcw %0; ldmxcsr %1" : : "m" (fcw), "m" (mxcsr));
 	if (has_pkru())
 		xregs_set_pkru(PKRU_MINE);
@@ -168,10 +169,12 @@ TEST_F(xstate_task, exec)
 static struct untouched in_handler;
 static uint32_t pkru_in_frame;
 
-static void on_signal(int sig __maybe_unused, siginfo_t *info __maybe_unused, void *context)
+static void on_signal(int sig, siginfo_t *info, void *context)
 {
 	ucontext_t *uc = context;
 
+	(void)sig;
+	(void)info;
 	in_handler = read_untouched();
 	if (has_pkru())
 		memcpy(&pkru_in_frame, xregs_at((void *)uc->uc_mcontext.fpregs,
@@ -264,10 +267,11 @@ FIXTURE(xstate_task_ptrace) {
 	struct xregs *regs;
 };
 
-static void stop_and_look(struct __test_metadata *const _metadata __maybe_unused, void *arg)
+static void stop_and_look(struct __test_metadata *const _metadata, void *arg)
 {
 	struct found *found = arg;
 
+	(void)_metadata;
 	if (has_pkru())
 		xregs_set_pkru(PKRU_MINE);
 	for (;;) {
