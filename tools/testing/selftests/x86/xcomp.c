@@ -119,7 +119,7 @@ static unsigned long long warnings(bool *counted)
 	char buf[32];
 
 	*counted = xf_read_file("/sys/kernel/warn_count", buf, sizeof(buf)) > 0;
-	return *counted ? strtoull(buf, NULL, 16) : !!(xf_taint() & XF_TAINT_WARN);
+	return *counted ? strtoull(buf, NULL, 10) : !!(xf_taint() & XF_TAINT_WARN);
 }
 
 static unsigned long long warnings_before;

@@ -15,6 +15,7 @@
 #include <sys/time.h>
 
 #include "cet_guest.h"
+#include "host_task.h"
 
 #ifndef ARCH_SHSTK_ENABLE
 #define ARCH_SHSTK_ENABLE	0x5001
@@ -187,7 +188,7 @@ TEST_F(cet_guest, sregs)
 	EXPECT_SAME(taken ? sregs.cr0 : old.cr0, now.cr0, "CR0 after KVM_SET_SREGS");
 	expect_xregs(_metadata, self->vcpu, &regs[0], xcr0, "KVM_SET_SREGS");
 	/* What VMRUN of an AMD CPU makes of it is not known. */
-	if (taken && host_has_flag("vmx")) {
+	if (taken && xf_cpuinfo_flag("vmx")) {
 		EXPECT_ERRNO(0, _vcpu_run(self->vcpu) ? errno : 0, "KVM_RUN without CR0.WP");
 		EXPECT_THAT(self->vcpu->run->exit_reason == KVM_EXIT_FAIL_ENTRY,
 			    "KVM_RUN without CR0.WP: wanted FAIL_ENTRY got %s",
@@ -242,17 +243,6 @@ static bool gets_on(struct guest *g)
 	return false;
 }
 
-static void join(struct __test_metadata *const _metadata, pthread_t thread, const char *what)
-{
-	struct timespec end;
-
-	clock_gettime(CLOCK_REALTIME, &end);
-	end.tv_sec += 20;
-	ASSERT_EQ(0, pthread_timedjoin_np(thread, NULL, &end)) {
-		TH_LOG("%s does not end", what);
-	}
-}
-
 /*
  * Run two guests with different values on a thread each, all of them on one
  * CPU with this thread, or from one CPU to the next.
@@ -280,7 +270,7 @@ static void run_servers(struct __test_metadata *const _metadata, struct server *
 	for (i = 0; i < NR_GUESTS; i++)
 		WRITE_ONCE(s[i].guest->stop, 1);
 	for (i = 0; i < NR_GUESTS; i++) {
-		join(_metadata, s[i].thread, "the thread of a guest that was stopped");
+		host_join_thread(_metadata, s[i].thread, "the thread of a guest that was stopped");
 		expect_cet(_metadata, s[i].vcpu, &s[i].guest->cet.regs[0], "KVM_RUN on a thread");
 	}
 }
@@ -509,7 +499,7 @@ static void run_hosts(struct __test_metadata *const _metadata, int nr,
 		ASSERT_EQ(0, pthread_create(&hosts[i].thread, NULL, host_thread, &hosts[i]));
 	}
 	for (i = 0; i < nr; i++)
-		join(_metadata, hosts[i].thread, "a thread of the host");
+		host_join_thread(_metadata, hosts[i].thread, "a thread of the host");
 }
 
 static noinline void serve_exits(struct __test_metadata *const _metadata, struct host *h)

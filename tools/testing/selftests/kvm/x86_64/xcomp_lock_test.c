@@ -8,15 +8,11 @@
  */
 #include <pthread.h>
 #include <sched.h>
-#include <time.h>
 
 #include "host_task.h"
 #include "xstate.h"
 
 #define NR_RACES	16
-
-/* Seconds that a thread may take before it counts as hung */
-#define THREAD_TIMEOUT	20
 
 /* A process that asks, in the test's own memory: a child has a copy */
 struct asker {
@@ -126,16 +122,6 @@ struct thread {
 	struct kvm_vcpu *vcpu;
 };
 
-static void join(struct __test_metadata *const _metadata, pthread_t thread)
-{
-	struct timespec end;
-
-	clock_gettime(CLOCK_REALTIME, &end);
-	end.tv_sec += THREAD_TIMEOUT;
-	ASSERT_EQ(0, pthread_timedjoin_np(thread, NULL, &end))
-		TH_ROW_LOG("a thread has not ended within %d s", THREAD_TIMEOUT);
-}
-
 static void *make_vcpu_in_thread(void *arg)
 {
 	struct thread *t = arg;
@@ -159,10 +145,10 @@ TEST_F(xcomp_lock, by_thread)
 	pthread_t thread;
 
 	ASSERT_EQ(0, pthread_create(&thread, NULL, make_vcpu_in_thread, &t));
-	join(_metadata, thread);
+	host_join_thread(_metadata, thread, "a thread with a vCPU");
 	ask_guest(_metadata, &self->asker);
 	ASSERT_EQ(0, pthread_create(&thread, NULL, ask_guest_in_thread, &t));
-	join(_metadata, thread);
+	host_join_thread(_metadata, thread, "a thread that asks");
 }
 
 /* Verify that the lock stays when vCPU, VM and /dev/kvm are closed. */
@@ -277,7 +263,7 @@ static void race(struct __test_metadata *const _metadata, struct asker *a, int t
 	while (turns--)
 		sched_yield();
 	error = xf_request(ARCH_REQ_XCOMP_GUEST_PERM, XFEATURE_XTILE_DATA);
-	join(_metadata, thread);
+	host_join_thread(_metadata, thread, "the thread with the first vCPU");
 
 	if (error)
 		EXPECT_ERRNO(EBUSY, error, "request during KVM_CREATE_VCPU");

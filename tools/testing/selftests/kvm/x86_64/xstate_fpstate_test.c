@@ -120,11 +120,11 @@ TEST_F(xstate_fpstate, thread)
 		SKIP(return, "no AMX on this machine");
 	xstate_request(_metadata, ARCH_REQ_XCOMP_PERM);
 	ASSERT_EQ(0, pthread_create(&thread, NULL, use_in_thread, _metadata));
-	ASSERT_EQ(0, pthread_join(thread, NULL));
+	host_join_thread(_metadata, thread, "a thread that uses AMX");
 	expect_own(_metadata, false, "a task of which a thread has used AMX");
 	use_amx(_metadata);
 	ASSERT_EQ(0, pthread_create(&thread, NULL, use_in_thread, _metadata));
-	ASSERT_EQ(0, pthread_join(thread, NULL));
+	host_join_thread(_metadata, thread, "a thread that uses AMX");
 	expect_own(_metadata, true, "a task that has used AMX");
 }
 
@@ -434,7 +434,7 @@ TEST_F(xstate_fpstate_task, sigill)
 	pthread_t thread;
 
 	ASSERT_EQ(0, pthread_create(&thread, NULL, sigill_in_thread, _metadata));
-	ASSERT_EQ(0, pthread_join(thread, NULL));
+	host_join_thread(_metadata, thread, "a thread without AMX");
 	expect_sigill(_metadata, "the task of a vCPU with AMX");
 }
 

@@ -447,83 +447,6 @@ TEST_F(xstate_msrs, one_reg_ids)
 	expect_xregs(_metadata, self->vcpu, &self->regs, self->mask, "refused KVM registers");
 }
 
-/*
- * The CET MSRs that the vCPU has: those in the fpstate between others, the
- * latter first, or all the other way round
- */
-static struct kvm_msrs *new_list(struct kvm_vcpu *vcpu, u32 seed, bool reverse)
-{
-	static const u32 mixed[NR_CET_MSRS] = {
-		MSR_IA32_S_CET, MSR_IA32_U_CET, MSR_IA32_INT_SSP_TAB, MSR_IA32_PL0_SSP,
-		MSR_IA32_PL3_SSP, MSR_IA32_PL1_SSP, MSR_IA32_PL2_SSP,
-	};
-	struct kvm_msrs *list = calloc(1, sizeof(*list) + NR_CET_MSRS * sizeof(*list->entries));
-	int i;
-	u32 msr;
-
-	TEST_ASSERT(list, "no memory for a list of MSRs");
-	for (i = 0; i < NR_CET_MSRS; i++) {
-		msr = mixed[reverse ? NR_CET_MSRS - 1 - i : i];
-		if (!vcpu_has_cet_msr(vcpu, msr))
-			continue;
-		list->entries[list->nmsrs].index = msr;
-		list->entries[list->nmsrs++].data = cet_msr_value(vcpu, msr, seed);
-	}
-	return list;
-}
-
-/* Verify that the order of a list does not matter to what is set and read. */
-TEST_F(xstate_msrs, list_order)
-{
-	struct kvm_msrs *list;
-	u32 i, seed, msr;
-
-	for (seed = 1; seed < 5; seed++) {
-		xregs_fill(&self->regs, self->vcpu, seed);
-		list = new_list(self->vcpu, seed, seed & 1);
-		EXPECT_SAME(list->nmsrs, __vcpu_ioctl(self->vcpu, KVM_SET_MSRS, list),
-			    "KVM_SET_MSRS of list %u", seed);
-		expect_cet(_metadata, self->vcpu, &self->regs, "KVM_SET_MSRS of a list");
-		free(list);
-
-		list = new_list(self->vcpu, 0, seed & 2);
-		EXPECT_SAME(list->nmsrs, __vcpu_ioctl(self->vcpu, KVM_GET_MSRS, list),
-			    "KVM_GET_MSRS of list %u", seed);
-		for (i = 0; i < list->nmsrs; i++) {
-			msr = list->entries[i].index;
-			EXPECT_SAME(cet_msr_value(self->vcpu, msr, seed), list->entries[i].data,
-				    "KVM_GET_MSRS of list %u: %s", seed, msr_name(msr));
-		}
-		free(list);
-	}
-}
-
-/*
- * Verify that KVM_SET_MSRS ends at the first MSR that it refuses: those before
- * it are set, those after it keep what they had.
- */
-TEST_F(xstate_msrs, list_refused_within)
-{
-	struct kvm_msrs *list = new_list(self->vcpu, 0, false);
-	u32 i, j, nr = list->nmsrs, msr;
-
-	for (i = 0; i < nr; i++) {
-		free(list);
-		vcpu_set_xregs(_metadata, self->vcpu, &self->regs, self->mask);
-		list = new_list(self->vcpu, 2, false);
-		list->entries[i].data = CET_BAD;
-		EXPECT_SAME(i, __vcpu_ioctl(self->vcpu, KVM_SET_MSRS, list),
-			    "KVM_SET_MSRS of a list with a bad value at %u", i);
-		for (j = 0; j < nr; j++) {
-			msr = list->entries[j].index;
-			EXPECT_SAME(cet_msr_value(self->vcpu, msr, j < i ? 2 : 0),
-				    vcpu_get_msr(self->vcpu, msr),
-				    "%s after a list with a bad value at %u", msr_name(msr), i);
-		}
-	}
-	free(list);
-}
-
 /* KVM can give a guest @msr, if CPUID says so. */
 static bool kvm_offers_msr(u32 msr)
 {
@@ -628,36 +551,24 @@ TEST_F(xstate_msrs, init)
 	}
 }
 
-/* What KVM_GET_SUPPORTED_CPUID has in a leaf, 0 where there is none */
-static struct kvm_cpuid_entry2 leaf(u32 function, u32 index)
-{
-	struct kvm_cpuid2 *c = cpuid_copy(kvm_get_supported_cpuid());
-	struct kvm_cpuid_entry2 *e = cpuid_entry(c, function, index), copy = { };
-
-	if (e)
-		copy = *e;
-	free(c);
-	return copy;
-}
-
 /*
  * Verify that CPUID offers CET_USER and CET_KERNEL with all that belongs to
  * them, or nothing, and PASID never, whatever is permitted.
  */
 TEST_F(xstate_msrs, cpuid)
 {
+	const struct kvm_cpuid2 *supported = kvm_get_supported_cpuid();
+	struct xf_regs r = cpuid_regs(supported, 0xd, 1);
 	u64 xss = kvm_offered_xss();
-	struct kvm_cpuid_entry2 e;
 	int i;
 
-	e = leaf(0xd, 1);
-	EXPECT_XFEATURES(xss, (u64)e.edx << 32 | e.ecx, "CPUID.(0xD,1).EDX:ECX");
+	EXPECT_XFEATURES(xss, (u64)r.edx << 32 | r.ecx, "CPUID.(0xD,1).EDX:ECX");
 	for (i = XFEATURE_PASID; i <= XFEATURE_CET_KERNEL; i++) {
-		e = leaf(0xd, i);
-		EXPECT_SAME(xss & BIT_ULL(i) ? xf_cpuid(0xd, i).eax : 0, e.eax,
+		r = cpuid_regs(supported, 0xd, i);
+		EXPECT_SAME(xss & BIT_ULL(i) ? xf_cpuid(0xd, i).eax : 0, r.eax,
 			    "CPUID.(0xD,%d).EAX, size of %s", i, xfeature_name(i));
-		EXPECT_SAME(0, e.ebx, "CPUID.(0xD,%d).EBX, offset of %s", i, xfeature_name(i));
-		EXPECT_SAME(xss & BIT_ULL(i) ? xf_cpuid(0xd, i).ecx : 0, e.ecx,
+		EXPECT_SAME(0, r.ebx, "CPUID.(0xD,%d).EBX, offset of %s", i, xfeature_name(i));
+		EXPECT_SAME(xss & BIT_ULL(i) ? xf_cpuid(0xd, i).ecx : 0, r.ecx,
 			    "CPUID.(0xD,%d).ECX, flags of %s", i, xfeature_name(i));
 	}
 }
@@ -668,13 +579,16 @@ TEST_F(xstate_msrs, cpuid)
  */
 TEST_F(xstate_msrs, pasid_never)
 {
+	const struct kvm_cpuid2 *supported = kvm_get_supported_cpuid();
 	u64 supp = 0, value;
 
 	if (!xstate_need_refusals(_metadata))
 		return;
-	EXPECT_SAME(0, leaf(7, 0).ecx & BIT(X86_FEATURE_ENQCMD.bit), "ENQCMD in CPUID");
-	EXPECT_SAME(0, leaf(0xd, 1).ecx & XFEATURE_MASK_PASID, "PASID in CPUID.(0xD,1).ECX");
-	EXPECT_SAME(0, leaf(0xd, XFEATURE_PASID).eax, "size of PASID in CPUID");
+	EXPECT_SAME(0, cpuid_regs(supported, 7, 0).ecx & BIT(X86_FEATURE_ENQCMD.bit),
+		    "ENQCMD in CPUID");
+	EXPECT_SAME(0, cpuid_regs(supported, 0xd, 1).ecx & XFEATURE_MASK_PASID,
+		    "PASID in CPUID.(0xD,1).ECX");
+	EXPECT_SAME(0, cpuid_regs(supported, 0xd, XFEATURE_PASID).eax, "size of PASID in CPUID");
 	EXPECT_ERRNO(0, kvm_xcomp_guest_supp(&supp), "KVM_X86_XCOMP_GUEST_SUPP");
 	EXPECT_XFEATURES(0, supp & XFEATURE_MASK_HIDDEN, "KVM_X86_XCOMP_GUEST_SUPP");
 	EXPECT_THAT(!kvm_msr_is_in_save_restore_list(MSR_IA32_PASID), "IA32_PASID is listed");
@@ -708,6 +622,119 @@ TEST_F(xstate_msrs, supervisor_in_image)
 		     "refused supervisor components");
 	EXPECT_XFEATURES(0, xarea_header(vcpu_area(self->vcpu), 0) & XFEATURE_MASK_HIDDEN,
 			 "XSTATE_BV of KVM_GET_XSAVE2");
+}
+
+/* ---- lists of MSRs ---- */
+
+/*
+ * The CET MSRs that the vCPU has: those in the fpstate between others, the
+ * latter first, or all the other way round
+ */
+static struct kvm_msrs *new_list(struct kvm_vcpu *vcpu, u32 seed, bool reverse)
+{
+	static const u32 mixed[NR_CET_MSRS] = {
+		MSR_IA32_S_CET, MSR_IA32_U_CET, MSR_IA32_INT_SSP_TAB, MSR_IA32_PL0_SSP,
+		MSR_IA32_PL3_SSP, MSR_IA32_PL1_SSP, MSR_IA32_PL2_SSP,
+	};
+	struct kvm_msrs *list = calloc(1, sizeof(*list) + NR_CET_MSRS * sizeof(*list->entries));
+	int i;
+	u32 msr;
+
+	TEST_ASSERT(list, "no memory for a list of MSRs");
+	for (i = 0; i < NR_CET_MSRS; i++) {
+		msr = mixed[reverse ? NR_CET_MSRS - 1 - i : i];
+		if (!vcpu_has_cet_msr(vcpu, msr))
+			continue;
+		list->entries[list->nmsrs].index = msr;
+		list->entries[list->nmsrs++].data = cet_msr_value(vcpu, msr, seed);
+	}
+	return list;
+}
+
+FIXTURE(xstate_msrs_list) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+	struct xregs regs;
+};
+
+FIXTURE_VARIANT(xstate_msrs_list) {
+	struct xstate_combo combo;
+};
+
+FIXTURE_VARIANT_ADD(xstate_msrs_list, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
+FIXTURE_VARIANT_ADD(xstate_msrs_list, none_noamx_ibt) { .combo = { PERM_NONE, NOAMX, IBT } };
+FIXTURE_VARIANT_ADD(xstate_msrs_list, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xstate_msrs_list, host_noamx_cet) { .combo = { PERM_HOST, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xstate_msrs_list, guest_noamx_cet) { .combo = { PERM_GUEST, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xstate_msrs_list, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
+
+FIXTURE_SETUP(xstate_msrs_list)
+{
+	if (!xstate_begin(_metadata, &variant->combo))
+		return;
+	if (variant->combo.perm != PERM_NONE && !host_has_amx())
+		SKIP(return, "no AMX on this machine");
+	self->vcpu = xstate_new_vcpu(&self->vm, &variant->combo);
+	if (!vcpu_has_cet_msr(self->vcpu, MSR_IA32_U_CET))
+		SKIP(return, "KVM offers no guest CET");
+	xregs_fill(&self->regs, self->vcpu, 0);
+}
+
+FIXTURE_TEARDOWN(xstate_msrs_list)
+{
+	xstate_end(_metadata, self->vm);
+}
+
+/* Verify that the order of a list does not matter to what is set and read. */
+TEST_F(xstate_msrs_list, order)
+{
+	struct kvm_msrs *list;
+	u32 i, seed, msr;
+
+	for (seed = 1; seed < 5; seed++) {
+		xregs_fill(&self->regs, self->vcpu, seed);
+		list = new_list(self->vcpu, seed, seed & 1);
+		EXPECT_SAME(list->nmsrs, __vcpu_ioctl(self->vcpu, KVM_SET_MSRS, list),
+			    "KVM_SET_MSRS of list %u", seed);
+		expect_cet(_metadata, self->vcpu, &self->regs, "KVM_SET_MSRS of a list");
+		free(list);
+
+		list = new_list(self->vcpu, 0, seed & 2);
+		EXPECT_SAME(list->nmsrs, __vcpu_ioctl(self->vcpu, KVM_GET_MSRS, list),
+			    "KVM_GET_MSRS of list %u", seed);
+		for (i = 0; i < list->nmsrs; i++) {
+			msr = list->entries[i].index;
+			EXPECT_SAME(cet_msr_value(self->vcpu, msr, seed), list->entries[i].data,
+				    "KVM_GET_MSRS of list %u: %s", seed, msr_name(msr));
+		}
+		free(list);
+	}
+}
+
+/*
+ * Verify that KVM_SET_MSRS ends at the first MSR that it refuses: those before
+ * it are set, those after it keep what they had.
+ */
+TEST_F(xstate_msrs_list, refused_within)
+{
+	struct kvm_msrs *list;
+	u32 i = 0, j, nr, msr;
+
+	do {
+		vcpu_set_cet(_metadata, self->vcpu, &self->regs);
+		list = new_list(self->vcpu, 2, false);
+		nr = list->nmsrs;
+		list->entries[i].data = CET_BAD;
+		EXPECT_SAME(i, __vcpu_ioctl(self->vcpu, KVM_SET_MSRS, list),
+			    "KVM_SET_MSRS of a list with a bad value at %u", i);
+		for (j = 0; j < nr; j++) {
+			msr = list->entries[j].index;
+			EXPECT_SAME(cet_msr_value(self->vcpu, msr, j < i ? 2 : 0),
+				    vcpu_get_msr(self->vcpu, msr),
+				    "%s after a list with a bad value at %u", msr_name(msr), i);
+		}
+		free(list);
+	} while (++i < nr);
 }
 
 /* ---- tests of guests ---- */

@@ -13,6 +13,7 @@
  */
 #include <sys/utsname.h>
 
+#include "cet_guest.h"
 #include "fpu_trace.h"
 #include "host_msr.h"
 #include "xregs.h"
@@ -46,14 +47,6 @@ static struct kvm_cpuid2 *current_cpuid(struct kvm_vcpu *vcpu)
 
 	vcpu_ioctl(vcpu, KVM_GET_CPUID2, cpuid);
 	return cpuid;
-}
-
-/* Registers of an entry, all 0 if it is absent, as a guest reads it */
-static struct xf_regs cpuid_regs(struct kvm_cpuid2 *cpuid, u32 function, u32 index)
-{
-	struct kvm_cpuid_entry2 *e = cpuid_entry(cpuid, function, index);
-
-	return e ? (struct xf_regs) { e->eax, e->ebx, e->ecx, e->edx } : (struct xf_regs) { };
 }
 
 static void expect_leaf(struct __test_metadata *const _metadata, u32 function, u32 index,
@@ -156,7 +149,7 @@ FIXTURE_TEARDOWN(xstate_perm_proc)
  */
 TEST_F(xstate_perm_proc, masks)
 {
-	expect_permissions(_metadata, self->host, self->guest, "");
+	expect_permissions(_metadata, self->host, self->guest, "after the requests");
 }
 
 /*
@@ -351,7 +344,7 @@ static const char *vmx_prerequisites(void)
 	 * needs no error code.  Hyper-V's form of a VMCS has no fields for CET.
 	 */
 	if (!(exit & BIT_ULL(32 + 28)) || !(entry & BIT_ULL(32 + 20)) || !(basic & BIT_ULL(56)) ||
-	    host_module_param("kvm_intel", "enlightened_vmcs") == 'Y')
+	    xf_param("kvm_intel", "enlightened_vmcs") == 'Y')
 		return "VMX lacks what guest CET needs";
 	return NULL;
 }
@@ -365,18 +358,18 @@ static const char *cet_prerequisites(void)
 		return "no CET on this CPU";
 	if ((xf_cpu_supervisor_mask() & XFEATURE_MASK_CET) != XFEATURE_MASK_CET)
 		return "no CET state in this CPU's XSAVES";
-	if (!host_has_flag("user_shstk"))
+	if (!xf_cpuinfo_flag("user_shstk"))
 		return "cannot tell: the kernel does not use shadow stacks";
 	if (kvm_check_cap(KVM_CAP_SMALLER_MAXPHYADDR))
 		return "cannot tell: KVM emulates MAXPHYADDR";
 	/* A module that is built in has parameters on the CPUs of the other vendor, too. */
-	if (host_has_flag("svm"))
-		return host_module_param("kvm_amd", "npt") == 'Y' ? NULL :
+	if (xf_cpuinfo_flag("svm"))
+		return xf_param("kvm_amd", "npt") == 'Y' ? NULL :
 		       "cannot tell: no EPT or no unrestricted guest";
-	if (host_module_param("kvm_intel", "ept") != 'Y' ||
-	    host_module_param("kvm_intel", "unrestricted_guest") != 'Y')
+	if (xf_param("kvm_intel", "ept") != 'Y' ||
+	    xf_param("kvm_intel", "unrestricted_guest") != 'Y')
 		return "cannot tell: no EPT or no unrestricted guest";
-	if (host_module_param("kvm_intel", "cet") == 'N')
+	if (xf_param("kvm_intel", "cet") == 'N')
 		return "kvm_intel.cet is off";
 	return vmx_prerequisites();
 }
@@ -385,12 +378,13 @@ static const char *cet_prerequisites(void)
 TEST_F(xstate_perm_proc, cet_offered)
 {
 	struct xf_regs r = cpuid_regs(self->supported, 7, 0);
+	const char *missing = cet_prerequisites();
 
-	if (cet_prerequisites())
-		SKIP(return, "%s", cet_prerequisites());
+	if (missing)
+		SKIP(return, "%s", missing);
 	EXPECT_THAT(r.ecx & BIT(X86_FEATURE_SHSTK.bit), "no shadow stacks in CPUID.7.ECX %#x",
 		    r.ecx);
-	if (host_has_flag("ibt") && host_has_flag("vmx"))
+	if (xf_cpuinfo_flag("ibt") && xf_cpuinfo_flag("vmx"))
 		EXPECT_THAT(r.edx & BIT(X86_FEATURE_IBT.bit),
 			    "no indirect branch tracking in CPUID.7.EDX %#x", r.edx);
 	EXPECT_XFEATURES(XFEATURE_MASK_CET, cpuid_regs(self->supported, 0xd, 1).ecx,
@@ -429,38 +423,15 @@ static void set_cet(struct __test_metadata *const _metadata, struct kvm_vcpu *vc
 		     vcpu_one_reg_ssp(vcpu, KVM_SET_ONE_REG, &ssp), "KVM_SET_ONE_REG of SSP");
 }
 
-/* A CET MSR for the guest: what the host has put there, and what to write */
-static struct guest_msr {
-	u32 index;
-	u8 vector;		/* of any access */
-	u64 host, guest;
-} guest_msrs[NR_CET_MSRS];
-
-static void guest_expect_msr(const struct guest_msr *m, u64 wanted, const char *when)
-{
-	u64 got = wanted;
-	u8 vector = rdmsr_safe(m->index, &got);
-
-	__GUEST_ASSERT(vector == m->vector, "RDMSR of %#x %s: wanted vector %u got %u", m->index,
-		       when, m->vector, vector);
-	__GUEST_ASSERT(vector || got == wanted, "RDMSR of %#x %s: wanted %#lx got %#lx", m->index,
-		       when, wanted, got);
-}
+/* The guest's code and its host take turns in writing the MSRs. */
+static struct cet_guest cet_guest;
 
 static void long_mode_code(void)
 {
-	struct guest_msr *m, *end = guest_msrs + NR_CET_MSRS;
-	u8 vector;
-
-	for (m = guest_msrs; m < end; m++) {
-		guest_expect_msr(m, m->host, "after KVM_SET_MSRS");
-		vector = wrmsr_safe(m->index, m->guest);
-		__GUEST_ASSERT(vector == m->vector, "WRMSR of %#lx to %#x: wanted vector %u got %u",
-			       m->guest, m->index, m->vector, vector);
-	}
+	cet_guest_expect(&cet_guest, 0, "after KVM_SET_MSRS");
+	cet_guest_write(&cet_guest, 1);
 	GUEST_SYNC(0);
-	for (m = guest_msrs; m < end; m++)
-		guest_expect_msr(m, m->guest, "after an exit");
+	cet_guest_expect(&cet_guest, 1, "after an exit");
 	GUEST_DONE();
 }
 
@@ -473,25 +444,16 @@ TEST_F(xstate_perm_proc, long_mode_guest)
 {
 	const struct xstate_combo combo = { variant->combo.perm, host_has_amx(), CET };
 	struct kvm_vcpu *vcpu;
-	int i;
 
 	if (!xstate_need_guests(_metadata) || !xstate_need_refusals(_metadata))
 		return;
 	vcpu = xstate_new_guest(&self->vm, &combo, long_mode_code);
-	for (i = 0; i < NR_CET_MSRS; i++)
-		guest_msrs[i] = (struct guest_msr) {
-			.index = cet_msrs[i],
-			.vector = vcpu_has_cet_msr(vcpu, cet_msrs[i]) ? 0 : GP_VECTOR,
-			.host = cet_msr_value(vcpu, cet_msrs[i], 0),
-			.guest = cet_msr_value(vcpu, cet_msrs[i], 1),
-		};
-	sync_global_to_guest(self->vm, guest_msrs);
-	xregs_fill(&regs, vcpu, 0);
-	set_cet(_metadata, vcpu, &regs);
+	cet_guest_init(&cet_guest, vcpu, 0, 1);
+	sync_global_to_guest(self->vm, cet_guest);
+	set_cet(_metadata, vcpu, &cet_guest.regs[0]);
 	xstate_run(vcpu, UCALL_SYNC);
 	xstate_run(vcpu, UCALL_DONE);
-	xregs_fill(&regs, vcpu, 1);
-	expect_cet(_metadata, vcpu, &regs, "KVM_RUN of a guest that wrote it");
+	expect_cet(_metadata, vcpu, &cet_guest.regs[1], "KVM_RUN of a guest that wrote it");
 }
 
 /* ---- what depends on guest CPUID as well ---- */

@@ -14,17 +14,13 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <time.h>
 
+#include "host_task.h"
 #include "xregs.h"
 
 #define ITERATIONS	12
 #define NR_VCPUS	3
-
-/* Seconds that a child or a thread may take */
-#define LIMIT		20
 
 /* ---- delays ---- */
 
@@ -58,16 +54,6 @@ static void race_begin(struct __test_metadata *const _metadata)
 	race_state = race_seed;
 	EXPECT_THAT(!seed || (*seed && !*end), "XSTATE_RACE_SEED='%s' is no number", seed);
 	TH_ROW_LOG("XSTATE_RACE_SEED=%u", race_seed);
-}
-
-static void join(pthread_t thread, const char *what)
-{
-	struct timespec end;
-
-	clock_gettime(CLOCK_REALTIME, &end);
-	end.tv_sec += LIMIT;
-	TEST_ASSERT(!pthread_timedjoin_np(thread, NULL, &end), "%s: no end within %d s", what,
-		    LIMIT);
 }
 
 /* ---- two threads at once ---- */
@@ -114,8 +100,8 @@ static void race(struct __test_metadata *const _metadata, struct racer *a, struc
 		TEST_ASSERT(!pthread_create(&threads[i], NULL, race_thread, racers[i]),
 			    "pthread_create() failed");
 	}
-	join(threads[0], "the first racer");
-	join(threads[1], "the second racer");
+	host_join_thread(_metadata, threads[0], "the first racer");
+	host_join_thread(_metadata, threads[1], "the second racer");
 	pthread_barrier_destroy(&start);
 }
 
@@ -123,23 +109,15 @@ static void race(struct __test_metadata *const _metadata, struct racer *a, struc
 static void in_child(struct __test_metadata *const _metadata,
 		     void (*fn)(struct __test_metadata *const _metadata), const char *what)
 {
-	int status = -1;
 	pid_t pid;
 
-	fflush(stdout);
 	race_count += 2;
-	pid = fork();
+	pid = host_fork(_metadata);
 	if (!pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		alarm(LIMIT);
 		fn(_metadata);
-		fflush(stdout);
-		_exit(0);
+		host_exit();
 	}
-	if (!EXPECT_THAT(pid > 0, "fork: %s", strerror(errno)))
-		return;
-	EXPECT_SAME(pid, waitpid(pid, &status, 0), "waitpid() for %s", what);
-	EXPECT_SAME(0, status, "wait status of %s (%#x: no end within %d s)", what, SIGALRM, LIMIT);
+	host_join(_metadata, pid, KSFT_PASS, what);
 }
 
 /* In a new process each time, until one fails */
@@ -614,7 +592,7 @@ static struct kvm_vm *disturb_guests(struct __test_metadata *const _metadata,
 	}
 	__atomic_store_n(&disturbed, true, __ATOMIC_RELEASE);
 	for (r = runners; r < runners + NR_VCPUS; r++)
-		join(r->thread, "the thread of a vCPU");
+		host_join_thread(_metadata, r->thread, "the thread of a vCPU");
 	return vm;
 }
 

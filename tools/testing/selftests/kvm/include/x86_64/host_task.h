@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The host's task that runs a vCPU, its children, and the CPU that they share. */
+/* The host's task that runs a vCPU, its children and threads, and the CPU they share. */
 #ifndef SELFTEST_KVM_HOST_TASK_H
 #define SELFTEST_KVM_HOST_TASK_H
+
+#include <pthread.h>
 
 #include "kselftest_harness_ext.h"
 
@@ -17,6 +19,9 @@ pid_t host_fork(struct __test_metadata *const _metadata);
 void host_exit(void);
 int host_wait(struct __test_metadata *const _metadata, pid_t pid, const char *what);
 void host_join(struct __test_metadata *const _metadata, pid_t pid, int code, const char *what);
+
+/* Wait for the end of @thread, but not for ever: a test that is stuck ends there. */
+void host_join_thread(struct __test_metadata *const _metadata, pthread_t thread, const char *what);
 
 /* Sleep while another process has this CPU, and its state the registers. */
 void host_lose_cpu(struct __test_metadata *const _metadata);

@@ -125,10 +125,6 @@ static inline bool host_has_amx(void)
 	return xf_xcr0() & XFEATURE_MASK_XTILE_DATA;
 }
 
-/* A flag of /proc/cpuinfo: what the kernel settled on before its FPU code ran */
-bool host_has_flag(const char *flag);
-/* First character of a module's parameter, e.g. 'Y'; 0 where there is none */
-char host_module_param(const char *module, const char *name);
 /* KVM refuses MSRs that it does not know, or that the guest has not. */
 bool kvm_refuses_msrs(void);
 /* How many CPUs this process may use; put a thread on number @nr of them, modulo */
@@ -167,6 +163,8 @@ u64 kvm_offered_xss(void);
 struct kvm_cpuid2 *xstate_cpuid(const struct xstate_combo *combo);
 struct kvm_cpuid2 *xstate_cpuid_with(const struct xstate_combo *combo, bool amx);
 struct kvm_cpuid_entry2 *cpuid_entry(struct kvm_cpuid2 *cpuid, u32 function, u32 index);
+/* Registers of an entry, all 0 if it is absent, as a guest reads it */
+struct xf_regs cpuid_regs(const struct kvm_cpuid2 *cpuid, u32 function, u32 index);
 void cpuid_drop(struct kvm_cpuid2 *cpuid, u32 function, u32 index);
 struct kvm_cpuid2 *cpuid_copy(const struct kvm_cpuid2 *from);
 

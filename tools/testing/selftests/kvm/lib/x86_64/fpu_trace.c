@@ -106,9 +106,11 @@ static const char *trace_missing(void)
 
 bool fpu_trace_need(struct __test_metadata *const _metadata)
 {
-	if (trace_missing())
-		SKIP(return false, "%s", trace_missing());
-	if (!host_has_flag("xsaves"))
+	const char *missing = trace_missing();
+
+	if (missing)
+		SKIP(return false, "%s", missing);
+	if (!xf_cpuinfo_flag("xsaves"))
 		SKIP(return false, "the kernel does not use XSAVES");
 	return true;
 }
@@ -243,14 +245,14 @@ void expect_fpstate(struct __test_metadata *const _metadata, bool guest, bool am
 
 	if (amx)
 		wanted |= XFEATURE_MASK_XTILE_DATA;
-	if (host_has_flag("enqcmd"))
+	if (xf_cpuinfo_flag("enqcmd"))
 		wanted |= cpu & XFEATURE_MASK_PASID;
 	wanted |= cpu & XFEATURE_MASK_CET_USER;
 	if (guest)
 		wanted |= cpu & XFEATURE_MASK_CET_KERNEL;
 
 	/* A kernel that does not offer guest CET may know its state, or not. */
-	if (kvm_offered_xss() || host_has_flag("user_shstk") || !(cpu & XFEATURE_MASK_CET_USER))
+	if (kvm_offered_xss() || xf_cpuinfo_flag("user_shstk") || !(cpu & XFEATURE_MASK_CET_USER))
 		known |= XFEATURE_MASK_CET_USER;
 	if (kvm_offered_xss() || !guest || !(cpu & XFEATURE_MASK_CET_KERNEL))
 		known |= XFEATURE_MASK_CET_KERNEL;

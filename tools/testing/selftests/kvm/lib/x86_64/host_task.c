@@ -5,11 +5,12 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "host_task.h"
 
-/* Seconds that a child may take before it counts as hung */
-#define CHILD_TIMEOUT	20
+/* Seconds that a child or a thread may take before it counts as hung */
+#define TIMEOUT		20
 
 int host_pin(void)
 {
@@ -59,8 +60,8 @@ int host_wait(struct __test_metadata *const _metadata, pid_t pid, const char *wh
 
 	p.fd = syscall(SYS_pidfd_open, pid, 0);
 	ASSERT_LE(0, p.fd);
-	if (!EXPECT_THAT(poll(&p, 1, CHILD_TIMEOUT * 1000) == 1, "%s: no end within %d s", what,
-			 CHILD_TIMEOUT))
+	if (!EXPECT_THAT(poll(&p, 1, TIMEOUT * 1000) == 1, "%s: no end within %d s", what,
+			 TIMEOUT))
 		kill(pid, SIGKILL);
 	EXPECT_EQ(pid, waitpid(pid, &status, 0));
 	close(p.fd);
@@ -73,6 +74,16 @@ void host_join(struct __test_metadata *const _metadata, pid_t pid, int code, con
 
 	EXPECT_THAT(WIFEXITED(status) && WEXITSTATUS(status) == code,
 		    "%s: wanted exit status %d got wait status %#x", what, code, status);
+}
+
+void host_join_thread(struct __test_metadata *const _metadata, pthread_t thread, const char *what)
+{
+	struct timespec end;
+
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += TIMEOUT;
+	ASSERT_EQ(0, pthread_timedjoin_np(thread, NULL, &end))
+		TH_ROW_LOG("%s: no end within %d s", what, TIMEOUT);
 }
 
 /* Where nobody else wants the CPU, the registers of who sleeps stay in it. */

@@ -13,7 +13,6 @@
 #include "xstate.h"
 #include "xregs.h"
 
-#define TAINT_WARN	BIT_ULL(9)
 #define CP_VECTOR	21
 #define RIP_RESET	0xfff0
 #define IOAPIC_PINS	24
@@ -27,49 +26,24 @@ static bool tainted_before;
 
 /* ---- the host ---- */
 
-static ssize_t read_file(const char *path, char *buf, size_t size)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t len;
-
-	if (fd < 0)
-		return -1;
-	len = read(fd, buf, size - 1);
-	close(fd);
-	if (len >= 0)
-		buf[len] = '\0';
-	return len;
-}
-
 /* How often the kernel has warned; where it does not count, whether it has. */
 static u64 warnings(void)
 {
 	char buf[32];
 
-	if (read_file("/sys/kernel/warn_count", buf, sizeof(buf)) > 0)
-		return strtoull(buf, NULL, 16);
-	if (read_file("/proc/sys/kernel/tainted", buf, sizeof(buf)) > 0)
-		return strtoull(buf, NULL, 10) & TAINT_WARN;
-	return 0;
+	if (xf_read_file("/sys/kernel/warn_count", buf, sizeof(buf)) > 0)
+		return strtoull(buf, NULL, 10);
+	return xf_taint() & XF_TAINT_WARN;
 }
 
-char host_module_param(const char *module, const char *name)
+static const char *cpu_model(void)
 {
-	char path[128], value[16];
-
-	snprintf(path, sizeof(path), "/sys/module/%s/parameters/%s", module, name);
-	return read_file(path, value, sizeof(value)) > 0 ? value[0] : 0;
-}
-
-/* The value of the first line of /proc/cpuinfo that begins with @key */
-static const char *cpu_line(const char *key)
-{
-	static char line[8192];
+	static char line[256];
 	FILE *f = fopen("/proc/cpuinfo", "re");
 	char *value = NULL;
 
 	while (f && !value && fgets(line, sizeof(line), f))
-		if (!strncmp(line, key, strlen(key)))
+		if (!strncmp(line, "model name", 10))
 			value = strchr(line, ':');
 	if (f)
 		fclose(f);
@@ -77,19 +51,6 @@ static const char *cpu_line(const char *key)
 		return "";
 	value[strcspn(value, "\n")] = '\0';
 	return value + 2;
-}
-
-bool host_has_flag(const char *flag)
-{
-	size_t len = strlen(flag);
-	const char *p = cpu_line("flags");
-
-	while ((p = strstr(p, flag))) {
-		if (p[-1] == ' ' && (p[len] == ' ' || !p[len]))
-			return true;
-		p += len;
-	}
-	return false;
 }
 
 /* The CPUs that this process may use, of which there may be more than in a cpu_set_t */
@@ -135,17 +96,17 @@ static void print_machine(void)
 	unsigned int i;
 
 	uname(&uts);
-	ksft_print_msg("kernel %s, %s, uid %d\n", uts.release, cpu_line("model name"), getuid());
+	ksft_print_msg("kernel %s, %s, uid %d\n", uts.release, cpu_model(), getuid());
 	ksft_print_msg("XCR0 %#lx, supervisor components of the CPU %#lx\n",
 		       (unsigned long)xf_xcr0(), (unsigned long)xf_cpu_supervisor_mask());
 	ksft_print_msg("CPUID.(0xD,0): EBX %#x ECX %#x, CPUID.(0xD,1).EBX %#x\n",
 		       xf_cpuid(0xd, 0).ebx, xf_cpuid(0xd, 0).ecx, xf_cpuid(0xd, 1).ebx);
 	for (i = 0; i < ARRAY_SIZE(params); i++)
-		if (host_module_param("kvm_intel", params[i]))
+		if (xf_param("kvm_intel", params[i]))
 			ksft_print_msg("kvm_intel.%s=%c\n", params[i],
-				       host_module_param("kvm_intel", params[i]));
-	if (host_module_param("kvm", "ignore_msrs"))
-		ksft_print_msg("kvm.ignore_msrs=%c\n", host_module_param("kvm", "ignore_msrs"));
+				       xf_param("kvm_intel", params[i]));
+	if (xf_param("kvm", "ignore_msrs"))
+		ksft_print_msg("kvm.ignore_msrs=%c\n", xf_param("kvm", "ignore_msrs"));
 }
 
 /*
@@ -155,7 +116,7 @@ static void print_machine(void)
 static bool kvm_runs_guests(void)
 {
 	if (access("/sys/module", F_OK))
-		return host_has_flag("vmx") || host_has_flag("svm");
+		return xf_cpuinfo_flag("vmx") || xf_cpuinfo_flag("svm");
 	return !access("/sys/module/kvm_intel", F_OK) || !access("/sys/module/kvm_amd", F_OK);
 }
 
@@ -276,7 +237,8 @@ void xstate_go_on_after_exec(struct __test_metadata *const _metadata)
 			fputs(line, stdout);
 		ended = take_result(_metadata, line);
 	}
-	EXPECT_THAT(ended, "no result after execve(), wait status %#x", status);
+	EXPECT_THAT(ended && WIFEXITED(status), "%s after execve(), wait status %#x",
+		    ended ? "no clean end" : "no result", status);
 	host_exit();
 }
 
@@ -400,7 +362,7 @@ union one_msr {
 bool kvm_refuses_msrs(void)
 {
 	union one_msr msr = { .header.nmsrs = 1 };
-	char param = host_module_param("kvm", "ignore_msrs");
+	char param = xf_param("kvm", "ignore_msrs");
 	int kvm, done;
 
 	if (param)
@@ -509,6 +471,13 @@ struct kvm_cpuid_entry2 *cpuid_entry(struct kvm_cpuid2 *cpuid, u32 function, u32
 		if (cpuid->entries[i].function == function && cpuid->entries[i].index == index)
 			return &cpuid->entries[i];
 	return NULL;
+}
+
+struct xf_regs cpuid_regs(const struct kvm_cpuid2 *cpuid, u32 function, u32 index)
+{
+	struct kvm_cpuid_entry2 *e = cpuid_entry((struct kvm_cpuid2 *)cpuid, function, index);
+
+	return e ? (struct xf_regs) { e->eax, e->ebx, e->ecx, e->edx } : (struct xf_regs) { };
 }
 
 void cpuid_drop(struct kvm_cpuid2 *cpuid, u32 function, u32 index)
