@@ -59,8 +59,12 @@ build_new()
 		_p=${_p#tools/testing/selftests/}
 		_p=${_p%.c}
 		case $_p in
+		kvm/lib/*)	selftest "$1" kvm "$tmp/$1-kvm/${_p#kvm/}.o" ;;
 		kvm/*)	selftest "$1" kvm "$tmp/$1-kvm/${_p#kvm/}" ;;
 		x86/*)
+			# What programs share is built with the first of them.
+			grep -q "^TARGETS_C_[0-9A-Z_]* += ${_p#x86/}\$" \
+				"$tmp/$1/tools/testing/selftests/x86/Makefile" || continue
 			_bits=64
 			! grep -qx "TARGETS_C_BOTHBITS += ${_p#x86/}" \
 				"$tmp/$1/tools/testing/selftests/x86/Makefile" || _bits='64 32'
@@ -73,10 +77,10 @@ build_new()
 # twice NAME: programs of ours whose name another one of any folder has
 twice()
 {
-	git -C "$tmp/$1" diff --name-only --diff-filter=A base HEAD -- '*.c' | sed 's|.*/||; s|\.c$||' |
+	git -C "$tmp/$1" diff --name-only --diff-filter=A base HEAD -- '*.c' | grep -v /lib/ | sed 's|.*/||; s|\.c$||' |
 	while read -r _p; do
 		[ "$(cd "$tmp/$1/tools/testing/selftests" && find kvm x86 -name "$_p.c" -o -name "$_p.sh" |
-			wc -l)" = 1 ] || echo "$_p"
+			grep -cv /lib/)" = 1 ] || echo "$_p"
 	done
 }
 
@@ -117,10 +121,11 @@ for s in "$newest" 6.12; do
 	[ -z "$bad" ] || tap_diag "$tmp/am-$s"
 	is "$s: each patch applies and builds, without a warning" "$bad" ""
 	is "$s: all programs are there" "$(cd "$tmp/$s/tools/testing/selftests" &&
-		git diff --name-only --diff-filter=A base HEAD -- "kvm/$folder/*.c" 'x86/*.c' | wc -l)" \
+		git diff --name-only --diff-filter=A base HEAD -- "kvm/$folder/*.c" "kvm/lib/$folder/*.c" 'x86/*.c' |
+		wc -l)" \
 		"$(find tools -name '*.c' | wc -l)"
 	is "$s: and nothing in folders of other versions" "$(git -C "$tmp/$s" diff --name-only base HEAD |
-		grep -vE "/(x86/|kvm/($folder|include/$folder)/|$list\$|kvm/config\$)")" ""
+		grep -vE "/(x86/|kvm/($folder|include/$folder|lib/$folder)/|$list\$|kvm/config\$|kselftest_harness_ext.h\$)")" ""
 	nok "$s: and nothing for other versions in them" sh -c \
 		"grep -hE '^\+.*(__has_include|kvm_compat|#ifndef ARCH_|$other)' '$tmp/out-$s/series/'*.patch"
 	is "$s: names are unique in kselftest-list.txt" "$(twice "$s")" ""
@@ -147,5 +152,5 @@ refuses "no author" '^lab: whose patches are these\? Tell git' \
 mkdir "$tmp/repo"
 cp -R lab tools "$tmp/repo/"
 : >"$tmp/repo/tools/testing/selftests/x86/unnamed.c"
-refuses "a source without a patch" '^lab: each program needs a text in lab/series\.d .* x86/unnamed\.c' \
+refuses "a source without a patch" '^lab: each \.c file needs a text in lab/selftests/series\.d .* x86/unnamed\.c' \
 	env KSRC="$tmp/$newest" "$tmp/repo/lab/series"

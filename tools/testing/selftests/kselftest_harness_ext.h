@@ -77,6 +77,8 @@ extern struct __test_metadata *__active_test;
 static void __wait_for_test(struct __test_metadata *t);
 static void __run_test(struct __fixture_metadata *f, struct __fixture_variant_metadata *variant,
 		       struct __test_metadata *t);
+/* Only the file of main() calls it; compilers do not miss that of inline functions. */
+static inline int test_harness_run(int argc, char **argv);
 
 #undef ksft_exit
 #define ksft_exit(condition)	th_exit(condition)

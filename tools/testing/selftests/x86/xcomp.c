@@ -402,7 +402,7 @@ int xcomp_pin(struct __test_metadata *const _metadata)
 	/* The kernel may have more CPUs than fit into a cpu_set_t. */
 	size = CPU_ALLOC_SIZE(cpu + 1);
 	set = CPU_ALLOC(cpu + 1);
-	ASSERT_NE(NULL, set);
+	ASSERT_TRUE(!!set);
 	CPU_ZERO_S(size, set);
 	CPU_SET_S(cpu, size, set);
 	ASSERT_EQ(0, sched_setaffinity(0, size, set));

@@ -226,7 +226,7 @@ TEST_F(xcomp_perm, bad_pointers)
 	};
 	unsigned int i, j;
 
-	ASSERT_NE(MAP_FAILED, p);
+	ASSERT_TRUE(p != MAP_FAILED);
 	ASSERT_EQ(0, munmap(p + page, page));
 	ASSERT_EQ(0, mprotect(p + 2 * page, page, PROT_READ));
 	ASSERT_EQ(0, mprotect(p + 3 * page, page, PROT_NONE));
@@ -477,7 +477,7 @@ static void clone_and_find(struct __test_metadata *const _metadata, int flags, s
 	char *stack = malloc(CHILD_STACK);
 	pid_t pid;
 
-	ASSERT_NE(NULL, stack);
+	ASSERT_TRUE(!!stack);
 	fflush(stdout);
 	pid = clone(find, stack + CHILD_STACK, flags | SIGCHLD, f);
 	ASSERT_LT(0, pid)
@@ -496,7 +496,7 @@ static void expect_inherited(struct __test_metadata *const _metadata, struct xco
 	struct found *f = mmap(NULL, sizeof(*f), PROT_READ | PROT_WRITE,
 			       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-	ASSERT_NE(MAP_FAILED, f);
+	ASSERT_TRUE(f != MAP_FAILED);
 	xcomp_expect_masks(_metadata, perm, "with nothing asked for");
 	f->asks = true;
 	clone_and_find(_metadata, flags, f);

@@ -335,7 +335,7 @@ static void expect_overflow(struct __test_metadata *const _metadata, size_t size
 	pid_t pid;
 
 	p = mmap(NULL, below + size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, p);
+	ASSERT_TRUE(p != MAP_FAILED);
 	memset(p, POISON, below + size);
 	ss.ss_sp = p + below;
 	pid = xcomp_fork(_metadata);
