@@ -19,7 +19,7 @@
 #include "xregs.h"
 
 /* XSAVEC and XSAVES in CPUID.(0xD,1).EAX: with one of them EBX is a size. */
-#define COMPACTS	(BIT(1) | BIT(3))
+#define COMPACTS	(BIT(X86_FEATURE_XSAVEC.bit) | BIT(X86_FEATURE_XSAVES.bit))
 
 /* CPUID as KVM offers it to a process without permission */
 static struct kvm_cpuid2 *unpermitted;
@@ -38,42 +38,6 @@ static struct kvm_cpuid2 *supported_cpuid(void)
 	kvm_ioctl(kvm, KVM_GET_SUPPORTED_CPUID, cpuid);
 	close(kvm);
 	return cpuid;
-}
-
-/* As the vCPU has it now.  Old kernels do not say how many entries that is. */
-static struct kvm_cpuid2 *current_cpuid(struct kvm_vcpu *vcpu)
-{
-	struct kvm_cpuid2 *cpuid = allocate_kvm_cpuid2(vcpu->cpuid->nent);
-
-	vcpu_ioctl(vcpu, KVM_GET_CPUID2, cpuid);
-	return cpuid;
-}
-
-static void expect_leaf(struct __test_metadata *const _metadata, u32 function, u32 index,
-			struct xf_regs wanted, struct xf_regs got)
-{
-	EXPECT_SAME(wanted.eax, got.eax, "CPUID.(%#x,%u).EAX", function, index);
-	EXPECT_SAME(wanted.ebx, got.ebx, "CPUID.(%#x,%u).EBX", function, index);
-	EXPECT_SAME(wanted.ecx, got.ecx, "CPUID.(%#x,%u).ECX", function, index);
-	EXPECT_SAME(wanted.edx, got.edx, "CPUID.(%#x,%u).EDX", function, index);
-}
-
-static void expect_same_cpuid(struct __test_metadata *const _metadata, struct kvm_cpuid2 *wanted,
-			      struct kvm_cpuid2 *got, const char *when)
-{
-	size_t size = wanted->nent * sizeof(wanted->entries[0]);
-	const u8 *a = (u8 *)wanted->entries, *b = (u8 *)got->entries;
-	struct kvm_cpuid_entry2 *e;
-	size_t n;
-
-	if (!EXPECT_SAME(wanted->nent, got->nent, "CPUID entries of the vCPU %s", when))
-		return;
-	n = xarea_differ(a, b, size);
-	if (n == size)
-		return;
-	e = &wanted->entries[n / sizeof(*e)];
-	EXPECT_SAME(a[n], b[n], "byte %zu of CPUID.(%#x,%u) of the vCPU %s", n % sizeof(*e),
-		    e->function, e->index, when);
 }
 
 /*
@@ -594,7 +558,7 @@ TEST_F(xstate_perm, set_cpuid)
 	u64 mask;
 
 	EXPECT_SAME(vcpu_has_amx(self->vcpu) ? XFEATURE_MASK_XTILE : 0,
-		    cpuid_regs(current_cpuid(self->vcpu), 0xd, 0).eax & XFEATURE_MASK_XTILE,
+		    cpuid_regs(vcpu_current_cpuid(self->vcpu), 0xd, 0).eax & XFEATURE_MASK_XTILE,
 		    "XTILE in the vCPU's CPUID");
 	EXPECT_SAME(variant->combo.amx && xstate_guest_granted(&variant->combo),
 		    vcpu_has_amx(self->vcpu), "AMX in the vCPU's CPUID");
@@ -602,7 +566,7 @@ TEST_F(xstate_perm, set_cpuid)
 	xregs_fill(&regs, self->vcpu, 0);
 	mask = set_regs(_metadata, self->vcpu, &regs);
 	expect_xregs(_metadata, self->vcpu, &regs, mask, "KVM_SET_MSRS and KVM_SET_XSAVE");
-	before = current_cpuid(self->vcpu);
+	before = vcpu_current_cpuid(self->vcpu);
 	area = vcpu_area(self->vcpu);
 
 	if (variant->combo.amx && !vcpu_has_amx(self->vcpu)) {
@@ -612,7 +576,7 @@ TEST_F(xstate_perm, set_cpuid)
 		EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_SET_CPUID2, cpuid),
 			     "the same KVM_SET_CPUID2");
 	}
-	expect_same_cpuid(_metadata, before, current_cpuid(self->vcpu), "after KVM_SET_CPUID2");
+	expect_same_cpuid(_metadata, self->vcpu, before, "after KVM_SET_CPUID2");
 	expect_same_area(_metadata, area, vcpu_area(self->vcpu), size, "KVM_SET_CPUID2");
 	expect_xregs(_metadata, self->vcpu, &regs, mask, "KVM_SET_CPUID2");
 	expect_permissions(_metadata, xstate_host_granted(&variant->combo),
@@ -718,7 +682,7 @@ TEST_F(xstate_perm, xsave2)
 static void expect_sizes(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu, u64 xcr0,
 			 u64 xss)
 {
-	struct kvm_cpuid2 *cpuid = current_cpuid(vcpu);
+	struct kvm_cpuid2 *cpuid = vcpu_current_cpuid(vcpu);
 	struct xf_regs r = cpuid_regs(cpuid, 0xd, 1);
 
 	EXPECT_SAME(xf_standard_size(xcr0), cpuid_regs(cpuid, 0xd, 0).ebx,
@@ -1323,7 +1287,7 @@ static void expect_nothing_changed(struct __test_metadata *const _metadata, stru
 {
 	static struct kvm_xsave area;
 
-	expect_same_cpuid(_metadata, before, current_cpuid(vcpu), when);
+	expect_same_cpuid(_metadata, vcpu, before, when);
 	EXPECT_ERRNO(vcpu_xsave_size(vcpu) > sizeof(area) ? EINVAL : 0,
 		     vcpu_errno(vcpu, KVM_GET_XSAVE, &area), "KVM_GET_XSAVE %s", when);
 	expect_state(_metadata, vcpu, s, when);
@@ -1375,7 +1339,7 @@ TEST_F(xstate_late_cpuid, bits_after_run)
 	EXPECT_SAME(0, guest_step(vcpu, GUEST_RDMSR, MSR_IA32_TSC, &value), "vector of RDMSR");
 	for (i = 0; i < NR_STEPS; i++)
 		EXPECT_ERRNO(0, do_step(vcpu, &self->state, i), "%s", step_names[i]);
-	before = current_cpuid(vcpu);
+	before = vcpu_current_cpuid(vcpu);
 	cpuid = cpuid_copy(before);
 
 	e = cpuid_entry(cpuid, 0xd, 0);
@@ -1393,9 +1357,7 @@ TEST_F(xstate_late_cpuid, bits_after_run)
 	expect_changes_refused(_metadata, vcpu, cpuid, &e->ecx, BIT(X86_FEATURE_SHSTK.bit),
 			       "7.0 ECX");
 	expect_changes_refused(_metadata, vcpu, cpuid, &e->edx,
-			       BIT(X86_FEATURE_IBT.bit) | BIT(X86_FEATURE_AMX_TILE.bit) |
-			       BIT(X86_FEATURE_AMX_BF16.bit) | BIT(X86_FEATURE_AMX_INT8.bit),
-			       "7.0 EDX");
+			       BIT(X86_FEATURE_IBT.bit) | CPUID_7_EDX_AMX, "7.0 EDX");
 	for (i = 0; i < 63; i++)
 		expect_loss_refused(_metadata, vcpu, before, i);
 	expect_nothing_changed(_metadata, vcpu, before, &self->state,

@@ -155,6 +155,10 @@ u64 kvm_offered_xss(void);
 
 /* ---- vCPUs ---- */
 
+/* AMX in CPUID.(7,0).EDX */
+#define CPUID_7_EDX_AMX		(BIT(X86_FEATURE_AMX_TILE.bit) | BIT(X86_FEATURE_AMX_BF16.bit) | \
+				 BIT(X86_FEATURE_AMX_INT8.bit))
+
 /*
  * The CPUID of a combination, a copy of what KVM supports.  CET that KVM does
  * not offer is set all the same: it must have no effect.  AMX is left out where
@@ -167,6 +171,13 @@ struct kvm_cpuid_entry2 *cpuid_entry(struct kvm_cpuid2 *cpuid, u32 function, u32
 struct xf_regs cpuid_regs(const struct kvm_cpuid2 *cpuid, u32 function, u32 index);
 void cpuid_drop(struct kvm_cpuid2 *cpuid, u32 function, u32 index);
 struct kvm_cpuid2 *cpuid_copy(const struct kvm_cpuid2 *from);
+/* As the vCPU has it now */
+struct kvm_cpuid2 *vcpu_current_cpuid(struct kvm_vcpu *vcpu);
+/* A leaf of CPUID is the same, and all of a vCPU's, which had @wanted before. */
+void expect_leaf(struct __test_metadata *const _metadata, u32 function, u32 index,
+		 struct xf_regs wanted, struct xf_regs got);
+void expect_same_cpuid(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+		       const struct kvm_cpuid2 *wanted, const char *when);
 
 /* A VM for ioctls alone with a vCPU of the combination, which has no memory */
 struct kvm_vcpu *xstate_new_vcpu(struct kvm_vm **vm, const struct xstate_combo *combo);

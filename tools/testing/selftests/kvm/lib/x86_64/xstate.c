@@ -497,13 +497,10 @@ static void set_bits(u32 *reg, u32 bits, bool set)
 
 static void shape_features(struct kvm_cpuid_entry2 *e, bool amx, u8 cet)
 {
-	const u32 amx_bits = BIT(X86_FEATURE_AMX_TILE.bit) | BIT(X86_FEATURE_AMX_BF16.bit) |
-			     BIT(X86_FEATURE_AMX_INT8.bit);
-
 	set_bits(&e->ecx, BIT(X86_FEATURE_SHSTK.bit), cet & SHSTK);
 	set_bits(&e->edx, BIT(X86_FEATURE_IBT.bit), cet & IBT);
 	if (!amx)
-		e->edx &= ~amx_bits;
+		e->edx &= ~CPUID_7_EDX_AMX;
 }
 
 struct kvm_cpuid2 *cpuid_copy(const struct kvm_cpuid2 *from)
@@ -542,6 +539,42 @@ struct kvm_cpuid2 *xstate_cpuid_with(const struct xstate_combo *combo, bool amx)
 struct kvm_cpuid2 *xstate_cpuid(const struct xstate_combo *combo)
 {
 	return xstate_cpuid_with(combo, combo->amx && xstate_guest_granted(combo));
+}
+
+/* Old kernels do not say how many entries there are. */
+struct kvm_cpuid2 *vcpu_current_cpuid(struct kvm_vcpu *vcpu)
+{
+	struct kvm_cpuid2 *cpuid = allocate_kvm_cpuid2(vcpu->cpuid->nent);
+
+	vcpu_ioctl(vcpu, KVM_GET_CPUID2, cpuid);
+	return cpuid;
+}
+
+void expect_leaf(struct __test_metadata *const _metadata, u32 function, u32 index,
+		 struct xf_regs wanted, struct xf_regs got)
+{
+	EXPECT_SAME(wanted.eax, got.eax, "CPUID.(%#x,%u).EAX", function, index);
+	EXPECT_SAME(wanted.ebx, got.ebx, "CPUID.(%#x,%u).EBX", function, index);
+	EXPECT_SAME(wanted.ecx, got.ecx, "CPUID.(%#x,%u).ECX", function, index);
+	EXPECT_SAME(wanted.edx, got.edx, "CPUID.(%#x,%u).EDX", function, index);
+}
+
+void expect_same_cpuid(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+		       const struct kvm_cpuid2 *wanted, const char *when)
+{
+	struct kvm_cpuid2 *got = vcpu_current_cpuid(vcpu);
+	const u8 *a = (u8 *)wanted->entries, *b = (u8 *)got->entries;
+	const struct kvm_cpuid_entry2 *e;
+	size_t n;
+
+	if (!EXPECT_SAME(wanted->nent, got->nent, "CPUID entries of the vCPU %s", when))
+		return;
+	n = xarea_differ(a, b, wanted->nent * sizeof(*e));
+	e = &wanted->entries[n / sizeof(*e)];
+	if (e < &wanted->entries[wanted->nent])
+		EXPECT_SAME(a[n], b[n], "byte %zu of CPUID.(%#x,%u) of the vCPU %s",
+			    n % sizeof(*e), e->function, e->index, when);
+	free(got);
 }
 
 /* ---- vCPUs ---- */
