@@ -1,252 +1,440 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What CPUID says and what it does: AMX is offered with all that belongs to it,
- * components that KVM does not know have no effect, the sizes follow XCR0 and
- * IA32_XSS, and a vCPU that has run keeps its CPUID and with it its fpstate.
+ * What guest CPUID says of XSAVE and AMX, and what it does: AMX is offered with
+ * all that belongs to it, XCR0 takes what is legal and in CPUID and nothing else,
+ * components that KVM does not know have no effect, sizes follow XCR0, and a vCPU
+ * that has run keeps its CPUID and with it its fpstate.
  */
-#include "xstate_util.h"
-#include "../../x86/xcomp_vcpu_checks.h"
+#include "xregs.h"
 
-#define CPUID_AMX_PALETTES	0x1d
-#define CPUID_AMX_TMUL		0x1e
+/* ---- XCR0 as the host sets it ---- */
 
-FIXTURE(xstate_cpuid) {
-	struct xcomp x;
+/* 0 or the errno of KVM_SET_XCRS */
+static int set_xcr0(struct kvm_vcpu *vcpu, u64 xcr0)
+{
+	struct kvm_xcrs xcrs = { .nr_xcrs = 1, .xcrs[0].value = xcr0 };
+
+	return vcpu_errno(vcpu, KVM_SET_XCRS, &xcrs);
+}
+
+/* Whether @xcr0 is one for a guest with @offered in its CPUID */
+static bool is_valid(u64 xcr0, u64 offered)
+{
+	return xcr0_is_legal(xcr0) && !(xcr0 & ~offered);
+}
+
+/*
+ * A vCPU and the components that its CPUID has, which are those of the
+ * combination but for @hidden; and all that KVM could take for offered.
+ */
+FIXTURE(xcr0) {
 	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpu;
-	uint64_t taint;
+	u64 offered, all;
+};
+
+FIXTURE_VARIANT(xcr0) {
+	struct xstate_combo combo;
+	u64 hidden;
+};
+
+FIXTURE_VARIANT_ADD(xcr0, noamx) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xcr0, permitted) { .combo = { PERM_GUEST, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xcr0, amx) { .combo = { PERM_GUEST, AMX, NOCET } };
+FIXTURE_VARIANT_ADD(xcr0, amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
+
+FIXTURE_VARIANT_ADD(xcr0, tile_data_only) {
+	.combo = { PERM_GUEST, AMX, CET }, .hidden = XFEATURE_MASK_XTILE_CFG,
+};
+
+FIXTURE_VARIANT_ADD(xcr0, tile_cfg_only) {
+	.combo = { PERM_GUEST, AMX, CET }, .hidden = XFEATURE_MASK_XTILE_DATA,
+};
+
+FIXTURE_VARIANT_ADD(xcr0, no_ymm) {
+	.combo = { PERM_NONE, NOAMX, CET }, .hidden = XFEATURE_MASK_YMM,
+};
+
+FIXTURE_VARIANT_ADD(xcr0, no_opmask) {
+	.combo = { PERM_NONE, NOAMX, CET }, .hidden = XFEATURE_MASK_OPMASK,
+};
+
+FIXTURE_VARIANT_ADD(xcr0, no_pkru) {
+	.combo = { PERM_NONE, NOAMX, CET }, .hidden = XFEATURE_MASK_PKRU,
+};
+
+FIXTURE_SETUP(xcr0)
+{
+	u64 absent = variant->hidden | (variant->combo.amx ? 0 : XFEATURE_MASK_XTILE);
+	struct kvm_cpuid2 *cpuid;
+
+	if (!xstate_begin(_metadata, &variant->combo))
+		return;
+	self->offered = kvm_known_xcr0() & ~absent;
+	self->all = kvm_known_xcr0() | XFEATURE_MASK_XTILE;
+
+	self->vm = vm_create_barebones();
+	self->vcpu = __vm_vcpu_add(self->vm, 0);
+	cpuid = xstate_cpuid(&variant->combo);
+	cpuid_entry(cpuid, 0xd, 0)->eax &= ~variant->hidden;
+	vcpu_init_cpuid(self->vcpu, cpuid);
+	free(cpuid);
+}
+
+FIXTURE_TEARDOWN(xcr0)
+{
+	xstate_end(_metadata, self->vm);
+}
+
+/* Offer @xcr0 to the vCPU, which has the least possible one, and give that back. */
+static void expect_set_xcr0(struct __test_metadata *const _metadata,
+			    FIXTURE_DATA(xcr0) * const self, u64 xcr0)
+{
+	bool valid = is_valid(xcr0, self->offered);
+
+	th_case("XCR0 %#lx with %#lx in CPUID", (unsigned long)xcr0,
+		(unsigned long)self->offered);
+	EXPECT_ERRNO(valid ? 0 : EINVAL, set_xcr0(self->vcpu, xcr0), "KVM_SET_XCRS");
+	EXPECT_XFEATURES(valid ? xcr0 : XFEATURE_MASK_FP, vcpu_xcr0(self->vcpu),
+			 "XCR0 after KVM_SET_XCRS");
+	EXPECT_ERRNO(0, set_xcr0(self->vcpu, XFEATURE_MASK_FP), "KVM_SET_XCRS of x87");
+	th_no_case();
+}
+
+/*
+ * Verify that KVM_SET_XCRS takes, of all sets of components, those that are legal
+ * and within guest CPUID, and that all others leave XCR0 alone.  One failure is
+ * enough.
+ */
+TEST_F(xcr0, host_subsets)
+{
+	u64 xcr0 = self->all;
+
+	EXPECT_XFEATURES(XFEATURE_MASK_FP, vcpu_xcr0(self->vcpu), "XCR0 of a new vCPU");
+	do {
+		expect_set_xcr0(_metadata, self, xcr0);
+		xcr0 = (xcr0 - 1) & self->all;
+	} while (xcr0 != self->all && !_metadata->exit_code);
+}
+
+/*
+ * Verify the same for each of the 64 bits, with nothing else, with x87, with all
+ * of what the guest has, and for all of that without the bit; and that flags, or
+ * more registers than there can be, are refused.
+ */
+TEST_F(xcr0, host_bits)
+{
+	struct kvm_xcrs xcrs = { .nr_xcrs = 1, .xcrs[0].value = XFEATURE_MASK_FPSSE };
+	u64 max = self->offered, bit;
+	int i;
+
+	for (i = 0; i < 64; i++) {
+		bit = BIT_ULL(i);
+		expect_set_xcr0(_metadata, self, bit);
+		expect_set_xcr0(_metadata, self, bit | XFEATURE_MASK_FP);
+		expect_set_xcr0(_metadata, self, max | bit);
+		expect_set_xcr0(_metadata, self, max & ~bit);
+	}
+	for (i = 0; i < 32; i++) {
+		xcrs.flags = BIT(i);
+		EXPECT_ERRNO(EINVAL, vcpu_errno(self->vcpu, KVM_SET_XCRS, &xcrs),
+			     "KVM_SET_XCRS with bit %d of flags", i);
+	}
+	xcrs.flags = 0;
+	xcrs.nr_xcrs = KVM_MAX_XCRS + 1;
+	EXPECT_ERRNO(EINVAL, vcpu_errno(self->vcpu, KVM_SET_XCRS, &xcrs),
+		     "KVM_SET_XCRS of %u registers", xcrs.nr_xcrs);
+	EXPECT_XFEATURES(XFEATURE_MASK_FP, vcpu_xcr0(self->vcpu), "XCR0 in the end");
+}
+
+/* ---- XCR0 as the guest sets it ---- */
+
+#define MAX_SUBSETS	4096
+
+/*
+ * What a guest may set, and the vector that each of its XSETBV raises, those of
+ * other registers than XCR0 too; CPUID with CR4.OSXSAVE cleared and set
+ */
+struct sweep {
+	u64 max;
+	u8 subset[MAX_SUBSETS];
+	u8 bit[64];
+	u8 other[32];
+	bool osxsave_off, osxsave_on;
+};
+
+static struct sweep sweep;
+
+/* In the order in which the host counts, from all components to none */
+static INTEGER_ONLY void guest_sweep(void)
+{
+	u64 xcr0 = sweep.max;
+	int i = 0;
+
+	do {
+		sweep.subset[i++] = xsetbv_safe(0, xcr0);
+		xcr0 = (xcr0 - 1) & sweep.max;
+	} while (xcr0 != sweep.max);
+	for (i = 0; i < 64; i++)
+		sweep.bit[i] = xsetbv_safe(0, sweep.max | BIT_ULL(i));
+	xsetbv(0, sweep.max);
+	for (i = 0; i < 32; i++)
+		sweep.other[i] = xsetbv_safe(BIT(i), XFEATURE_MASK_FP);
+}
+
+static void guest_code(void)
+{
+	guest_enable_xstate(sweep.max);
+	set_cr4(get_cr4() & ~X86_CR4_OSXSAVE);
+	sweep.osxsave_off = this_cpu_has(X86_FEATURE_OSXSAVE);
+	set_cr4(get_cr4() | X86_CR4_OSXSAVE);
+	sweep.osxsave_on = this_cpu_has(X86_FEATURE_OSXSAVE);
+	guest_sweep();
+	guest_leave();
+}
+
+static void expect_vector(struct __test_metadata *const _metadata, u32 xcr, u64 value,
+			  bool valid, u8 got)
+{
+	u8 wanted = valid ? 0 : GP_VECTOR;
+
+	EXPECT_THAT(wanted == got, "XSETBV of %#lx to XCR%u: wanted %s got %s",
+		    (unsigned long)value, xcr, vector_name(wanted), vector_name(got));
+}
+
+FIXTURE(xsetbv) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+};
+
+FIXTURE_VARIANT(xsetbv) {
+	struct xstate_combo combo;
+};
+
+FIXTURE_VARIANT_ADD(xsetbv, noamx) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xsetbv, permitted) { .combo = { PERM_GUEST, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xsetbv, amx) { .combo = { PERM_GUEST, AMX, CET } };
+
+FIXTURE_SETUP(xsetbv)
+{
+	if (xstate_begin(_metadata, &variant->combo) && xstate_need_guests(_metadata))
+		self->vcpu = xstate_new_guest(&self->vm, &variant->combo, guest_code);
+}
+
+FIXTURE_TEARDOWN(xsetbv)
+{
+	xstate_end(_metadata, self->vm);
+}
+
+/*
+ * Verify that XSETBV takes every XCR0 that the architecture allows, and raises
+ * #GP for all others: an incomplete AVX-512 or AMX, bits not in guest CPUID, any
+ * register but XCR0.  CPUID shows CR4.OSXSAVE, as XSETBV depends on it.
+ */
+TEST_F(xsetbv, guest)
+{
+	struct sweep *s = addr_gva2hva(self->vm, (gva_t)&sweep);
+	u64 max = vcpu_xcr0_mask(self->vcpu), xcr0 = max;
+	int i = 0;
+
+	ASSERT_GE(MAX_SUBSETS, 1 << __builtin_popcountll(max));
+	s->max = max;
+	xregs_run(self->vcpu);
+	do {
+		expect_vector(_metadata, 0, xcr0, is_valid(xcr0, max), s->subset[i++]);
+		xcr0 = (xcr0 - 1) & max;
+	} while (xcr0 != max);
+	for (i = 0; i < 64; i++)
+		expect_vector(_metadata, 0, max | BIT_ULL(i), is_valid(max | BIT_ULL(i), max),
+			      s->bit[i]);
+	for (i = 0; i < 32; i++)
+		expect_vector(_metadata, BIT(i), XFEATURE_MASK_FP, false, s->other[i]);
+	EXPECT_XFEATURES(max, vcpu_xcr0(self->vcpu), "XCR0 in the end");
+	EXPECT_SAME(false, s->osxsave_off, "OSXSAVE in CPUID with CR4.OSXSAVE cleared");
+	EXPECT_SAME(true, s->osxsave_on, "OSXSAVE in CPUID with CR4.OSXSAVE set");
+}
+
+/* ---- CPUID that KVM offers, and that of a vCPU ---- */
+
+FIXTURE(xstate_cpuid) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+	struct xregs regs;
+	u64 mask;		/* the components that those are in */
 };
 
 FIXTURE_VARIANT(xstate_cpuid) {
-	const char *name;
+	struct xstate_combo combo;
 };
+
+FIXTURE_VARIANT_ADD(xstate_cpuid, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xstate_cpuid, guest_noamx_cet) { .combo = { PERM_GUEST, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xstate_cpuid, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
+FIXTURE_VARIANT_ADD(xstate_cpuid, guest_amx_nocet) { .combo = { PERM_GUEST, AMX, NOCET } };
 
 FIXTURE_SETUP(xstate_cpuid)
 {
-	self->taint = xf_taint();
-	ASSERT_TRUE(xstate_begin(&self->x, variant->name));
-	if (self->x.perm != XCOMP_NONE && !self->x.have_amx)
-		SKIP(return, "no AMX on this machine");
-	self->vm = vm_create_barebones();
-	self->vcpu = xstate_add_vcpu(&self->x, self->vm, 0);
+	if (!xstate_begin(_metadata, &variant->combo))
+		return;
+	self->vcpu = xstate_new_vcpu(&self->vm, &variant->combo);
+	self->mask = xregs_mask(vcpu_xcr0_mask(self->vcpu));
+	xregs_fill(&self->regs, self->vcpu, 0);
 }
 
 FIXTURE_TEARDOWN(xstate_cpuid)
 {
-	if (self->vm)
-		kvm_vm_free(self->vm);
-	EXPECT_FALSE(xstate_warned(self->taint));
+	xstate_end(_metadata, self->vm);
 }
 
-XSTATE_VARIANT(xstate_cpuid, none_noamx_cet);
-XSTATE_VARIANT(xstate_cpuid, guest_noamx_cet);
-XSTATE_VARIANT(xstate_cpuid, guest_amx_cet);
-XSTATE_VARIANT(xstate_cpuid, guest_amx_nocet);
-
 /*
- * Verify that guests are offered those variants of XSAVE and XGETBV that the
- * host uses. XSAVES takes more than the CPU and the host.
+ * Verify that guests are offered those variants of XSAVE and XGETBV that the host
+ * uses.  XSAVES takes more than the CPU and the host.
  */
 TEST_F(xstate_cpuid, variants)
 {
-	static const struct {
-		const char *flag;
-		int bit;
-	} rows[] = { { "xsaveopt", 0 }, { "xsavec", 1 }, { "xgetbv1", 2 } };
-	struct kvm_cpuid2 *c = xkvm_supported_cpuid(self->x.kvm);
-	unsigned int i;
+	static const char * const flags[] = { "xsaveopt", "xsavec", "xgetbv1" };
+	u32 i, offered = cpuid_regs(kvm_get_supported_cpuid(), 0xd, 1).eax;
 
-	ASSERT_NE(NULL, c);
-	for (i = 0; i < ARRAY_SIZE(rows); i++)
-		EXPECT_TRUE(xcomp_same(&self->x, rows[i].flag,
-				       xf_cpuinfo_flag(rows[i].flag),
-				       !!(xkvm_cpuid(c, 0xd, 1).eax &
-					  XF_BIT(rows[i].bit))));
-}
-
-/* Whether the offered leaf has in @mask of its EDX what the CPU has */
-static bool same_edx(struct xcomp *x, struct kvm_cpuid2 *c, uint32_t leaf,
-		     uint32_t mask)
-{
-	char what[64];
-
-	snprintf(what, sizeof(what), "CPUID.(%#x,0).EDX", leaf);
-	return xcomp_same(x, what, xf_cpuid(leaf, 0).edx & mask,
-			  xkvm_cpuid(c, leaf, 0).edx & mask);
+	for (i = 0; i < ARRAY_SIZE(flags); i++)
+		EXPECT_SAME(xf_cpuinfo_flag(flags[i]), !!(offered & BIT(i)),
+			    "%s, bit %u of CPUID.(0xD,1).EAX, as in /proc/cpuinfo", flags[i], i);
 }
 
 /*
- * Verify that where the host uses XTILE_DATA, guests are offered the rest of
- * AMX as the CPU has it: instructions, IA32_XFD, palettes. Where the host does
- * not they are offered no palette.
+ * Verify that where the host uses XTILE_DATA, guests are offered the rest of AMX
+ * as the CPU has it: instructions, IA32_XFD, palettes.  Where the host does not
+ * they are offered no palette.
  */
 TEST_F(xstate_cpuid, amx_is_complete)
 {
-	struct kvm_cpuid2 *c = xkvm_supported_cpuid(self->x.kvm);
-	struct xf_regs wanted = { 0 }, got;
-	struct xcomp *x = &self->x;
-	uint32_t i;
+	const struct kvm_cpuid2 *offered = kvm_get_supported_cpuid();
+	const struct xf_regs none = { };
+	u32 i;
 
-	ASSERT_NE(NULL, c);
-	if (x->have_amx) {
-		EXPECT_TRUE(same_edx(x, c, 7, XCOMP_CPUID_7_EDX_AMX));
-		EXPECT_EQ(XCOMP_CPUID_D_1_EAX_XFD,
-			  xkvm_cpuid(c, 0xd, 1).eax & XCOMP_CPUID_D_1_EAX_XFD);
-		EXPECT_EQ(xf_cpuid(CPUID_AMX_TMUL, 0).ebx,
-			  xkvm_cpuid(c, CPUID_AMX_TMUL, 0).ebx);
-	}
-	for (i = 0; i < 2; i++) {
-		if (x->have_amx)
-			wanted = xf_cpuid(CPUID_AMX_PALETTES, i);
-		got = xkvm_cpuid(c, CPUID_AMX_PALETTES, i);
-		EXPECT_EQ(0, memcmp(&wanted, &got, sizeof(got))) {
-			ksft_print_msg("%s: CPUID.(0x1d,%u): wanted %#x %#x %#x got %#x %#x %#x\n",
-				       x->name, i, wanted.eax, wanted.ebx,
-				       wanted.ecx, got.eax, got.ebx, got.ecx);
-		}
-	}
-	free(c);
+	for (i = 0; i < 2; i++)
+		expect_leaf(_metadata, 0x1d, i, host_has_amx() ? xf_cpuid(0x1d, i) : none,
+			    cpuid_regs(offered, 0x1d, i));
+	if (!host_has_amx())
+		return;
+	EXPECT_SAME(xf_cpuid(7, 0).edx & CPUID_7_EDX_AMX,
+		    cpuid_regs(offered, 7, 0).edx & CPUID_7_EDX_AMX, "AMX in CPUID.(7,0).EDX");
+	EXPECT_SAME(true, kvm_cpu_has(X86_FEATURE_XFD), "IA32_XFD in CPUID.(0xD,1).EAX");
+	EXPECT_SAME(xf_cpuid(0x1e, 0).ebx, cpuid_regs(offered, 0x1e, 0).ebx,
+		    "TMUL in CPUID.(0x1e,0).EBX");
 }
 
 /*
- * Verify that a CPUID with each and every component in it, less XTILE_DATA
- * where it needs a permission, lets XCR0 take none that KVM does not know.
+ * Verify that a CPUID with each and every component in it, less AMX where it needs
+ * a permission, lets XCR0 take none that KVM does not know.
  */
 TEST_F(xstate_cpuid, unknown_components)
 {
-	struct kvm_cpuid2 *c = xkvm_supported_cpuid(self->x.kvm);
-	uint64_t known = xcomp_known_xcr0(&self->x);
-	struct xcomp *x = &self->x;
-	struct kvm_cpuid_entry2 *e;
+	struct kvm_cpuid2 *cpuid = xstate_cpuid(&variant->combo);
+	u64 known = kvm_known_xcr0(), xcr0;
 	int i;
 
-	ASSERT_NE(NULL, c);
-	xcomp_shape_cpuid(x, c, x->amx_on);
-	e = xkvm_cpuid_entry(c, 0xd, 0);
-	e->eax = ~(x->amx_on ? 0 : (uint32_t)XF_XTILE);
-	e->edx = ~0u;
-	ASSERT_EQ(0, ioctl(x->vcpu, KVM_SET_CPUID2, c));
-	ASSERT_TRUE(xstate_fill(x, 0));
+	cpuid_entry(cpuid, 0xd, 0)->eax = ~(variant->combo.amx ? 0 : XFEATURE_MASK_XTILE);
+	cpuid_entry(cpuid, 0xd, 0)->edx = ~0u;
+	vcpu_init_cpuid(self->vcpu, cpuid);
+	free(cpuid);
+	vcpu_set_xregs(_metadata, self->vcpu, &self->regs, self->mask);
 	for (i = 0; i < 64; i++) {
-		if (known & XF_BIT(i))
-			continue;
-		EXPECT_FALSE(xkvm_set_xcr0(x->vcpu, xcomp_guest_xcr0(x) |
-						    XF_BIT(i))) {
-			ksft_print_msg("%s: XCR0 bit %d taken\n", x->name, i);
-		}
+		xcr0 = vcpu_xcr0_mask(self->vcpu) | BIT_ULL(i);
+		if (!(known & BIT_ULL(i)))
+			EXPECT_ERRNO(EINVAL, set_xcr0(self->vcpu, xcr0), "KVM_SET_XCRS of %#lx, %s",
+				     (unsigned long)xcr0, xfeature_name(i));
 	}
-	EXPECT_TRUE(xstate_kept(x, 0, "refused bits of XCR0"));
-	free(c);
+	expect_xregs(_metadata, self->vcpu, &self->regs, self->mask, "refused bits of XCR0");
 }
 
 /* Verify that XSAVEC alone is enough for the compacted size to follow XCR0. */
 TEST_F(xstate_cpuid, size_for_xsavec)
 {
-	struct kvm_cpuid2 *c = xkvm_supported_cpuid(self->x.kvm);
-	struct xcomp *x = &self->x;
-	uint64_t xcr0[] = { XF_BIT(XF_FP), xcomp_guest_xcr0(x) };
-	struct kvm_cpuid_entry2 *e;
+	const u64 xcr0[] = { XFEATURE_MASK_FP, vcpu_xcr0_mask(self->vcpu) };
 	unsigned int i;
 
-	ASSERT_NE(NULL, c);
-	xcomp_shape_cpuid(x, c, x->amx_on);
-	e = xkvm_cpuid_entry(c, 0xd, 1);
-	if (!e || !(e->eax & XCOMP_CPUID_D_1_EAX_XSAVEC))
+	if (!vcpu_cpuid_has(self->vcpu, X86_FEATURE_XSAVEC))
 		SKIP(return, "XSAVEC is not in guest CPUID");
-	e->eax &= ~XCOMP_CPUID_D_1_EAX_XSAVES;
-	ASSERT_EQ(0, ioctl(x->vcpu, KVM_SET_CPUID2, c));
-	free(c);
+	vcpu_clear_cpuid_feature(self->vcpu, X86_FEATURE_XSAVES);
 	for (i = 0; i < ARRAY_SIZE(xcr0); i++) {
-		ASSERT_TRUE(xkvm_set_xcr0(x->vcpu, xcr0[i]));
-		c = xkvm_vcpu_cpuid(x->vcpu);
-		ASSERT_NE(NULL, c);
-		EXPECT_EQ(xf_compacted_size(xcr0[i]),
-			  xkvm_cpuid(c, 0xd, 1).ebx);
-		free(c);
+		ASSERT_EQ(0, set_xcr0(self->vcpu, xcr0[i]));
+		EXPECT_SAME(xf_compacted_size(xcr0[i]),
+			    cpuid_regs(vcpu_current_cpuid(self->vcpu), 0xd, 1).ebx,
+			    "CPUID.(0xD,1).EBX of the vCPU with XCR0 %#lx", (unsigned long)xcr0[i]);
 	}
 }
 
 /*
- * Verify that x87 and SSE state of a vCPU without XSAVE in CPUID, or without
- * any CPUID, comes back from KVM_GET_XSAVE2.
+ * Verify that x87 and SSE state of a vCPU without XSAVE in CPUID, or without any
+ * CPUID, comes back from KVM_GET_XSAVE2.
  */
 TEST_F(xstate_cpuid, no_xsave)
 {
-	struct kvm_cpuid2 *c = xkvm_supported_cpuid(self->x.kvm);
-	struct xcomp *x = &self->x, bare = *x;
-	uint8_t *image, *got;
-	unsigned int i;
+	struct kvm_cpuid2 *cpuid = xstate_cpuid(&variant->combo);
+	struct kvm_vcpu *vcpu;
+	u8 *area;
+	u32 i;
 
-	ASSERT_NE(NULL, c);
 	for (i = 0; i < 64; i++)
-		xkvm_cpuid_drop(c, 0xd, i);
-	bare.amx_on = false;
-	image = xstate_image(&bare, XF_FPSSE, 1);
+		cpuid_drop(cpuid, 0xd, i);
 	for (i = 0; i < 2; i++) {
-		bare.vcpu = __vm_vcpu_add(self->vm, i + 1)->fd;
+		th_case("a vCPU without %s", i ? "leaf 0xD" : "CPUID");
+		vcpu = __vm_vcpu_add(self->vm, i + 1);
 		if (i)
-			ASSERT_EQ(0, ioctl(bare.vcpu, KVM_SET_CPUID2, c));
-		ASSERT_EQ(0, ioctl(bare.vcpu, KVM_SET_XSAVE, image));
-		got = xstate_read_image(&bare);
-		EXPECT_EQ(XF_FPSSE, xstate_bv(got));
-		EXPECT_TRUE(xstate_same_component(image, got, XF_FP));
-		EXPECT_TRUE(xstate_same_component(image, got, XF_SSE));
+			vcpu_init_cpuid(vcpu, cpuid);
+		vcpu_set_xregs_area(_metadata, vcpu, &self->regs, XFEATURE_MASK_FPSSE);
+		area = vcpu_area(vcpu);
+		EXPECT_XFEATURES(XFEATURE_MASK_FPSSE, xarea_header(area, 0), "XSTATE_BV");
+		expect_area(_metadata, area, &self->regs, XFEATURE_MASK_FPSSE, 0, "KVM_SET_XSAVE");
 	}
-	free(c);
+	th_no_case();
+	free(cpuid);
 }
 
-/* Whether KVM refuses another CPUID, and the vCPU keeps all that it has */
-static bool refused(struct xcomp *x, struct kvm_cpuid2 *c, const char *what)
+/* KVM refuses @cpuid, which is freed, and the vCPU keeps all that it has. */
+static void expect_refused(struct __test_metadata *const _metadata,
+			   FIXTURE_DATA(xstate_cpuid) * const self, struct kvm_cpuid2 *cpuid,
+			   const char *what)
 {
-	struct kvm_cpuid2 *before = xkvm_vcpu_cpuid(x->vcpu), *after;
-	bool ok;
+	struct kvm_cpuid2 *before = vcpu_current_cpuid(self->vcpu);
 
-	ok = xcomp_same_errno(x, what, EINVAL,
-			      ioctl(x->vcpu, KVM_SET_CPUID2, c) ? errno : 0);
-	after = xkvm_vcpu_cpuid(x->vcpu);
-	ok &= xcomp_same_cpuid(x, before, after);
+	th_case("CPUID with %s", what);
+	EXPECT_ERRNO(EINVAL, vcpu_errno(self->vcpu, KVM_SET_CPUID2, cpuid), "KVM_SET_CPUID2");
+	expect_same_cpuid(_metadata, self->vcpu, before, "after a refused KVM_SET_CPUID2");
+	expect_xregs(_metadata, self->vcpu, &self->regs, self->mask, "a refused KVM_SET_CPUID2");
+	th_no_case();
 	free(before);
-	free(after);
-	return ok && xstate_kept(x, 0, what);
+	free(cpuid);
 }
 
 /*
- * Verify that once the vCPU has run, KVM_SET_CPUID2 takes the CPUID that it
- * has, whatever its XCR0 and IA32_XSS are meanwhile, and no other: neither one
- * with AMX added or taken away nor one with a different CET. Nothing is lost,
- * least of all the fpstate to one that might have grown.
+ * Verify that once the vCPU has run, KVM_SET_CPUID2 takes the CPUID that it has,
+ * whatever its XCR0 and IA32_XSS are meanwhile, and no other: neither one with AMX
+ * added or taken away nor one with a different CET.  Nothing is lost, least of all
+ * the fpstate to one that might have grown.
  */
 TEST_F(xstate_cpuid, after_run)
 {
-	struct kvm_cpuid2 *c = xkvm_supported_cpuid(self->x.kvm);
-	struct xcomp *x = &self->x, other = *x;
+	struct kvm_cpuid2 *cpuid = xstate_cpuid(&variant->combo);
+	struct xstate_combo other_cet = variant->combo;
+	struct kvm_vcpu *vcpu = self->vcpu;
 
-	/* It takes an entry to the guest to have run. */
-	if (xf_param("kvm_intel", "ept") == 'N')
-		SKIP(return, "without EPT, KVM emulates a guest in real mode");
-	/* There is no memory: the first instruction ends KVM_RUN. */
-	__vcpu_run(self->vcpu);
-	ASSERT_NE(KVM_EXIT_INTR, self->vcpu->run->exit_reason);
+	/* Without memory, some MMUs have no room for a root until told, and there is no code. */
+	vm_ioctl(self->vm, KVM_SET_NR_MMU_PAGES, (void *)64ul);
+	vcpu_run(vcpu);
+	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_INTERNAL_ERROR);
 
-	ASSERT_TRUE(xkvm_set_xcr0(x->vcpu, XF_BIT(XF_FP)));
-	EXPECT_EQ(0, ioctl(x->vcpu, KVM_SET_CPUID2, x->cpuid));
-	ASSERT_TRUE(xstate_fill(x, 0));
-	EXPECT_EQ(0, ioctl(x->vcpu, KVM_SET_CPUID2, x->cpuid));
-	EXPECT_TRUE(xstate_kept(x, 0, "the same KVM_SET_CPUID2 after a run"));
+	ASSERT_EQ(0, set_xcr0(vcpu, XFEATURE_MASK_FP));
+	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_SET_CPUID2, cpuid), "the same KVM_SET_CPUID2");
+	vcpu_set_xregs(_metadata, vcpu, &self->regs, self->mask);
+	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_SET_CPUID2, cpuid), "the same with all in XCR0");
+	expect_xregs(_metadata, vcpu, &self->regs, self->mask, "the same KVM_SET_CPUID2");
+	free(cpuid);
 
-	ASSERT_NE(NULL, c);
-	xcomp_shape_cpuid(x, c, !x->amx_on);
-	EXPECT_TRUE(refused(x, c, "KVM_SET_CPUID2 with another AMX"));
-	free(c);
-	c = xkvm_supported_cpuid(x->kvm);
-	ASSERT_NE(NULL, c);
-	other.shstk = !x->shstk;
-	xcomp_shape_cpuid(&other, c, x->amx_on);
-	EXPECT_TRUE(refused(x, c, "KVM_SET_CPUID2 with another CET"));
-	free(c);
+	other_cet.cet ^= SHSTK;
+	cpuid = xstate_cpuid_with(&variant->combo, !variant->combo.amx);
+	expect_refused(_metadata, self, cpuid, "another AMX");
+	expect_refused(_metadata, self, xstate_cpuid(&other_cet), "another CET");
 }
 
-int main(int argc, char **argv)
-{
-	return xstate_main(argc, argv);
-}
+XSTATE_IOCTL_HARNESS_MAIN
