@@ -33,7 +33,7 @@ INV1 INV2 INV3 INV4 INV5 INV6 INV7 INV8 INV9
 W1 W2 W3 W4 W5 W6 W7 W8 W9 W10 W11 W12 W13 W14 W15
 "
 
-plan 23
+plan 22
 scratch
 tree=$(lab/kernel/fetch source "$newest") || tree=/nowhere
 dir=$(lab/selftests/build "$tree" 2>"$tmp/err") || dir=/nowhere
@@ -67,8 +67,6 @@ fault "a test of another fixture" 's/xstate_perm_proc\.masks/xstate_perm.masks/'
 	'xstate_perm_test:xstate_perm\.masks: .* has no such test'
 fault "a variant that no fixture has" 's/xstate_perm_proc\.masks/xstate_perm_proc.nobody.masks/' \
 	'xstate_perm_proc\.nobody\.masks: .* has no such test'
-fault "a check that no table has" 's/xstate_pasid:fork/xstate_pasid:forks/' \
-	'xstate_pasid:forks: .* has no such test'
 fault "a program that is not there" 's|xcomp_lock_test:xcomp_lock.fork|xcomp_forks_test:xcomp_lock.fork|' \
 	'xcomp_forks_test:xcomp_lock.fork: no such program'
 fault "a program of upstream's that is not there" 's|upstream/kvm/cpuid_test|upstream/kvm/cpu_test|' \

@@ -314,6 +314,16 @@ static inline bool xf_cpuinfo_flag(const char *flag)
 	return strstr(flags, key);
 }
 
+/* Why a test cannot see the PASID of a task; NULL if it can */
+static inline const char *xf_pasid_missing(void)
+{
+	if (!(xf_cpu_supervisor_mask() & XFEATURE_MASK_PASID))
+		return "no PASID state on this CPU";
+	if (!xf_cpuinfo_flag("enqcmd") || !xf_cpuinfo_flag("xsaves"))
+		return "the kernel does not use PASID state";
+	return geteuid() ? "needs root" : NULL;
+}
+
 #define XF_TAINT_WARN	XF_BIT(9)
 
 /* The kernel's taint flags; 0 where they cannot be read */

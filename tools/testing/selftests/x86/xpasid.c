@@ -11,15 +11,16 @@ static int msrs = -1;
 
 bool xpasid_need(struct __test_metadata *const _metadata)
 {
-	if (!(xf_cpu_supervisor_mask() & XFEATURE_MASK_PASID))
-		SKIP(return false, "no PASID state on this CPU");
-	if (!xf_cpuinfo_flag("enqcmd") || !xf_cpuinfo_flag("xsaves"))
-		SKIP(return false, "the kernel does not use PASID state");
-	if (geteuid())
-		SKIP(return false, "needs root");
+	const char *missing = xf_pasid_missing();
+
+	if (missing)
+		SKIP(return false, "%s", missing);
 	msrs = xregs_open_msrs(_metadata, O_RDWR);
 	if (msrs < 0)
 		SKIP(return false, "no /dev/cpu/N/msr");
+	/* Writing no bytes is refused where writing is. */
+	if (pwrite(msrs, "", 0, MSR_IA32_PASID) < 0 && errno == EPERM)
+		SKIP(return false, "the msr driver takes no writes");
 	return true;
 }
 
@@ -29,30 +30,24 @@ uint64_t xpasid_read(struct __test_metadata *const _metadata)
 }
 
 /* A task that is preempted inside of the driver writes another task's. */
-bool xpasid_write(struct __test_metadata *const _metadata, uint64_t value)
+void xpasid_write(struct __test_metadata *const _metadata, uint64_t value)
 {
-	ssize_t len;
 	int i;
 
 	for (i = 0; i < WRITES; i++) {
-		len = pwrite(msrs, &value, sizeof(value), MSR_IA32_PASID);
-		if (len < 0 && errno == EPERM)
-			SKIP(return false, "the msr driver takes no writes");
-		ASSERT_EQ(sizeof(value), len)
+		ASSERT_EQ(sizeof(value), pwrite(msrs, &value, sizeof(value), MSR_IA32_PASID))
 			TH_ROW_LOG("writing IA32_PASID: %s", strerror(errno));
 		if (xpasid_read(_metadata) == value)
-			return true;
+			return;
 	}
 	EXPECT_SAME(value, xpasid_read(_metadata), "IA32_PASID back in user space");
-	return true;
 }
 
-bool xpasid_give(struct __test_metadata *const _metadata)
+void xpasid_give(struct __test_metadata *const _metadata)
 {
-	if (!xpasid_write(_metadata, XPASID_THEIRS))
-		return false;
+	xpasid_write(_metadata, XPASID_THEIRS);
 	xcomp_lose_cpu(_metadata);
-	return xpasid_write(_metadata, XPASID_MINE);
+	xpasid_write(_metadata, XPASID_MINE);
 }
 
 void xpasid_expect_kept(struct __test_metadata *const _metadata, const char *when)

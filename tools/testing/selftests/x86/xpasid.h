@@ -21,15 +21,13 @@
 bool xpasid_need(struct __test_metadata *const _metadata);
 
 uint64_t xpasid_read(struct __test_metadata *const _metadata);
-
-/* False, and the test is skipped, where the msr driver takes no writes */
-bool xpasid_write(struct __test_metadata *const _metadata, uint64_t value);
+void xpasid_write(struct __test_metadata *const _metadata, uint64_t value);
 
 /*
  * Give this task XPASID_MINE, in the register alone: its fpstate in memory has
- * XPASID_THEIRS, which shows if that is what is kept.  False as above.
+ * XPASID_THEIRS, which shows if that is what is kept.
  */
-bool xpasid_give(struct __test_metadata *const _metadata);
+void xpasid_give(struct __test_metadata *const _metadata);
 
 /* Now, and once other tasks have run, the PASID is the one that was given. */
 void xpasid_expect_kept(struct __test_metadata *const _metadata, const char *when);

@@ -1,312 +1,272 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * PASID is state of the host's task. The kernel must keep it through whatever
- * happens to the task's fpstate: AMX permissions, the larger fpstate that comes
- * with AMX, vCPUs with AMX and CET, and KVM_RUN, which swaps fpstates. It must
- * not hand it to children, to other tasks, or to the guest.
+ * PASID is state of the host's task.  The kernel must keep it through whatever
+ * happens to the task's fpstate: signals, debuggers, AMX permissions, and the
+ * larger fpstate that comes with AMX.  It must not hand it to children or to
+ * other tasks.  What a task does with vCPUs is in kvm/x86_64/xstate_pasid_test.
  *
- * Only an ENQCMD with shared virtual addressing makes the kernel write
- * IA32_PASID, for which few machines have the devices. Here the msr driver
- * writes it: on the task's own CPU, with the task's state in the registers, it
- * becomes part of that state. The value is not marked valid, so that ENQCMD
- * would refuse it. Needs root, and a CPU and a kernel with PASID state.
+ * The value is not marked valid, so that ENQCMD would refuse it.  Needs root, and
+ * a CPU and a kernel with PASID state.
  */
 #define _GNU_SOURCE
 
-#include <sys/ptrace.h>
-#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <ucontext.h>
 
-#include "xstate_pasid_kvm.h"
-#include "xstate_pasid_signal.h"
+#include "xpage.h"
+#include "xpasid.h"
+#include "xregs.h"
 
-#define NT_XSTATE	0x202
+#define MSR_IA32_XSS	0xda0
+
+#define TURNS		8
+
+/* Room for what is in a signal frame below the XSAVE area, and what is behind that */
+#define STACK_PAGES	16
+#define MAGIC2_SIZE	4
+
+FIXTURE(xstate_pasid) {
+	struct xcomp_perm perm;
+};
+
+FIXTURE_SETUP(xstate_pasid)
+{
+	th_begin(variant);
+	xcomp_begin(_metadata);
+	if (xcomp_too_old())
+		SKIP(return, XCOMP_TOO_OLD);
+	xpasid_need(_metadata);
+}
+
+FIXTURE_TEARDOWN(xstate_pasid)
+{
+	xcomp_end(_metadata);
+}
 
 /* Verify that the kernel saves and restores PASID at all. */
-static int check_xss(struct xcomp *x)
+TEST_F(xstate_pasid, xss)
 {
-	int result = pasid_begin(x);
-	uint64_t xss;
+	int msrs = xregs_open_msrs(_metadata, O_RDONLY);
 
-	if (result)
-		return result;
-	if (pread(pasid_msr, &xss, sizeof(xss), XF_MSR_XSS) != 8)
-		return xcomp_error(x, "reading IA32_XSS");
-	return xcomp_verdict(xcomp_same(x, "PASID in the host's IA32_XSS",
-					XF_BIT(XF_PASID),
-					xss & XF_BIT(XF_PASID)));
+	ASSERT_LE(0, msrs);
+	EXPECT_SAME_MASK(xcomp_mask_names, XFEATURE_MASK_PASID,
+			 xregs_read_msr(_metadata, msrs, MSR_IA32_XSS) & XFEATURE_MASK_PASID,
+			 "IA32_XSS of the host");
 }
 
-static int do_nothing(struct xcomp *x)
+/* Verify that a task keeps its PASID when it does nothing but sleep. */
+TEST_F(xstate_pasid, scheduled)
 {
-	(void)x;
-	return KSFT_PASS;
+	xpasid_give(_metadata);
+	xpasid_expect_kept(_metadata, "of a task that does nothing");
 }
 
-static int check_scheduled(struct xcomp *x)
-{
-	return pasid_keeps(x, NULL, do_nothing, "a task keeps its PASID");
-}
-
+static struct __test_metadata *handler_metadata;
 static uint64_t seen_by_handler;
 
 static void on_signal(int sig)
 {
 	(void)sig;
-	seen_by_handler = pasid_read();
+	seen_by_handler = xpasid_read(handler_metadata);
 }
 
-static int take_signals(struct xcomp *x)
+/* Verify that signals do not touch the PASID, and that handlers have it. */
+TEST_F(xstate_pasid, signal)
 {
-	bool ok = true;
 	int i;
 
+	handler_metadata = _metadata;
 	signal(SIGUSR1, on_signal);
-	for (i = 0; i < PASID_TURNS; i++) {
+	xpasid_give(_metadata);
+	for (i = 0; i < TURNS; i++) {
 		raise(SIGUSR1);
-		ok &= xcomp_same(x, "IA32_PASID in the handler", PASID_MINE,
-				 seen_by_handler);
+		EXPECT_SAME(XPASID_MINE, seen_by_handler, "IA32_PASID in the handler, turn %d", i);
 	}
-	return xcomp_verdict(ok);
+	xpasid_expect_kept(_metadata, "after signals");
 }
 
-static int check_signal(struct xcomp *x)
+/* The page with the XSAVE area of the frame */
+static struct xpage away;
+
+/* Take the page away from below the frame. */
+static void take_away(int sig, siginfo_t *info, void *context)
 {
-	return pasid_keeps(x, NULL, take_signals,
-			   "signals do not touch the PASID");
-}
+	ucontext_t *uc = context;
 
-static int traced(struct xcomp *x)
-{
-	int result = pasid_write(x, PASID_MINE);
-
-	if (result)
-		return KSFT_FAIL;
-	if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
-		return KSFT_SKIP;
-	raise(SIGSTOP);
-	return xcomp_verdict(pasid_is(x, PASID_MINE, "after PTRACE_SETREGSET"));
-}
-
-/* Verify that a debugger that writes the XSAVE state leaves PASID alone. */
-static int check_ptrace(struct xcomp *x)
-{
-	struct iovec iov = { .iov_len = xf_standard_size(xf_xcr0()) };
-	int status, result = pasid_begin(x);
-	bool ok = true;
-	pid_t pid;
-
-	if (result)
-		return result;
-	iov.iov_base = xf_guarded(iov.iov_len, 0);
-	fflush(stdout);
-	pid = fork();
-	if (pid < 0)
-		return xcomp_error(x, "fork");
-	if (!pid) {
-		result = traced(x);
-		fflush(stdout);
-		_exit(result);
-	}
-	if (waitpid(pid, &status, 0) != pid)
-		return xcomp_error(x, "waitpid");
-	if (WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
-		return xcomp_skip(x, XCOMP_NO_PTRACE);
-	if (!WIFSTOPPED(status))
-		return xcomp_error(x, "waiting for a child to stop");
-	if (ptrace(PTRACE_GETREGSET, pid, NT_XSTATE, &iov) ||
-	    ptrace(PTRACE_SETREGSET, pid, NT_XSTATE, &iov) ||
-	    ptrace(PTRACE_CONT, pid, NULL, NULL)) {
-		xcomp_error(x, "ptrace");
-		ok = false;
-		kill(pid, SIGKILL);
-	}
-	waitpid(pid, &status, 0);
-	return xcomp_verdict(xcomp_rule(x, ok && !status,
-		"NT_X86_XSTATE does not touch the PASID"));
-}
-
-static int request_host(struct xcomp *x)
-{
-	return xcomp_verdict(xcomp_request(x, false));
-}
-
-static int request_guest(struct xcomp *x)
-{
-	return xcomp_verdict(xcomp_request(x, true));
-}
-
-static int check_host_request(struct xcomp *x)
-{
-	return pasid_keeps(x, NULL, request_host,
-			   "the host's permission does not drop PASID");
-}
-
-static int check_guest_request(struct xcomp *x)
-{
-	return pasid_keeps(x, NULL, request_guest,
-			   "the guest's permission does not drop PASID");
-}
-
-/* Verify the PASID when the task's own fpstate is replaced by a larger one. */
-static int check_host_amx(struct xcomp *x)
-{
-	return pasid_keeps(x, pasid_permit_host, pasid_use_amx,
-			   "the fpstate with XTILE_DATA carries PASID");
-}
-
-static int has_none(struct xcomp *x)
-{
-	return xcomp_verdict(pasid_is(x, 0, "of a new task"));
-}
-
-/* Verify that a child starts without PASID and its parent keeps it. */
-static int check_fork(struct xcomp *x)
-{
-	int result = pasid_begin(x);
-	bool ok;
-
-	if (!result)
-		result = pasid_write(x, PASID_MINE);
-	if (result)
-		return result;
-	ok = xcomp_sub(x, has_none);
-	ok &= pasid_is(x, PASID_MINE, "of the parent after fork()");
-	return xcomp_verdict(xcomp_rule(x, ok, "a child has no PASID"));
-}
-
-static void *thread_reads(void *arg)
-{
-	*(uint64_t *)arg = pasid_read();
-	return NULL;
-}
-
-/* Verify the same for a thread, which shares all memory with its creator. */
-static int check_thread(struct xcomp *x)
-{
-	int result = pasid_begin(x);
-	uint64_t value = 1;
-	bool ok;
-
-	if (!result)
-		result = pasid_write(x, PASID_MINE);
-	if (result)
-		return result;
-	ok = xcomp_thread(x, thread_reads, &value);
-	ok &= xcomp_same(x, "IA32_PASID of a new thread", 0, value);
-	ok &= pasid_is(x, PASID_MINE, "of the creator of a thread");
-	return xcomp_verdict(xcomp_rule(x, ok, "a thread has no PASID"));
-}
-
-static int check_after_exec(struct xcomp *x)
-{
-	int result = pasid_begin(x);
-
-	return result ?: has_none(x);
-}
-
-static const struct xcomp_check exec_check = { "exec", check_after_exec };
-
-static int exec_with_pasid(struct xcomp *x, const struct xcomp_check *check,
-			   int fd)
-{
-	int result = pasid_begin(x);
-
-	if (!result)
-		result = pasid_write(x, PASID_MINE);
-	return result ?: xcomp_exec(x, check, fd);
-}
-
-/* Verify that a PASID goes with the address space that it stands for. */
-static int check_exec(struct xcomp *x)
-{
-	int result = xcomp_fork(x, &exec_check, exec_with_pasid);
-
-	xcomp_rule(x, result != KSFT_FAIL, "execve() takes the PASID away");
-	return result;
-}
-
-/* Hold a PASID of its own and the CPU, until killed. */
-static int hold(struct xcomp *x, int ready)
-{
-	int result = pasid_begin(x);
-
-	if (!result)
-		result = pasid_write(x, PASID_THEIRS);
-	if (result || write(ready, "", 1) != 1)
-		return KSFT_FAIL;
-	while (pasid_is(x, PASID_THEIRS, "of a task beside another one"))
-		;
-	fflush(stdout);
-	return KSFT_FAIL;
+	(void)sig;
+	(void)info;
+	if ((uint8_t *)uc->uc_mcontext.fpregs == away.page)
+		xpage_take_away(&away);
 }
 
 /*
- * Verify that of two tasks on one CPU each sees its own PASID: the one that
- * has none no other, and the one that has one no other either.
+ * Verify that a sigreturn() that has to wait for the memory of its frame puts
+ * the PASID back: other tasks run meanwhile, so that supervisor state, which is
+ * not in the frame, has to be loaded anew along with what is.  The stack puts
+ * the XSAVE area, and nothing but it, at the start of a page.
  */
-static int check_two_tasks(struct xcomp *x)
+TEST_F(xstate_pasid, sigreturn_waits)
+{
+	uint32_t area = xf_standard_size(xf_xcr0() & ~XFEATURE_MASK_XTILE_DATA);
+	stack_t ss = { .ss_size = STACK_PAGES * XPAGE_SIZE + area + MAGIC2_SIZE };
+	const struct sigaction action = {
+		.sa_sigaction = take_away,
+		.sa_flags = SA_SIGINFO | SA_ONSTACK,
+	};
+	uint8_t *stack = xf_guarded((ss.ss_size + XPAGE_SIZE - 1) & -XPAGE_SIZE, 0);
+
+	ss.ss_sp = stack;
+	if (!xpage_watch(&away, stack + STACK_PAGES * XPAGE_SIZE))
+		SKIP(return, XPAGE_NO_UFFD);
+	xpasid_give(_metadata);
+	xpage_wait_for_fault(_metadata, &away);
+	ASSERT_EQ(0, sigaltstack(&ss, NULL));
+	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	ASSERT_EQ(0, raise(SIGUSR1));
+	xpage_expect_fault(_metadata, &away, "sigreturn()");
+	xpasid_expect_kept(_metadata, "after a sigreturn() that waited");
+}
+
+static void stop_with_pasid(struct __test_metadata *const _metadata, void *arg)
+{
+	(void)arg;
+	xpasid_write(_metadata, XPASID_MINE);
+	raise(SIGSTOP);
+	EXPECT_SAME(XPASID_MINE, xpasid_read(_metadata), "IA32_PASID after PTRACE_SETREGSET");
+}
+
+/* Verify that a debugger that writes the XSAVE state leaves PASID alone. */
+TEST_F(xstate_pasid, ptrace)
+{
+	pid_t pid = xregs_trace(_metadata, stop_with_pasid, NULL);
+	size_t size = xf_standard_size(xf_xcr0());
+	struct xregs *regs = xregs_alloc();
+	int status;
+
+	if (!pid)
+		SKIP(return, XREGS_NO_PTRACE);
+	EXPECT_ERRNO(0, xregs_get_regset(pid, NT_X86_XSTATE, regs, size), "reading NT_X86_XSTATE");
+	EXPECT_ERRNO(0, xregs_set_regset(pid, NT_X86_XSTATE, regs, size), "setting NT_X86_XSTATE");
+	status = xregs_go_on(_metadata, pid);
+	EXPECT_SAME(0, status, "wait status of a child that was debugged");
+}
+
+/* Verify that the host's permission does not drop PASID. */
+TEST_F(xstate_pasid, host_request)
+{
+	xpasid_give(_metadata);
+	xcomp_request_host(_metadata, &self->perm);
+	xpasid_expect_kept(_metadata, "after the host's request");
+}
+
+/* Verify the same when the first use of AMX replaces the fpstate by a larger one. */
+TEST_F(xstate_pasid, host_amx)
+{
+	if (!xcomp_have_amx())
+		SKIP(return, XCOMP_NO_AMX);
+	xcomp_request_host(_metadata, &self->perm);
+	xpasid_give(_metadata);
+	xcomp_use_amx(_metadata, "with a PASID");
+	xpasid_expect_kept(_metadata, "after the first use of AMX");
+}
+
+/* Verify that the guest's permission does not drop PASID. */
+TEST_F(xstate_pasid, guest_request)
+{
+	xpasid_give(_metadata);
+	xcomp_request_guest(_metadata, &self->perm);
+	xpasid_expect_kept(_metadata, "after the guest's request");
+}
+
+static void expect_none(struct __test_metadata *const _metadata, void *whose)
+{
+	EXPECT_SAME(0, xpasid_read(_metadata), "IA32_PASID of %s", (char *)whose);
+}
+
+/* Verify that a child starts without PASID and its parent keeps it. */
+TEST_F(xstate_pasid, fork)
+{
+	xpasid_give(_metadata);
+	xcomp_in_child(_metadata, "a child", expect_none, "a child");
+	xpasid_expect_kept(_metadata, "of the parent after fork()");
+}
+
+/* Verify the same for a thread, which shares all memory with its creator. */
+TEST_F(xstate_pasid, thread)
+{
+	xpasid_give(_metadata);
+	xcomp_in_thread(_metadata, "a thread", expect_none, "a new thread");
+	xpasid_expect_kept(_metadata, "of the creator of a thread");
+}
+
+static void give_pasid(struct __test_metadata *const _metadata, void *arg)
+{
+	(void)arg;
+	xpasid_give(_metadata);
+}
+
+/* The new program is no test: if it cannot tell, whoever waits gets nothing. */
+static void after_exec(int fd)
+{
+	struct __test_results results;
+	struct __test_metadata none = { .results = &results };
+	uint64_t value;
+
+	if (!xpasid_need(&none))
+		exit(KSFT_FAIL);
+	value = xpasid_read(&none);
+	if (write(fd, &value, sizeof(value)) != sizeof(value))
+		exit(KSFT_FAIL);
+}
+
+/* Verify that a PASID goes with the address space that it stands for. */
+TEST_F(xstate_pasid, exec)
+{
+	uint64_t value;
+
+	xcomp_in_new_program(_metadata, "a new program", give_pasid, NULL, &value, sizeof(value));
+	EXPECT_SAME(0, value, "IA32_PASID of a new program");
+}
+
+/* Hold a PASID of its own and the CPU, until killed. */
+static void hold(struct __test_metadata *const _metadata, int ready)
+{
+	xpasid_write(_metadata, XPASID_THEIRS);
+	EXPECT_EQ(1, write(ready, "", 1));
+	while (xpasid_read(_metadata) == XPASID_THEIRS)
+		;
+	EXPECT_THAT(false, "IA32_PASID of the other task has changed");
+	xcomp_exit();
+}
+
+/*
+ * Verify that of two tasks on one CPU each sees its own PASID: the one that has
+ * none no other, and the one that has one no other either.
+ */
+TEST_F(xstate_pasid, two_tasks)
 {
 	const struct timespec nap = { .tv_nsec = 5 * 1000 * 1000 };
-	int i, ready[2], result = pasid_begin(x), status;
-	bool ok = true;
-	char c;
+	int i, ready[2], status;
 	pid_t pid;
+	char c;
 
-	if (result)
-		return result;
-	if (pipe(ready))
-		return xcomp_error(x, "pipe");
-	fflush(stdout);
-	pid = fork();
-	if (pid < 0)
-		return xcomp_error(x, "fork");
+	ASSERT_EQ(0, pipe(ready));
+	pid = xcomp_fork(_metadata);
 	if (!pid)
-		_exit(hold(x, ready[1]));
+		hold(_metadata, ready[1]);
 	close(ready[1]);
-	if (read(ready[0], &c, 1) != 1)
-		return xcomp_error(x, "a task with another PASID");
-	for (i = 0; i < 2 * PASID_TURNS; i++) {
-		if (i == PASID_TURNS && pasid_write(x, PASID_MINE))
-			return KSFT_FAIL;
+	ASSERT_EQ(1, read(ready[0], &c, 1));
+	for (i = 0; i < 2 * TURNS; i++) {
+		if (i == TURNS)
+			xpasid_write(_metadata, XPASID_MINE);
 		nanosleep(&nap, NULL);
-		ok &= pasid_is(x, i < PASID_TURNS ? 0 : PASID_MINE,
-			       "beside another task");
+		EXPECT_SAME(i < TURNS ? 0 : XPASID_MINE, xpasid_read(_metadata),
+			    "IA32_PASID beside another task, turn %d", i);
 	}
 	kill(pid, SIGKILL);
-	waitpid(pid, &status, 0);
-	ok &= xcomp_same(x, "the other task lived until it was killed", true,
-			 WIFSIGNALED(status));
-	return xcomp_verdict(xcomp_rule(x, ok,
-		"a task sees no PASID but its own"));
+	status = xcomp_wait(_metadata, pid, "the other task");
+	EXPECT_THAT(WIFSIGNALED(status), "the other task ended before it was killed");
 }
 
-static const struct xcomp_check checks[] = {
-	{ "xss", check_xss },
-	{ "scheduled", check_scheduled },
-	{ "signal", check_signal },
-	{ "sigreturn_waits", pasid_check_sigreturn_waits },
-	{ "ptrace", check_ptrace },
-	{ "host_request", check_host_request },
-	{ "host_amx", check_host_amx },
-	{ "guest_request", check_guest_request },
-	{ "create_vcpu", pasid_check_create_vcpu },
-	{ "set_cpuid", pasid_check_set_cpuid },
-	{ "msrs", pasid_check_msrs },
-	{ "run", pasid_check_run },
-	{ "run_tile", pasid_check_run_tile },
-	{ "run_tile_host_amx", pasid_check_run_tile_host_amx },
-	{ "guest_interfaces", pasid_check_guest_interfaces },
-	{ "guest_fpstate", pasid_check_guest_fpstate },
-	{ "fork", check_fork },
-	{ "thread", check_thread },
-	{ "exec", check_exec },
-	{ "two_tasks", check_two_tasks },
-};
-
-static const struct xcomp_check *const after_exec[] = { &exec_check, NULL };
-
-int main(int argc, char **argv)
-{
-	return xcomp_host_main(argc, argv, checks, ARRAY_SIZE(checks),
-			       after_exec, !pasid_missing());
-}
+XCOMP_EXEC_HARNESS_MAIN(after_exec)

@@ -15,6 +15,8 @@ int host_msr_open(int flags);
  * nothing: this is what was read three times in a row.
  */
 u64 host_msr_read(int fd, u32 msr);
+/* For the same reason, write @msr until it reads back. */
+void host_msr_write(struct __test_metadata *const _metadata, int fd, u32 msr, u64 value);
 
 /*
  * The host keeps its IA32_S_CET over KVM_RUN of guests with other values, none

@@ -5,6 +5,9 @@
 #include "host_msr.h"
 #include "host_task.h"
 
+/* How often to read or write before the driver counts as one that loses values */
+#define TRIES	60
+
 int host_msr_open(int flags)
 {
 	int cpu = host_pin();
@@ -21,13 +24,26 @@ u64 host_msr_read(int fd, u32 msr)
 	u64 value = 0, last = ~0ull;
 	int i, same = 0;
 
-	for (i = 0; i < 60 && same < 3; i++) {
+	for (i = 0; i < TRIES && same < 3; i++) {
 		if (pread(fd, &value, sizeof(value), msr) != sizeof(value))
 			return 0;
 		same = value == last ? same + 1 : 1;
 		last = value;
 	}
 	return value;
+}
+
+void host_msr_write(struct __test_metadata *const _metadata, int fd, u32 msr, u64 value)
+{
+	int i;
+
+	for (i = 0; i < TRIES; i++) {
+		ASSERT_EQ(sizeof(value), pwrite(fd, &value, sizeof(value), msr))
+			TH_ROW_LOG("writing %s: %s", msr_name(msr), strerror(errno));
+		if (host_msr_read(fd, msr) == value)
+			return;
+	}
+	EXPECT_SAME(value, host_msr_read(fd, msr), "%s back in user space", msr_name(msr));
 }
 
 bool expect_host_keeps_s_cet(struct __test_metadata *const _metadata,

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * PASID is state of the host's task, also of one that has a vCPU: KVM loads the
+ * guest's fpstate in its place and puts it back, and tells the guest nothing of
+ * it.  What else may happen to a PASID is in x86/xstate_pasid.
+ *
+ * Only an ENQCMD with shared virtual addressing makes the kernel write
+ * IA32_PASID.  Here the msr driver writes it: on the task's own CPU, with the
+ * task's state in the registers, it becomes part of that state.
+ */
+#include <fcntl.h>
+
+#include "fpu_trace.h"
+#include "host_msr.h"
+#include "host_task.h"
+
+/* Bits 19:0 are the PASID.  It is not marked valid, so that ENQCMD would refuse it. */
+#define PASID_MINE	0x12345
+#define PASID_THEIRS	0xabcde
+
+#define TURNS		8
+
+/* AMX where there is a permission for it */
+static const struct xstate_combo whole = { .perm = PERM_GUEST, .amx = true, .cet = CET };
+
+static int msrs;
+static struct xregs regs;
+
+static bool need_pasid(struct __test_metadata *const _metadata)
+{
+	const char *missing = xf_pasid_missing();
+
+	if (missing)
+		SKIP(return false, "%s", missing);
+	msrs = host_msr_open(O_RDWR);
+	if (msrs < 0)
+		SKIP(return false, "no /dev/cpu/N/msr");
+	/* Writing no bytes is refused where writing is. */
+	if (pwrite(msrs, "", 0, MSR_IA32_PASID) < 0 && errno == EPERM)
+		SKIP(return false, "the msr driver takes no writes");
+	return true;
+}
+
+/*
+ * Give this task PASID_MINE, in the register alone: its fpstate in memory has
+ * PASID_THEIRS, which shows if that is what is kept.
+ */
+static void give_pasid(struct __test_metadata *const _metadata)
+{
+	host_msr_write(_metadata, msrs, MSR_IA32_PASID, PASID_THEIRS);
+	host_lose_cpu(_metadata);
+	host_msr_write(_metadata, msrs, MSR_IA32_PASID, PASID_MINE);
+}
+
+/* Now, and once other tasks have run, the PASID is the one that was given. */
+static void expect_kept(struct __test_metadata *const _metadata, const char *when)
+{
+	EXPECT_SAME(PASID_MINE, host_msr_read(msrs, MSR_IA32_PASID), "IA32_PASID after %s", when);
+	host_lose_cpu(_metadata);
+	EXPECT_SAME(PASID_MINE, host_msr_read(msrs, MSR_IA32_PASID),
+		    "IA32_PASID after %s, once another task has run", when);
+}
+
+FIXTURE(xstate_pasid) {
+	struct kvm_vm *vm;
+};
+
+FIXTURE_SETUP(xstate_pasid)
+{
+	xstate_begin_unpermitted(_metadata, variant);
+	if (!need_pasid(_metadata))
+		return;
+	xstate_request(_metadata, ARCH_REQ_XCOMP_GUEST_PERM);
+	expect_permissions(_metadata, false, host_has_amx(), "after the guest's request");
+}
+
+FIXTURE_TEARDOWN(xstate_pasid)
+{
+	xstate_end(_metadata, self->vm);
+}
+
+/* Verify that KVM_CREATE_VCPU does not drop PASID. */
+TEST_F(xstate_pasid, create_vcpu)
+{
+	self->vm = vm_create_barebones();
+	give_pasid(_metadata);
+	__vm_vcpu_add(self->vm, 0);
+	expect_kept(_metadata, "KVM_CREATE_VCPU");
+}
+
+/* Verify the same when the guest's fpstate is replaced by a larger one. */
+TEST_F(xstate_pasid, set_cpuid)
+{
+	struct kvm_vcpu *vcpu;
+
+	self->vm = vm_create_barebones();
+	vcpu = __vm_vcpu_add(self->vm, 0);
+	give_pasid(_metadata);
+	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_SET_CPUID2, xstate_cpuid(&whole)),
+		     "KVM_SET_CPUID2 with AMX and CET");
+	expect_kept(_metadata, "KVM_SET_CPUID2 with AMX and CET");
+}
+
+/* Verify the same over ioctls that load the guest's fpstate for its MSRs. */
+TEST_F(xstate_pasid, msrs)
+{
+	struct kvm_vcpu *vcpu = xstate_new_vcpu(&self->vm, &whole);
+	int i;
+
+	EXPECT_THAT(vcpu_takes_xcr0(vcpu, vcpu_xcr0_mask(vcpu)), "KVM_SET_XCRS of %#lx: not taken",
+		    vcpu_xcr0_mask(vcpu));
+	xregs_fill(&regs, vcpu, 0);
+	give_pasid(_metadata);
+	for (i = 0; i < TURNS; i++) {
+		vcpu_set_cet(_metadata, vcpu, &regs);
+		expect_cet(_metadata, vcpu, &regs, "KVM_SET_MSRS");
+		expect_kept_elsewhere(_metadata, vcpu, &regs, "KVM_SET_MSRS");
+	}
+	expect_kept(_metadata, "KVM_SET_MSRS and KVM_GET_MSRS of CET");
+}
+
+/* KVM loads the guest's fpstate, and puts the host's back. */
+static void swap_fpstates(struct kvm_vcpu *vcpu)
+{
+	int i;
+
+	for (i = 0; i < TURNS; i++)
+		xstate_run_immediate_exit(vcpu);
+}
+
+/* Verify that KVM_RUN puts the host's PASID back. */
+TEST_F(xstate_pasid, run)
+{
+	struct kvm_vcpu *vcpu = xstate_new_vcpu(&self->vm, &whole);
+
+	give_pasid(_metadata);
+	swap_fpstates(vcpu);
+	expect_kept(_metadata, "KVM_RUN");
+}
+
+/* No guest has IA32_PASID. */
+static void guest_code(void)
+{
+	u64 value;
+	u8 vector;
+
+	for (;;) {
+		vector = rdmsr_safe(MSR_IA32_PASID, &value);
+		__GUEST_ASSERT(vector == GP_VECTOR,
+			       "RDMSR of IA32_PASID: wanted vector %u (#GP) got %u", GP_VECTOR,
+			       vector);
+		GUEST_SYNC(0);
+	}
+}
+
+/* A guest runs with live tiles, which it keeps, and so does the host its PASID. */
+static void expect_kept_with_tiles(struct __test_metadata *const _metadata, struct kvm_vm **vm)
+{
+	struct kvm_vcpu *vcpu = xstate_new_guest(vm, &whole, guest_code);
+	u8 *area;
+	int i;
+
+	xregs_fill(&regs, vcpu, 0);
+	give_pasid(_metadata);
+	vcpu_set_xregs_area(_metadata, vcpu, &regs, XFEATURE_MASK_FPSSE | XFEATURE_MASK_XTILE);
+	for (i = 0; i < TURNS; i++) {
+		xstate_run(vcpu, UCALL_SYNC);
+		EXPECT_SAME(PASID_MINE, host_msr_read(msrs, MSR_IA32_PASID),
+			    "IA32_PASID between two KVM_RUNs, turn %d", i);
+	}
+	area = vcpu_area(vcpu);
+	EXPECT_XFEATURES(XFEATURE_MASK_XTILE, xarea_header(area, 0) & XFEATURE_MASK_XTILE,
+			 "XSTATE_BV of the guest");
+	expect_area(_metadata, area, &regs, XFEATURE_MASK_XTILE, 0, "KVM_RUN with live tiles");
+	expect_kept(_metadata, "KVM_RUN with live tiles");
+}
+
+/* Verify the PASID around a guest that runs with XTILE_DATA in use. */
+TEST_F(xstate_pasid, run_tile)
+{
+	if (!host_has_amx())
+		SKIP(return, "no AMX on this machine");
+	if (xstate_need_refusals(_metadata) && xstate_need_guests(_metadata))
+		expect_kept_with_tiles(_metadata, &self->vm);
+}
+
+/* Verify the same with the task's own fpstate enlarged as well. */
+TEST_F(xstate_pasid, run_tile_host_amx)
+{
+	if (!host_has_amx())
+		SKIP(return, "no AMX on this machine");
+	xstate_request(_metadata, ARCH_REQ_XCOMP_PERM);
+	expect_permissions(_metadata, true, true, "after both requests");
+	use_amx(_metadata);
+	if (xstate_need_refusals(_metadata) && xstate_need_guests(_metadata))
+		expect_kept_with_tiles(_metadata, &self->vm);
+}
+
+/* Verify that no interface of KVM knows the PASID of the vCPU's task. */
+TEST_F(xstate_pasid, guest_interfaces)
+{
+	struct kvm_vcpu *vcpu = xstate_new_vcpu(&self->vm, &whole);
+	bool refuses = kvm_refuses_msrs();
+	u64 value = 0;
+
+	give_pasid(_metadata);
+	swap_fpstates(vcpu);
+	EXPECT_THAT(!kvm_msr_is_in_save_restore_list(MSR_IA32_PASID), "IA32_PASID is listed");
+	if (vcpu_reads_msr(vcpu, MSR_IA32_PASID, &value))
+		EXPECT_THAT(!refuses && !value, "KVM_GET_MSRS of IA32_PASID gives %#lx", value);
+	if (refuses)
+		EXPECT_THAT(!vcpu_takes_msr(vcpu, MSR_IA32_PASID, PASID_THEIRS),
+			    "KVM_SET_MSRS of %#x to IA32_PASID: taken", PASID_THEIRS);
+	EXPECT_XFEATURES(0, xarea_header(vcpu_area(vcpu), 0) & XFEATURE_MASK_PASID,
+			 "XSTATE_BV of the vCPU");
+	expect_kept(_metadata, "KVM_RUN and ioctls that know no PASID");
+}
+
+/*
+ * Verify, by tracepoints, that the guest's fpstate has no PASID in use run after
+ * run, and that the host's has.
+ */
+TEST_F(xstate_pasid, guest_fpstate)
+{
+	struct fpstate_run runs[TURNS];
+	struct kvm_vcpu *vcpu;
+	struct fpu_trace trace;
+	int i;
+
+	if (!fpu_trace_need(_metadata))
+		return;
+	vcpu = xstate_new_vcpu(&self->vm, &whole);
+	give_pasid(_metadata);
+	fpu_trace_begin(_metadata, &trace, 0);
+	swap_fpstates(vcpu);
+	if (!fpu_trace_runs(_metadata, &trace, runs, TURNS))
+		return;
+	for (i = 0; i < TURNS; i++) {
+		EXPECT_XFEATURES(0, runs[i].guest.xstate_bv & XFEATURE_MASK_PASID,
+				 "XSTATE_BV of the guest's fpstate, run %d", i);
+		EXPECT_XFEATURES(XFEATURE_MASK_PASID, runs[i].host.xstate_bv & XFEATURE_MASK_PASID,
+				 "XSTATE_BV of the host's fpstate, run %d", i);
+	}
+	expect_kept(_metadata, "KVM_RUN in the trace");
+}
+
+XSTATE_IOCTL_HARNESS_MAIN
