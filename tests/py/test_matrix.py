@@ -275,7 +275,6 @@ class Reasons(Case):
 
     def test_parameters_of_kvm(self):
         self.check("ignore_msrs hides what is refused", ("7.3", "spr", "kvm.ignore_msrs=1"))
-        self.check("without EPT, KVM emulates a guest in real mode", ("7.3", "spr", "kvm_intel.ept=0"))
 
     def test_cet_offered(self):
         self.check("KVM is older than guest CET", ("6.12", "spr"))

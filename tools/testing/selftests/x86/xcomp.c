@@ -19,87 +19,6 @@
 /* Seconds that the first use of AMX may take */
 #define USE_TIMEOUT	5
 
-static const char * const xfeature_names[] = {
-	"x87", "SSE", "AVX", "BNDREGS", "BNDCSR", "OPMASK", "ZMM_Hi256", "Hi16_ZMM", "PT", "PKRU",
-	"PASID", "CET_USER", "CET_KERNEL", "HDC", "UINTR", "LBR", "HWP", "XTILE_CFG", "XTILE_DATA",
-	"APX",
-};
-
-const char *xcomp_mask_names(uint64_t mask, char *buf, size_t size)
-{
-	size_t len = 0;
-	unsigned int i;
-
-	snprintf(buf, size, " none");
-	for (i = 0; i < 64 && len < size; i++) {
-		if (!(mask >> i & 1))
-			continue;
-		if (i < ARRAY_SIZE(xfeature_names))
-			len += snprintf(buf + len, size - len, " %s", xfeature_names[i]);
-		else
-			len += snprintf(buf + len, size - len, " %u", i);
-	}
-	return buf;
-}
-
-static void print_parameters(void)
-{
-	static const char * const parameters[][2] = {
-		{ "kvm", "ignore_msrs" },
-		{ "kvm_intel", "ept" },
-		{ "kvm_intel", "unrestricted_guest" },
-		{ "kvm_intel", "nested" },
-		{ "kvm_intel", "cet" },
-		{ "kvm_amd", "npt" },
-		{ "kvm_amd", "nested" },
-	};
-	char text[256] = "";
-	unsigned int i;
-	size_t len = 0;
-	char value;
-
-	for (i = 0; i < ARRAY_SIZE(parameters); i++) {
-		value = xf_param(parameters[i][0], parameters[i][1]);
-		if (value && len < sizeof(text))
-			len += snprintf(text + len, sizeof(text) - len, " %s.%s=%c",
-					parameters[i][0], parameters[i][1], value);
-	}
-	if (len)
-		ksft_print_msg("parameters:%s\n", text);
-}
-
-static void print_cpu(void)
-{
-	uint32_t model[13] = { 0 };
-	struct xf_regs r;
-	int i;
-
-	for (i = 0; i < 3; i++) {
-		r = xf_cpuid(0x80000002 + i, 0);
-		memcpy(model + 4 * i, &r, sizeof(r));
-	}
-	ksft_print_msg("CPU: %s, CPUID.1:EAX %#x\n", (char *)model, xf_cpuid(1, 0).eax);
-}
-
-/* What whoever reads the log of a failure asks for first */
-static void print_machine(void)
-{
-	char user[256], supervisor[256];
-	struct utsname name;
-
-	uname(&name);
-	ksft_print_msg("Linux %s %s, %zu-bit program, euid %u\n", name.release, name.machine,
-		       8 * sizeof(long), geteuid());
-	print_cpu();
-	ksft_print_msg("XCR0 %#llx:%s\n", (unsigned long long)xf_xcr0(),
-		       xcomp_mask_names(xf_xcr0(), user, sizeof(user)));
-	ksft_print_msg("supervisor components of the CPU:%s\n",
-		       xcomp_mask_names(xf_cpu_supervisor_mask(), supervisor, sizeof(supervisor)));
-	ksft_print_msg("CPUID.0xD sizes: %u for XCR0, %u for XCR0 | IA32_XSS, at most %u\n",
-		       xf_cpuid(0xd, 0).ebx, xf_cpuid(0xd, 1).ebx, xf_cpuid(0xd, 0).ecx);
-	print_parameters();
-}
-
 void xcomp_main(int argc, char **argv, void (*after_exec)(int fd))
 {
 	const char *fd = getenv(EXEC_VARIABLE);
@@ -110,35 +29,19 @@ void xcomp_main(int argc, char **argv, void (*after_exec)(int fd))
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (argc < 2 || strcmp(argv[1], "-l"))
-		print_machine();
+		xf_print_machine();
 }
 
-/* The kernel's warnings since boot; without a count, whether there was any */
-static unsigned long long warnings(bool *counted)
+void xcomp_begin(struct __test_metadata *const _metadata, const void *variant)
 {
-	char buf[32];
-
-	*counted = xf_read_file("/sys/kernel/warn_count", buf, sizeof(buf)) > 0;
-	return *counted ? strtoull(buf, NULL, 10) : !!(xf_taint() & XF_TAINT_WARN);
-}
-
-static unsigned long long warnings_before;
-
-void xcomp_begin(struct __test_metadata *const _metadata)
-{
-	bool counted;
-
+	th_begin(variant);
 	ASSERT_EQ(0, prctl(PR_SET_PDEATHSIG, SIGKILL));
-	warnings_before = warnings(&counted);
-	if (warnings_before && !counted)
-		TH_ROW_LOG("the kernel has warned before: a new warning does not show");
+	xf_note_warnings();
 }
 
 void xcomp_end(struct __test_metadata *const _metadata)
 {
-	bool counted;
-
-	EXPECT_SAME(warnings_before, warnings(&counted), "warnings in the kernel's log");
+	xf_expect_no_warning(_metadata);
 }
 
 bool xcomp_have_amx(void)
@@ -178,17 +81,17 @@ void xcomp_expect_masks(struct __test_metadata *const _metadata, const struct xc
 		     "ARCH_GET_XCOMP_GUEST_PERM, %s", when);
 
 	/* No XCR0 has a supervisor component, nor the kernel's flag of a lock. */
-	EXPECT_SAME_MASK(xcomp_mask_names, xf_xcr0() | XFEATURE_MASK_FPSSE, supp,
+	EXPECT_SAME_MASK(xf_names, xf_xcr0() | XFEATURE_MASK_FPSSE, supp,
 			 "ARCH_GET_XCOMP_SUPP, %s", when);
-	EXPECT_SAME_MASK(xcomp_mask_names, xf_permitted(perm->host), host,
+	EXPECT_SAME_MASK(xf_names, xf_permitted(perm->host), host,
 			 "ARCH_GET_XCOMP_PERM, %s", when);
-	EXPECT_SAME_MASK(xcomp_mask_names, xf_permitted(perm->guest), guest,
+	EXPECT_SAME_MASK(xf_names, xf_permitted(perm->guest), guest,
 			 "ARCH_GET_XCOMP_GUEST_PERM, %s", when);
 }
 
 void xcomp_request_host(struct __test_metadata *const _metadata, struct xcomp_perm *perm)
 {
-	xcomp_expect_request(_metadata, ARCH_REQ_XCOMP_PERM, XF_XTILE_DATA,
+	xcomp_expect_request(_metadata, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA,
 			     xcomp_have_amx() ? 0 : EOPNOTSUPP, "AMX");
 	perm->host = xcomp_have_amx();
 	xcomp_expect_masks(_metadata, perm, "after the host's request");
@@ -196,10 +99,22 @@ void xcomp_request_host(struct __test_metadata *const _metadata, struct xcomp_pe
 
 void xcomp_request_guest(struct __test_metadata *const _metadata, struct xcomp_perm *perm)
 {
-	xcomp_expect_request(_metadata, ARCH_REQ_XCOMP_GUEST_PERM, XF_XTILE_DATA,
+	xcomp_expect_request(_metadata, ARCH_REQ_XCOMP_GUEST_PERM, XFEATURE_XTILE_DATA,
 			     xcomp_have_amx() ? 0 : EOPNOTSUPP, "AMX");
 	perm->guest = xcomp_have_amx();
 	xcomp_expect_masks(_metadata, perm, "after the guest's request");
+}
+
+/* Tile 0 of palette 1 has one row of 64 bytes. */
+static void use_amx(void)
+{
+	static const uint8_t config[64] = { [0] = 1, [16] = 64, [48] = 1 };
+
+	/* ldtilecfg (%rax); tilezero %tmm0; tilerelease */
+	asm volatile(".byte 0xc4, 0xe2, 0x78, 0x49, 0x00\n\t"
+		     ".byte 0xc4, 0xe2, 0x7b, 0x49, 0xc0\n\t"
+		     ".byte 0xc4, 0xe2, 0x78, 0x49, 0xc0"
+		     : : "a" (config) : "memory");
 }
 
 static sigjmp_buf use_env;
@@ -230,7 +145,7 @@ enum xcomp_use xcomp_try_amx(void)
 	sig = sigsetjmp(use_env, 1);
 	if (!sig) {
 		alarm(USE_TIMEOUT);
-		xf_use_amx();
+		use_amx();
 	}
 	alarm(0);
 	sigaction(SIGILL, &old_ill, NULL);

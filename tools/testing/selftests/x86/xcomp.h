@@ -40,15 +40,12 @@
 void xcomp_main(int argc, char **argv, void (*after_exec)(int fd));
 
 /*
- * FIXTURE_SETUP() begins with th_begin(variant) and xcomp_begin(), after which
+ * FIXTURE_SETUP() begins with xcomp_begin(), which takes its variant and after which
  * the process ends along with the harness.  FIXTURE_TEARDOWN() ends with
  * xcomp_end(), which fails the test if the kernel has warned since.
  */
-void xcomp_begin(struct __test_metadata *const _metadata);
+void xcomp_begin(struct __test_metadata *const _metadata, const void *variant);
 void xcomp_end(struct __test_metadata *const _metadata);
-
-/* The components in @mask by name, each with a blank before: EXPECT_SAME_MASK() */
-const char *xcomp_mask_names(uint64_t mask, char *buf, size_t size);
 
 /* Whether the kernel lets programs use AMX; the reason to skip if it does not */
 bool xcomp_have_amx(void);

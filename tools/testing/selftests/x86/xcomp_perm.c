@@ -28,7 +28,7 @@
  * All kernels know the components up to XTILE_DATA, some know APX (19).  One
  * that knows even more of them wants a greater number here.
  */
-#define LAST_KNOWN	XF_XTILE_DATA
+#define LAST_KNOWN	XFEATURE_XTILE_DATA
 #define MAYBE_KNOWN	19
 
 #define NR_ASKERS	8
@@ -55,8 +55,9 @@ static const struct {
 	unsigned long nr;
 	int error;
 } never[] = {
-	{ XF_PASID, EOPNOTSUPP }, { XF_CET_USER, EOPNOTSUPP }, { XF_CET_KERNEL, EOPNOTSUPP },
-	{ XF_XTILE_CFG, EOPNOTSUPP }, { 63, EINVAL }, { 64, EINVAL },
+	{ XFEATURE_PASID, EOPNOTSUPP }, { XFEATURE_CET_USER, EOPNOTSUPP },
+	{ XFEATURE_CET_KERNEL, EOPNOTSUPP }, { XFEATURE_XTILE_CFG, EOPNOTSUPP },
+	{ 63, EINVAL }, { 64, EINVAL },
 };
 
 /* The threads of a 32-bit C library need what COMPAT_32BIT_TIME provides. */
@@ -74,8 +75,7 @@ FIXTURE(xcomp_perm)
 
 FIXTURE_SETUP(xcomp_perm)
 {
-	th_begin(variant);
-	xcomp_begin(_metadata);
+	xcomp_begin(_metadata, variant);
 	if (no_threads())
 		SKIP(return, "no futex() for 32-bit programs");
 	if (xcomp_too_old())
@@ -118,7 +118,7 @@ TEST_F(xcomp_perm, offered)
 {
 	if (!amx_is_due())
 		SKIP(return, XCOMP_NO_AMX);
-	EXPECT_SAME_MASK(xcomp_mask_names, XFEATURE_MASK_XTILE, xf_xcr0() & XFEATURE_MASK_XTILE,
+	EXPECT_SAME_MASK(xf_names, XFEATURE_MASK_XTILE, xf_xcr0() & XFEATURE_MASK_XTILE,
 			 "AMX in XCR0");
 }
 
@@ -142,10 +142,10 @@ static void expect_refused(struct __test_metadata *const _metadata, unsigned lon
 TEST_F(xcomp_perm, numbers)
 {
 	static const unsigned long far[] = {
-		64, 65, 64 + XF_XTILE_DATA, 1ul << XF_XTILE_DATA, INT_MAX,
-		INT_MIN, ULONG_MAX, ULONG_MAX - XF_XTILE_DATA,
+		64, 65, 64 + XFEATURE_XTILE_DATA, 1ul << XFEATURE_XTILE_DATA, INT_MAX,
+		INT_MIN, ULONG_MAX, ULONG_MAX - XFEATURE_XTILE_DATA,
 #ifdef __x86_64__
-		1ul << 32, 1ul << 32 | XF_XTILE_DATA, 1ul << 63 | XF_XTILE_DATA,
+		1ul << 32, 1ul << 32 | XFEATURE_XTILE_DATA, 1ul << 63 | XFEATURE_XTILE_DATA,
 #endif
 	};
 	static const char * const when[] = { "with nothing granted", "with both granted" };
@@ -153,7 +153,7 @@ TEST_F(xcomp_perm, numbers)
 
 	for (round = 0; round < 2; round++) {
 		for (i = 0; i < 64; i++)
-			if (i != XF_XTILE_DATA)
+			if (i != XFEATURE_XTILE_DATA)
 				expect_refused(_metadata, i, when[round]);
 		for (i = 0; i < ARRAY_SIZE(far); i++)
 			expect_refused(_metadata, far[i], when[round]);
@@ -255,7 +255,7 @@ TEST_F(xcomp_perm, pointers)
 			memset(p, 0x5a, 2 * page);
 			EXPECT_ERRNO(0, get_at(gets[i].option, q), "%s to %p", gets[i].name, q);
 			memcpy(&got, q, sizeof(got));
-			EXPECT_SAME_MASK(xcomp_mask_names, wanted, got, "%s to %p", gets[i].name,
+			EXPECT_SAME_MASK(xf_names, wanted, got, "%s to %p", gets[i].name,
 					 q);
 			EXPECT_SAME(0x5a5a, q[-1] << 8 | q[8], "%s: bytes around %p", gets[i].name,
 				    q);
@@ -275,7 +275,8 @@ TEST_F(xcomp_perm, options)
 		if (i >= ARCH_GET_XCOMP_SUPP && i <= ARCH_REQ_XCOMP_GUEST_PERM)
 			continue;
 		EXPECT_ERRNO(EINVAL, get_at(i, &mask), "option %#x", i);
-		EXPECT_ERRNO(EINVAL, xf_request(i, XF_XTILE_DATA), "option %#x for XTILE_DATA", i);
+		EXPECT_ERRNO(EINVAL, xf_request(i, XFEATURE_XTILE_DATA),
+			     "option %#x for XTILE_DATA", i);
 	}
 	EXPECT_SAME(~UINT64_C(0), mask, "what an unknown option would write");
 	xcomp_expect_masks(_metadata, &self->perm, "after unknown options");
@@ -308,7 +309,7 @@ static void ask_at_once(struct __test_metadata *const _metadata, void *arg)
 	struct asker *a = arg;
 
 	pthread_barrier_wait(a->start);
-	xcomp_expect_request(_metadata, a->option, XF_XTILE_DATA,
+	xcomp_expect_request(_metadata, a->option, XFEATURE_XTILE_DATA,
 			     xcomp_have_amx() ? 0 : EOPNOTSUPP, "by one of many threads");
 }
 
@@ -444,8 +445,8 @@ static int find(void *arg)
 	xf_get_mask(ARCH_GET_XCOMP_PERM, &f->host[0]);
 	xf_get_mask(ARCH_GET_XCOMP_GUEST_PERM, &f->guest[0]);
 	if (f->asks) {
-		f->host_error = xf_request(ARCH_REQ_XCOMP_PERM, XF_XTILE_DATA);
-		f->guest_error = xf_request(ARCH_REQ_XCOMP_GUEST_PERM, XF_XTILE_DATA);
+		f->host_error = xf_request(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA);
+		f->guest_error = xf_request(ARCH_REQ_XCOMP_GUEST_PERM, XFEATURE_XTILE_DATA);
 	}
 	xf_get_mask(ARCH_GET_XCOMP_PERM, &f->host[1]);
 	xf_get_mask(ARCH_GET_XCOMP_GUEST_PERM, &f->guest[1]);
@@ -457,17 +458,17 @@ static void expect_found(struct __test_metadata *const _metadata, const struct f
 {
 	int wanted = xcomp_have_amx() ? 0 : EOPNOTSUPP;
 
-	EXPECT_SAME_MASK(xcomp_mask_names, xf_permitted(perm->host), f->host[0],
+	EXPECT_SAME_MASK(xf_names, xf_permitted(perm->host), f->host[0],
 			 "host permission that %s starts with", whose);
-	EXPECT_SAME_MASK(xcomp_mask_names, xf_permitted(perm->guest), f->guest[0],
+	EXPECT_SAME_MASK(xf_names, xf_permitted(perm->guest), f->guest[0],
 			 "guest permission that %s starts with", whose);
 	if (!f->asks)
 		return;
 	EXPECT_ERRNO(wanted, f->host_error, "host request of %s", whose);
 	EXPECT_ERRNO(wanted, f->guest_error, "guest request of %s", whose);
-	EXPECT_SAME_MASK(xcomp_mask_names, xf_permitted(xcomp_have_amx()), f->host[1],
+	EXPECT_SAME_MASK(xf_names, xf_permitted(xcomp_have_amx()), f->host[1],
 			 "host permission of %s", whose);
-	EXPECT_SAME_MASK(xcomp_mask_names, xf_permitted(xcomp_have_amx()), f->guest[1],
+	EXPECT_SAME_MASK(xf_names, xf_permitted(xcomp_have_amx()), f->guest[1],
 			 "guest permission of %s", whose);
 }
 
@@ -574,7 +575,7 @@ static void expect_new_program(struct __test_metadata *const _metadata, xcomp_fn
 	unsigned int i;
 
 	xcomp_in_new_program(_metadata, "the new program", fn, perm, &n, sizeof(n));
-	EXPECT_SAME_MASK(xcomp_mask_names, xf_xcr0() | XFEATURE_MASK_FPSSE, n.supp,
+	EXPECT_SAME_MASK(xf_names, xf_xcr0() | XFEATURE_MASK_FPSSE, n.supp,
 			 "ARCH_GET_XCOMP_SUPP of the new program");
 	for (i = 0; i < ARRAY_SIZE(never); i++) {
 		EXPECT_ERRNO(never[i].error, n.never[i][0],
@@ -641,8 +642,7 @@ FIXTURE(xcomp_altstack)
 
 FIXTURE_SETUP(xcomp_altstack)
 {
-	th_begin(variant);
-	xcomp_begin(_metadata);
+	xcomp_begin(_metadata, variant);
 	if (no_threads())
 		SKIP(return, "no futex() for 32-bit programs");
 	if (xcomp_too_old())
@@ -685,7 +685,7 @@ static void expect_request_on(struct __test_metadata *const _metadata, struct xc
 
 	snprintf(when, sizeof(when), "with a signal stack of %zu bytes", size);
 	EXPECT_ERRNO(0, altstack(size), "sigaltstack() of %zu bytes", size);
-	xcomp_expect_request(_metadata, ARCH_REQ_XCOMP_PERM, XF_XTILE_DATA, wanted, when);
+	xcomp_expect_request(_metadata, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA, wanted, when);
 	perm->host = !wanted;
 	xcomp_expect_masks(_metadata, perm, when);
 }

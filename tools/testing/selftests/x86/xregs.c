@@ -231,7 +231,7 @@ void __xregs_expect(struct __test_metadata *const _metadata, const char *file, i
 		expect_bytes(&p, " XMM", wanted->xmm, got->xmm, 16 * XREGS_COUNT);
 	for (i = 2; i < 63; i++)
 		if (mask & 1ULL << i)
-			expect_bytes(&p, xcomp_mask_names(1ULL << i, name, sizeof(name)),
+			expect_bytes(&p, xf_names(1ULL << i, name, sizeof(name)),
 				     xregs_at(wanted, 1ULL << i), xregs_at(got, 1ULL << i),
 				     component_size(i));
 }

@@ -150,13 +150,13 @@ static void expect_frame(struct __test_metadata *const _metadata, bool used, con
 
 	take_signal(_metadata, xregs_pattern(xregs_mask()));
 	EXPECT_SAME(FP_XSTATE_MAGIC1, frame->sw.magic1, "magic1 %s", when);
-	EXPECT_SAME_MASK(xcomp_mask_names, mask | XFEATURE_MASK_FPSSE, frame->sw.xfeatures,
+	EXPECT_SAME_MASK(xf_names, mask | XFEATURE_MASK_FPSSE, frame->sw.xfeatures,
 			 "xfeatures %s", when);
 	EXPECT_SAME(size, frame->sw.xstate_size, "xstate_size %s", when);
 	EXPECT_SAME(XREGS_IN_FRAME + size + MAGIC2_SIZE, frame->sw.extended_size,
 		    "extended_size %s", when);
 	EXPECT_SAME(FP_XSTATE_MAGIC2, seen.magic2, "magic2 %s", when);
-	EXPECT_SAME_MASK(xcomp_mask_names, 0,
+	EXPECT_SAME_MASK(xf_names, 0,
 			 frame->xstate_bv & ~(mask | XFEATURE_MASK_FPSSE),
 			 "XSTATE_BV beyond xfeatures %s", when);
 	EXPECT_SAME(0, frame->xcomp_bv, "XCOMP_BV %s", when);
@@ -176,8 +176,7 @@ FIXTURE(xstate_frame) {
 
 FIXTURE_SETUP(xstate_frame)
 {
-	th_begin(variant);
-	xcomp_begin(_metadata);
+	xcomp_begin(_metadata, variant);
 	if (!xf_xcr0())
 		SKIP(return, "no XSAVE");
 }
@@ -258,10 +257,10 @@ TEST_F(xstate_frame, tile)
 	pattern = xregs_pattern(mask);
 	page_for(_metadata, xf_xcr0(), 0);
 	saved = take_signal(_metadata, pattern);
-	EXPECT_SAME_MASK(xcomp_mask_names, mask, seen.regs->xstate_bv & mask,
+	EXPECT_SAME_MASK(xf_names, mask, seen.regs->xstate_bv & mask,
 			 "in use in the frame");
 	EXPECT_XREGS(mask, pattern, seen.regs, "in the frame");
-	EXPECT_SAME_MASK(xcomp_mask_names, mask, saved->xstate_bv & mask,
+	EXPECT_SAME_MASK(xf_names, mask, saved->xstate_bv & mask,
 			 "in use after the handler");
 	EXPECT_XREGS(mask, pattern, saved, "after the handler");
 }
@@ -275,7 +274,7 @@ TEST_F(xstate_frame, header)
 
 	take_signal(_metadata, xregs_pattern(xregs_mask()));
 	EXPECT_SAME(0, seen.at - page, "place of the XSAVE area in its page");
-	EXPECT_SAME_MASK(xcomp_mask_names, 0,
+	EXPECT_SAME_MASK(xf_names, 0,
 			 seen.regs->xstate_bv & ~(frame_mask(false) | XFEATURE_MASK_FPSSE),
 			 "XSTATE_BV beyond the task's components");
 	EXPECT_BYTES(zeros, &seen.regs->xcomp_bv, sizeof(zeros), "header after XSTATE_BV");

@@ -18,8 +18,6 @@
 #include "xpasid.h"
 #include "xregs.h"
 
-#define MSR_IA32_XSS	0xda0
-
 #define TURNS		8
 
 /* Room for what is in a signal frame below the XSAVE area, and what is behind that */
@@ -32,8 +30,7 @@ FIXTURE(xstate_pasid) {
 
 FIXTURE_SETUP(xstate_pasid)
 {
-	th_begin(variant);
-	xcomp_begin(_metadata);
+	xcomp_begin(_metadata, variant);
 	if (xcomp_too_old())
 		SKIP(return, XCOMP_TOO_OLD);
 	xpasid_need(_metadata);
@@ -50,7 +47,7 @@ TEST_F(xstate_pasid, xss)
 	int msrs = xregs_open_msrs(_metadata, O_RDONLY);
 
 	ASSERT_LE(0, msrs);
-	EXPECT_SAME_MASK(xcomp_mask_names, XFEATURE_MASK_PASID,
+	EXPECT_SAME_MASK(xf_names, XFEATURE_MASK_PASID,
 			 xregs_read_msr(_metadata, msrs, MSR_IA32_XSS) & XFEATURE_MASK_PASID,
 			 "IA32_XSS of the host");
 }

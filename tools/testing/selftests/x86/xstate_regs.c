@@ -29,8 +29,7 @@ FIXTURE(xstate_regs) {
 
 FIXTURE_SETUP(xstate_regs)
 {
-	th_begin(variant);
-	xcomp_begin(_metadata);
+	xcomp_begin(_metadata, variant);
 }
 
 FIXTURE_TEARDOWN(xstate_regs)
@@ -168,10 +167,10 @@ TEST_F(xstate_regs, first_use)
 	use_between(pattern, saved);
 	xcomp_kill(_metadata, hog);
 
-	EXPECT_SAME_MASK(xcomp_mask_names, mask, saved[0]->xstate_bv & mask,
+	EXPECT_SAME_MASK(xf_names, mask, saved[0]->xstate_bv & mask,
 			 "in use right after the first use of AMX");
 	EXPECT_XREGS(mask, pattern, saved[0], "right after the first use of AMX");
-	EXPECT_SAME_MASK(xcomp_mask_names, mask, saved[1]->xstate_bv & mask,
+	EXPECT_SAME_MASK(xf_names, mask, saved[1]->xstate_bv & mask,
 			 "in use once another task has run");
 	EXPECT_XREGS(mask, pattern, saved[1], "once another task has run");
 }
@@ -308,10 +307,10 @@ static void expect_regset(struct __test_metadata *const _metadata, pid_t pid, bo
 	mask |= XFEATURE_MASK_FPSSE;
 	ASSERT_EQ(0, ptrace(PTRACE_GETREGSET, pid, NT_X86_XSTATE, &iov));
 	EXPECT_SAME(size, iov.iov_len, "size of NT_X86_XSTATE, %s", when);
-	EXPECT_SAME_MASK(xcomp_mask_names, xf_xcr0(), regs->xcr0, "mask in NT_X86_XSTATE, %s",
+	EXPECT_SAME_MASK(xf_names, xf_xcr0(), regs->xcr0, "mask in NT_X86_XSTATE, %s",
 			 when);
 	bv = regs->xstate_bv;
-	EXPECT_SAME_MASK(xcomp_mask_names, 0, bv & ~mask,
+	EXPECT_SAME_MASK(xf_names, 0, bv & ~mask,
 			 "XSTATE_BV beyond the task's components, %s", when);
 
 	EXPECT_ERRNO(0, xregs_set_regset(pid, NT_X86_XSTATE, regs, size),
@@ -508,7 +507,7 @@ static void expect_registers(struct __test_metadata *const _metadata, const stru
 	    !EXPECT_SAME(size, len, "size of NT_X86_XSTATE, %s", when))
 		return;
 	memcpy(got, note, size);
-	EXPECT_SAME_MASK(xcomp_mask_names, xf_xcr0(), got->xcr0, "mask in NT_X86_XSTATE, %s",
+	EXPECT_SAME_MASK(xf_names, xf_xcr0(), got->xcr0, "mask in NT_X86_XSTATE, %s",
 			 when);
 	EXPECT_XREGS(xregs_mask() & ~pkru, wanted, got, "in the core dump, %s", when);
 	/* The child had the PKRU of its parent when it was switched to. */
@@ -551,7 +550,7 @@ static void expect_layout(struct __test_metadata *const _metadata, const struct 
 		EXPECT_SAME(r.ebx, l->offset, "offset of component %u, %s", l->type, when);
 		EXPECT_SAME(0, l->flags, "flags of component %u, %s", l->type, when);
 	}
-	EXPECT_SAME_MASK(xcomp_mask_names, xf_xcr0() & ~XFEATURE_MASK_FPSSE, seen,
+	EXPECT_SAME_MASK(xf_names, xf_xcr0() & ~XFEATURE_MASK_FPSSE, seen,
 			 "components in the layout, %s", when);
 }
 

@@ -92,8 +92,7 @@ FIXTURE(xstate_signal) {
 
 FIXTURE_SETUP(xstate_signal)
 {
-	th_begin(variant);
-	xcomp_begin(_metadata);
+	xcomp_begin(_metadata, variant);
 	if (!xf_xcr0())
 		SKIP(return, "no XSAVE");
 }

@@ -43,8 +43,7 @@ FIXTURE(xstate_task) {
 
 FIXTURE_SETUP(xstate_task)
 {
-	th_begin(variant);
-	xcomp_begin(_metadata);
+	xcomp_begin(_metadata, variant);
 	if (!xf_xcr0())
 		SKIP(return, "no XSAVE");
 	if (has_pkru())
@@ -283,8 +282,7 @@ static void stop_and_look(struct __test_metadata *const _metadata, void *arg)
 
 FIXTURE_SETUP(xstate_task_ptrace)
 {
-	th_begin(variant);
-	xcomp_begin(_metadata);
+	xcomp_begin(_metadata, variant);
 	if (!xf_xcr0())
 		SKIP(return, "no XSAVE");
 	self->regs = xregs_alloc();
@@ -420,7 +418,7 @@ TEST_F(xstate_task_ptrace, initial)
 		set_xstate(_metadata, self->pid, pattern, pattern->xstate_bv);
 		set_xstate(_metadata, self->pid, wanted, 1ULL << i);
 		get_xstate(_metadata, self->pid, got);
-		EXPECT_SAME_MASK(xcomp_mask_names, 1ULL << i, got->xstate_bv & mask,
+		EXPECT_SAME_MASK(xf_names, 1ULL << i, got->xstate_bv & mask,
 				 "XSTATE_BV that a debugger sees");
 		EXPECT_XREGS(mask, wanted, got, "with component %d alone in XSTATE_BV", i);
 	}
@@ -458,7 +456,7 @@ TEST_F(xstate_task_ptrace, fx)
 	EXPECT_BYTES(xmm, fx->xmm, sizeof(xmm), "XMM in NT_PRFPREG");
 
 	get_xstate(_metadata, self->pid, regs);
-	EXPECT_SAME_MASK(xcomp_mask_names, three, regs->xstate_bv & three, "XSTATE_BV");
+	EXPECT_SAME_MASK(xf_names, three, regs->xstate_bv & three, "XSTATE_BV");
 	EXPECT_BYTES(xmm, regs->xmm, sizeof(xmm), "XMM in NT_X86_XSTATE");
 	EXPECT_SAME(0xc3, ymm[0], "first byte of AVX, as before");
 	go_on(_metadata, self->pid, SIGSTOP);

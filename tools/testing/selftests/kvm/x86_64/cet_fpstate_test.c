@@ -145,7 +145,7 @@ static void do_xsave_again(struct __test_metadata *const _metadata, struct kvm_v
 /* An area that makes all components initial */
 static u8 *initial_area(void)
 {
-	u8 *area = guarded_alloc(XAREA_SIZE, 0);
+	u8 *area = xf_guarded(XAREA_SIZE, 0);
 
 	*(u16 *)(area + XAREA_FCW) = FCW_INIT;
 	*(u32 *)(area + XAREA_MXCSR) = MXCSR_INIT;
@@ -166,7 +166,7 @@ static void do_xsave_supervisor(struct __test_metadata *const _metadata, struct 
 	for (i = XFEATURE_PASID; i <= XFEATURE_CET_KERNEL; i++) {
 		xarea_set_header(area, 0, BIT_ULL(i));
 		EXPECT_ERRNO(EINVAL, vcpu_errno(vcpu, KVM_SET_XSAVE, area),
-			     "KVM_SET_XSAVE of %s", xfeature_name(i));
+			     "KVM_SET_XSAVE of %s", xf_name(i));
 	}
 }
 

@@ -232,7 +232,7 @@ static void expect_nm(struct __test_metadata *const _metadata, struct kvm_vcpu *
 	u64 err = amx_err(amx);
 
 	xregs_run(vcpu);
-	xarea_fill(g->area, 0, XAREA_BASE);
+	xarea_fill(g->area, 0, XF_BASE_SIZE);
 	xarea_set_header(g->area, 0, XFEATURE_MASK_XTILE_DATA);
 	EXPECT_SAME(XFEATURE_MASK_XTILE_DATA, vcpu_get_msr(vcpu, MSR_IA32_XFD),
 		    "%s: IA32_XFD as the host reads it", name);

@@ -14,8 +14,8 @@
 #define XAREA_SW_BYTES		464
 
 /* In the header, XCOMP_BV and all that follows it must be 0. */
-#define XAREA_XCOMP_BV		(XAREA_HEADER + 8)
-#define RESERVED_BYTES		(XAREA_BASE - XAREA_XCOMP_BV)
+#define XAREA_XCOMP_BV		(XF_HEADER_OFFSET + 8)
+#define RESERVED_BYTES		(XF_BASE_SIZE - XAREA_XCOMP_BV)
 
 #define image_mxcsr(image)	(*(u32 *)((image) + XAREA_MXCSR))
 
@@ -32,7 +32,7 @@ static u32 promised_size(const struct xstate_combo *combo)
 /* An image with @bv, of exactly the bytes that KVM may read */
 static u8 *new_image(struct kvm_vcpu *vcpu, const struct xregs *regs, u64 bv)
 {
-	u8 *image = guarded_alloc(vcpu_xsave_size(vcpu), 0);
+	u8 *image = xf_guarded(vcpu_xsave_size(vcpu), 0);
 	static u8 area[XAREA_SIZE];
 
 	xregs_to_area(regs, area, bv, 0);
@@ -43,7 +43,7 @@ static u8 *new_image(struct kvm_vcpu *vcpu, const struct xregs *regs, u64 bv)
 /* The image of a vCPU right after reset, but for @bv */
 static u8 *init_image(struct kvm_vcpu *vcpu, u64 bv)
 {
-	u8 *image = guarded_alloc(vcpu_xsave_size(vcpu), 0);
+	u8 *image = xf_guarded(vcpu_xsave_size(vcpu), 0);
 
 	*(u16 *)(image + XAREA_FCW) = FCW_INIT;
 	image_mxcsr(image) = MXCSR_INIT;
@@ -54,7 +54,7 @@ static u8 *init_image(struct kvm_vcpu *vcpu, u64 bv)
 /* What KVM_GET_XSAVE2 writes to a buffer of @size bytes */
 static u8 *read_bytes(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu, u32 size)
 {
-	u8 *image = guarded_alloc(size, XAREA_POISON);
+	u8 *image = xf_guarded(size, XAREA_POISON);
 
 	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_GET_XSAVE2, image), "KVM_GET_XSAVE2 of %u bytes",
 		     size);
@@ -130,7 +130,7 @@ static void expect_written(struct __test_metadata *const _metadata, struct kvm_v
 {
 	size_t size = vcpu_xsave_size(vcpu), page = getpagesize();
 	size_t len = 3 * page + size / page * page;
-	u8 *p = guarded_alloc(len, poison);
+	u8 *p = xf_guarded(len, poison);
 	char when[64];
 
 	offset += page;
@@ -164,7 +164,7 @@ TEST_F(xsave2_size, get_xsave)
 {
 	bool fits = self->size <= XSAVE_SIZE;
 	u8 *wanted = read_image(_metadata, self->vcpu);
-	u8 *p = guarded_alloc(4 * XSAVE_SIZE, XAREA_POISON);
+	u8 *p = xf_guarded(4 * XSAVE_SIZE, XAREA_POISON);
 	size_t written = fits ? self->size : 0;
 
 	EXPECT_ERRNO(fits ? 0 : EINVAL, vcpu_errno(self->vcpu, KVM_GET_XSAVE, p),
@@ -187,7 +187,7 @@ TEST_F(xsave2_size, bytes_read)
 	u8 *p, *got, *at;
 
 	for (i = 0; i < ARRAY_SIZE(offsets); i++) {
-		p = guarded_alloc(len, 0xff);
+		p = xf_guarded(len, 0xff);
 		at = p + len - self->size - offsets[i];
 		xregs_fill(&set, self->vcpu, i + 1);
 		xarea_copy(at, new_image(self->vcpu, &set, self->mask), self->size);
@@ -208,8 +208,8 @@ TEST_F(xsave2_size, bytes_read)
 TEST_F(xsave2_size, bad_addresses)
 {
 	size_t i, page = getpagesize(), len = self->size / page * page + 2 * page;
-	u8 *p = guarded_alloc(len + page, 0) + page;
-	u8 *read_only = guarded_alloc(len, 0);
+	u8 *p = xf_guarded(len + page, 0) + page;
+	u8 *read_only = xf_guarded(len, 0);
 	const struct {
 		const char *what;
 		u8 *address;
@@ -473,7 +473,7 @@ TEST_F(xsave2_amx, sticky_growth)
 	expect_area(_metadata, got, &self->regs, mask, 0, "a CPUID without AMX");
 	expect_area(_metadata, got, &none, XFEATURE_MASK_XTILE, 0, "a CPUID without AMX");
 	EXPECT_ERRNO(EINVAL, vcpu_errno(self->vcpu, KVM_GET_XSAVE, got), "KVM_GET_XSAVE");
-	EXPECT_ERRNO(EFAULT, vcpu_errno(self->vcpu, KVM_GET_XSAVE2, guarded_alloc(size - 1, 0)),
+	EXPECT_ERRNO(EFAULT, vcpu_errno(self->vcpu, KVM_GET_XSAVE2, xf_guarded(size - 1, 0)),
 		     "KVM_GET_XSAVE2 of %u bytes", size - 1);
 	EXPECT_SAME(promised_size(&variant->combo), vm_check_cap(self->vm, KVM_CAP_XSAVE2),
 		    "KVM_CAP_XSAVE2 of the VM");
@@ -497,7 +497,7 @@ TEST_F(xsave2_amx, growth)
 	};
 	struct xstate_combo combo = { variant->combo.perm, NOAMX, variant->combo.cet };
 	struct kvm_vcpu *other = xstate_add_vcpu(self->vm, 1, &combo);
-	u8 *p = guarded_alloc(XSAVE_SIZE, 0), *before;
+	u8 *p = xf_guarded(XSAVE_SIZE, 0), *before;
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(calls); i++)

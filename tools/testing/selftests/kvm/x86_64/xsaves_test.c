@@ -398,7 +398,7 @@ TEST_F(xsaves, xrstors_refused)
 	}
 	for (i = 16; i < 64; i++) {
 		xregs_to_area(&o->regs, o->image, 0, XCOMP_BV_COMPACTED | all);
-		o->image[XAREA_HEADER + i] = 1;
+		o->image[XF_HEADER_OFFSET + i] = 1;
 		EXPECT_SAME(GP_VECTOR, run_op(g, XRSTORS), "vector of XRSTORS, byte %d of header",
 			    i);
 	}
@@ -459,7 +459,7 @@ static void expect_tiles(struct __test_metadata *const _metadata, struct guest *
 		n = xarea_differ(area + c.ebx, zero, c.eax);
 		if (n < c.eax)
 			EXPECT_SAME(0, area[c.ebx + n], "%s after TILERELEASE, byte %u",
-				    xfeature_name(i), n);
+				    xf_name(i), n);
 	}
 }
 
@@ -527,7 +527,7 @@ TEST_F(xsaves_cet, xrstors_without_xss)
 			continue;
 		o->xss = g->xss & ~BIT_ULL(i);
 		EXPECT_SAME(GP_VECTOR, run_op(g, XRSTORS), "vector of XRSTORS, %s not in XSS",
-			    xfeature_name(i));
+			    xf_name(i));
 	}
 	o->xss = g->xss;
 	EXPECT_SAME(0, run_op(g, XRSTORS), "vector of XRSTORS, all of CET in XSS");

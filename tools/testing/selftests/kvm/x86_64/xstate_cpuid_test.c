@@ -342,7 +342,7 @@ TEST_F(xstate_cpuid, unknown_components)
 		xcr0 = vcpu_xcr0_mask(self->vcpu) | BIT_ULL(i);
 		if (!(known & BIT_ULL(i)))
 			EXPECT_ERRNO(EINVAL, set_xcr0(self->vcpu, xcr0), "KVM_SET_XCRS of %#lx, %s",
-				     (unsigned long)xcr0, xfeature_name(i));
+				     (unsigned long)xcr0, xf_name(i));
 	}
 	expect_xregs(_metadata, self->vcpu, &self->regs, self->mask, "refused bits of XCR0");
 }

@@ -358,7 +358,7 @@ static void look_at_frame(int sig __maybe_unused, siginfo_t *info __maybe_unused
 
 	frame.context = context;
 	frame.area = (u8 *)uc->uc_mcontext.fpregs;
-	memcpy(&frame.sw, frame.area + XAREA_HEADER - sizeof(frame.sw), sizeof(frame.sw));
+	memcpy(&frame.sw, frame.area + XF_HEADER_OFFSET - sizeof(frame.sw), sizeof(frame.sw));
 	memcpy(&frame.magic2, frame.area + frame.sw.xstate_size, sizeof(frame.magic2));
 	frame.bv = xarea_header(frame.area, 0);
 	frame.xcomp_bv = xarea_header(frame.area, 1);
@@ -375,7 +375,7 @@ TEST_F(xstate_fpstate_task, frame)
 	stack_t ss = { .ss_size = (min + FRAME_REST) & -64ul };
 	u8 *top;
 
-	ss.ss_sp = guarded_alloc(ss.ss_size, 0);
+	ss.ss_sp = xf_guarded(ss.ss_size, 0);
 	top = (u8 *)ss.ss_sp + ss.ss_size;
 	ASSERT_EQ(0, sigaltstack(&ss, NULL));
 	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
@@ -473,8 +473,8 @@ TEST_F(xstate_fpstate_task, first_use)
 		SKIP(return, "no AMX on this machine");
 	xstate_request(_metadata, ARCH_REQ_XCOMP_PERM);
 	xregs_fill(&regs, self->vcpu, 1);
-	areas[0] = guarded_alloc(XAREA_SIZE, 0);
-	areas[1] = guarded_alloc(XAREA_SIZE, 0);
+	areas[0] = xf_guarded(XAREA_SIZE, 0);
+	areas[1] = xf_guarded(XAREA_SIZE, 0);
 	ASSERT_LE(0, host_pin());
 	hog = host_fork(_metadata);
 	while (!hog)

@@ -566,10 +566,10 @@ TEST_F(xstate_msrs, cpuid)
 	for (i = XFEATURE_PASID; i <= XFEATURE_CET_KERNEL; i++) {
 		r = cpuid_regs(supported, 0xd, i);
 		EXPECT_SAME(xss & BIT_ULL(i) ? xf_cpuid(0xd, i).eax : 0, r.eax,
-			    "CPUID.(0xD,%d).EAX, size of %s", i, xfeature_name(i));
-		EXPECT_SAME(0, r.ebx, "CPUID.(0xD,%d).EBX, offset of %s", i, xfeature_name(i));
+			    "CPUID.(0xD,%d).EAX, size of %s", i, xf_name(i));
+		EXPECT_SAME(0, r.ebx, "CPUID.(0xD,%d).EBX, offset of %s", i, xf_name(i));
 		EXPECT_SAME(xss & BIT_ULL(i) ? xf_cpuid(0xd, i).ecx : 0, r.ecx,
-			    "CPUID.(0xD,%d).ECX, flags of %s", i, xfeature_name(i));
+			    "CPUID.(0xD,%d).ECX, flags of %s", i, xf_name(i));
 	}
 }
 
@@ -604,7 +604,7 @@ TEST_F(xstate_msrs, pasid_never)
  */
 TEST_F(xstate_msrs, supervisor_in_image)
 {
-	u8 *area = guarded_alloc(XAREA_SIZE, 0);
+	u8 *area = xf_guarded(XAREA_SIZE, 0);
 	struct xregs other;
 	int i;
 
@@ -616,7 +616,7 @@ TEST_F(xstate_msrs, supervisor_in_image)
 			continue;
 		xarea_set_header(area, 0, self->mask | BIT_ULL(i));
 		EXPECT_ERRNO(EINVAL, vcpu_errno(self->vcpu, KVM_SET_XSAVE, area),
-			     "KVM_SET_XSAVE with XSTATE_BV[%d], %s", i, xfeature_name(i));
+			     "KVM_SET_XSAVE with XSTATE_BV[%d], %s", i, xf_name(i));
 	}
 	expect_xregs(_metadata, self->vcpu, &self->regs, self->mask,
 		     "refused supervisor components");
@@ -935,7 +935,7 @@ TEST_F(xstate_msrs_guest, filtered)
 /* What the guest of the next test may set in IA32_XSS, and a U_CET that is not 0 */
 static u64 guest_xss, guest_u_cet;
 static bool guest_has_xss;
-static u8 guest_area[XAREA_BASE + 64] __aligned(64);
+static u8 guest_area[XF_BASE_SIZE + 64] __aligned(64);
 
 static u8 guest_xrstors(void)
 {
@@ -946,7 +946,7 @@ static u8 guest_xrstors(void)
 /* Save CET, or where there is none, forge the header that would result. */
 static void guest_save_cet(void)
 {
-	u64 *xcomp_bv = (u64 *)(guest_area + XAREA_HEADER + 8);
+	u64 *xcomp_bv = (u64 *)(guest_area + XF_HEADER_OFFSET + 8);
 
 	*xcomp_bv = XCOMP_BV_COMPACTED | XFEATURE_MASK_CET;
 	if (!guest_xss)

@@ -587,8 +587,8 @@ TEST_F(xstate_perm, set_cpuid)
 static void expect_bytes(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu, u32 size,
 			 u32 promised)
 {
-	u8 *a = guarded_alloc(promised, 0x5a), *b = guarded_alloc(promised, 0xa5);
-	u8 *shorter = guarded_alloc(size - 1, 0);
+	u8 *a = xf_guarded(promised, 0x5a), *b = xf_guarded(promised, 0xa5);
+	u8 *shorter = xf_guarded(size - 1, 0);
 	u32 i, written = 0;
 
 	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_GET_XSAVE2, a), "KVM_GET_XSAVE2");
@@ -612,7 +612,7 @@ static void expect_bytes(struct __test_metadata *const _metadata, struct kvm_vcp
 static void expect_supervisor_refused(struct __test_metadata *const _metadata,
 				      struct kvm_vcpu *vcpu, const u8 *old, u32 size)
 {
-	u8 *image = guarded_alloc(size, 0);
+	u8 *image = xf_guarded(size, 0);
 	int i;
 
 	for (i = 0; i < 64; i++) {
@@ -656,8 +656,8 @@ TEST_F(xstate_perm, xsave2)
 	mask = set_regs(_metadata, self->vcpu, &regs);
 	expect_bytes(_metadata, self->vcpu, size, promised > size ? promised : size);
 
-	area = guarded_alloc(size, 0);
-	old = guarded_alloc(sizeof(struct kvm_xsave), 0x77);
+	area = xf_guarded(size, 0);
+	old = xf_guarded(sizeof(struct kvm_xsave), 0x77);
 	EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_GET_XSAVE2, area), "KVM_GET_XSAVE2");
 	EXPECT_ERRNO(size > sizeof(struct kvm_xsave) ? EINVAL : 0,
 		     vcpu_errno(self->vcpu, KVM_GET_XSAVE, old), "KVM_GET_XSAVE");

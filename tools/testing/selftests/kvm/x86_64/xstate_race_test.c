@@ -289,7 +289,7 @@ static void race_amx_cpuid(struct __test_metadata *const _metadata, struct racer
 static void race_read(struct __test_metadata *const _metadata, struct racer *r)
 {
 	u32 small = sizeof(struct kvm_xsave), size = xf_standard_size(kvm_known_xcr0()), i, tail;
-	u8 *buf = guarded_alloc(size, 0);
+	u8 *buf = xf_guarded(size, 0);
 	u64 value, last = r->value;
 
 	for (i = 0; i < 20 && !_metadata->exit_code; i++) {

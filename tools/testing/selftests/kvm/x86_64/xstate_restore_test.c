@@ -416,7 +416,7 @@ TEST_F(xstate_transfer, xsave)
 	struct snapshot *from = self->from, *had = &self->had;
 	bool fits = !(from->bv & XFEATURE_MASK_XTILE_DATA) || vcpu_has_amx(self->vcpu);
 	u32 size = vcpu_xsave_size(self->vcpu) - 1;
-	u8 *image = guarded_alloc(size, 0);
+	u8 *image = xf_guarded(size, 0);
 
 	xarea_copy(image, from->image, size);
 	EXPECT_ERRNO(EFAULT, vcpu_errno(self->vcpu, KVM_SET_XSAVE, image),

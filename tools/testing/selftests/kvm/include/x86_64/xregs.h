@@ -22,8 +22,6 @@
 #define XAREA_MXCSR		24
 #define XAREA_ST		32
 #define XAREA_XMM		160
-#define XAREA_HEADER		512
-#define XAREA_BASE		576
 
 #define FCW_INIT		0x37f
 #define MXCSR_INIT		0x1f80

@@ -12,7 +12,6 @@
 #ifndef SELFTEST_KVM_XSTATE_H
 #define SELFTEST_KVM_XSTATE_H
 
-#include "kselftest_harness_ext.h"
 #include "kvm_compat.h"
 #include "../../../x86/xfeature.h"
 
@@ -225,19 +224,8 @@ int vcpu_one_reg_ssp(struct kvm_vcpu *vcpu, unsigned long cmd, u64 *ssp);
 
 const char *msr_name(u32 msr);
 const char *vector_name(u8 vector);
-/* " NAME NAME" of the components in @mask, " none" if there are none */
-const char *xfeature_names(u64 mask, char *buf, size_t size);
-const char *xfeature_name(int nr);
 
 #define EXPECT_XFEATURES(wanted, got, fmt, ...) \
-	EXPECT_SAME_MASK(xfeature_names, wanted, got, fmt, ##__VA_ARGS__)
-
-/* ---- memory ---- */
-
-/*
- * @size bytes, all @poison, that end at an inaccessible page: one byte more
- * makes the kernel return EFAULT.  They live as long as the process.
- */
-u8 *guarded_alloc(size_t size, u8 poison);
+	EXPECT_SAME_MASK(xf_names, wanted, got, fmt, ##__VA_ARGS__)
 
 #endif /* SELFTEST_KVM_XSTATE_H */

@@ -178,13 +178,13 @@ u64 xarea_header(const u8 *area, int word)
 {
 	u64 value;
 
-	memcpy(&value, area + XAREA_HEADER + 8 * word, sizeof(value));
+	memcpy(&value, area + XF_HEADER_OFFSET + 8 * word, sizeof(value));
 	return value;
 }
 
 void xarea_set_header(u8 *area, int word, u64 value)
 {
-	memcpy(area + XAREA_HEADER + 8 * word, &value, sizeof(value));
+	memcpy(area + XF_HEADER_OFFSET + 8 * word, &value, sizeof(value));
 }
 
 void xregs_to_area(const struct xregs *r, u8 *area, u64 bv, u64 format)
@@ -229,7 +229,7 @@ void expect_area(struct __test_metadata *const _metadata, const u8 *area,
 			offset = xarea_offset(format, p->nr) + p->in_area + i * p->area_stride + n;
 			EXPECT_SAME(((const u8 *)r)[p->in_regs + i * p->regs_stride + n],
 				    area[offset], "%s: %s, register %u, byte %u of the area",
-				    when, xfeature_name(p->nr), i, offset);
+				    when, xf_name(p->nr), i, offset);
 			break;
 		}
 	}
@@ -249,7 +249,7 @@ static void repoison(u8 *area, u64 bv, u64 format)
 		xarea_fill(area + XAREA_MXCSR, XAREA_POISON, 8);
 	if (bv & XFEATURE_MASK_SSE)
 		xarea_fill(area + XAREA_XMM, XAREA_POISON, 256);
-	xarea_fill(area + XAREA_HEADER, XAREA_POISON, format ? 16 : 8);
+	xarea_fill(area + XF_HEADER_OFFSET, XAREA_POISON, format ? 16 : 8);
 	for (i = XFEATURE_YMM; i < 63; i++)
 		if (bv & BIT_ULL(i))
 			xarea_fill(area + xarea_offset(format, i), XAREA_POISON,
@@ -293,14 +293,14 @@ static const char *byte_owner(u32 n)
 	struct xf_regs c;
 	int i;
 
-	if (n < XAREA_HEADER)
+	if (n < XF_HEADER_OFFSET)
 		return "the legacy area";
-	if (n < XAREA_BASE)
+	if (n < XF_BASE_SIZE)
 		return "the XSAVE header";
 	for (i = XFEATURE_YMM; i < 63; i++) {
 		c = xf_cpuid(0xd, i);
 		if (c.eax && !(c.ecx & 1) && n >= c.ebx && n < c.ebx + c.eax)
-			return xfeature_name(i);
+			return xf_name(i);
 	}
 	return "no component";
 }
@@ -319,7 +319,7 @@ void expect_same_area(struct __test_metadata *const _metadata, const u8 *wanted,
 void vcpu_set_xregs_area(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 			 const struct xregs *r, u64 mask)
 {
-	u8 *area = guarded_alloc(XAREA_SIZE, 0);
+	u8 *area = xf_guarded(XAREA_SIZE, 0);
 
 	xregs_to_area(r, area, mask, 0);
 	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_SET_XSAVE, area), "KVM_SET_XSAVE");
@@ -357,7 +357,7 @@ void vcpu_set_xregs(struct __test_metadata *const _metadata, struct kvm_vcpu *vc
 
 u8 *vcpu_area(struct kvm_vcpu *vcpu)
 {
-	u8 *area = guarded_alloc(XAREA_SIZE, 0);
+	u8 *area = xf_guarded(XAREA_SIZE, 0);
 
 	vcpu_xsave2_get(vcpu, (struct kvm_xsave *)area);
 	return area;

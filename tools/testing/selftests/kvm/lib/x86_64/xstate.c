@@ -7,7 +7,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/prctl.h>
-#include <sys/utsname.h>
 
 #include "host_task.h"
 #include "xstate.h"
@@ -21,37 +20,7 @@
 #define KVM_XCR0	(XFEATURE_MASK_FPSSE | XFEATURE_MASK_YMM | XFEATURE_MASK_AVX512 |	\
 			 XFEATURE_MASK_PKRU | XFEATURE_MASK_XTILE)
 
-static u64 warnings_before;
-static bool tainted_before;
-
 /* ---- the host ---- */
-
-/* How often the kernel has warned; where it does not count, whether it has. */
-static u64 warnings(void)
-{
-	char buf[32];
-
-	if (xf_read_file("/sys/kernel/warn_count", buf, sizeof(buf)) > 0)
-		return strtoull(buf, NULL, 10);
-	return xf_taint() & XF_TAINT_WARN;
-}
-
-static const char *cpu_model(void)
-{
-	static char line[256];
-	FILE *f = fopen("/proc/cpuinfo", "re");
-	char *value = NULL;
-
-	while (f && !value && fgets(line, sizeof(line), f))
-		if (!strncmp(line, "model name", 10))
-			value = strchr(line, ':');
-	if (f)
-		fclose(f);
-	if (!value)
-		return "";
-	value[strcspn(value, "\n")] = '\0';
-	return value + 2;
-}
 
 /* The CPUs that this process may use, of which there may be more than in a cpu_set_t */
 static cpu_set_t *cpus;
@@ -86,27 +55,6 @@ void host_put_on_cpu(pid_t tid, int nr)
 	TEST_ASSERT(!sched_setaffinity(tid, cpus_size, one), "sched_setaffinity to CPU %d: %s",
 		    cpu, strerror(errno));
 	free(one);
-}
-
-/* What whoever reads of a failure asks for first */
-static void print_machine(void)
-{
-	static const char * const params[] = { "ept", "unrestricted_guest", "nested", "cet" };
-	struct utsname uts;
-	unsigned int i;
-
-	uname(&uts);
-	ksft_print_msg("kernel %s, %s, uid %d\n", uts.release, cpu_model(), getuid());
-	ksft_print_msg("XCR0 %#lx, supervisor components of the CPU %#lx\n",
-		       (unsigned long)xf_xcr0(), (unsigned long)xf_cpu_supervisor_mask());
-	ksft_print_msg("CPUID.(0xD,0): EBX %#x ECX %#x, CPUID.(0xD,1).EBX %#x\n",
-		       xf_cpuid(0xd, 0).ebx, xf_cpuid(0xd, 0).ecx, xf_cpuid(0xd, 1).ebx);
-	for (i = 0; i < ARRAY_SIZE(params); i++)
-		if (xf_param("kvm_intel", params[i]))
-			ksft_print_msg("kvm_intel.%s=%c\n", params[i],
-				       xf_param("kvm_intel", params[i]));
-	if (xf_param("kvm", "ignore_msrs"))
-		ksft_print_msg("kvm.ignore_msrs=%c\n", xf_param("kvm", "ignore_msrs"));
 }
 
 /*
@@ -148,7 +96,7 @@ void xstate_require(bool guest_code)
 	u64 mask;
 
 	pthread_atfork(NULL, NULL, die_with_parent);
-	print_machine();
+	xf_print_machine();
 	if (kvm < 0 && (errno == EACCES || errno == EPERM))
 		ksft_exit_skip("no permission to use /dev/kvm\n");
 	if (kvm < 0)
@@ -247,8 +195,7 @@ void xstate_go_on_after_exec(struct __test_metadata *const _metadata)
 void xstate_begin_unpermitted(struct __test_metadata *const _metadata, const void *variant)
 {
 	th_begin(variant);
-	warnings_before = warnings();
-	tainted_before = access("/sys/kernel/warn_count", F_OK) && warnings_before;
+	xf_note_warnings();
 	/* Where init_pkru is 0, XSAVE would not find PKRU in use. */
 	if (xf_xcr0() & XFEATURE_MASK_PKRU)
 		xregs_wrpkru(0x55555554);
@@ -322,9 +269,7 @@ void xstate_end(struct __test_metadata *const _metadata, struct kvm_vm *vm)
 {
 	if (vm)
 		kvm_vm_free(vm);
-	if (tainted_before)
-		TH_ROW_LOG("the kernel had warned before: one more warning would not be seen");
-	EXPECT_THAT(warnings() == warnings_before, "the kernel warned, see its log");
+	xf_expect_no_warning(_metadata);
 }
 
 bool xstate_need_cet(struct __test_metadata *const _metadata, const struct xstate_combo *combo)
@@ -795,45 +740,4 @@ const char *vector_name(u8 vector)
 	}
 	snprintf(number, sizeof(number), "vector %u", vector);
 	return number;
-}
-
-const char *xfeature_name(int nr)
-{
-	static const char * const names[] = {
-		[0] = "x87", [1] = "SSE", [2] = "AVX", [3] = "BNDREGS", [4] = "BNDCSR",
-		[5] = "opmask", [6] = "ZMM_Hi256", [7] = "Hi16_ZMM", [8] = "PT", [9] = "PKRU",
-		[10] = "PASID", [11] = "CET_USER", [12] = "CET_KERNEL", [15] = "LBR",
-		[17] = "XTILE_CFG", [18] = "XTILE_DATA", [63] = "compacted",
-	};
-	static char number[16];
-
-	if (nr < (int)ARRAY_SIZE(names) && names[nr])
-		return names[nr];
-	snprintf(number, sizeof(number), "bit %d", nr);
-	return number;
-}
-
-const char *xfeature_names(u64 mask, char *buf, size_t size)
-{
-	size_t len = 0;
-	int i;
-
-	for (i = 0; i < 64 && len < size; i++)
-		if (mask & BIT_ULL(i))
-			len += snprintf(buf + len, size - len, " %s", xfeature_name(i));
-	return mask ? buf : " none";
-}
-
-/* ---- memory ---- */
-
-u8 *guarded_alloc(size_t size, u8 poison)
-{
-	size_t page = getpagesize(), len = (size + page - 1) / page * page;
-	u8 *p;
-
-	p = mmap(NULL, len + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	TEST_ASSERT(p != MAP_FAILED && !mprotect(p + len, page, PROT_NONE),
-		    "cannot map a guarded buffer: %s", strerror(errno));
-	xarea_fill(p + len - size, poison, size);
-	return p + len - size;
 }
