@@ -8,7 +8,7 @@ set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/../tap.sh"
 
-plan 28
+plan 30
 scratch
 GIT_AUTHOR_NAME='A U Thor'
 GIT_AUTHOR_EMAIL=author@example.org
@@ -22,7 +22,7 @@ texts=$(find lab/selftests/series.d -name '[0-9]*.txt' | wc -l)
 checkpatch=$(lab/kernel/fetch source "$newest")/scripts/checkpatch.pl
 
 # graft TREE NAME: in $tmp/NAME a git tree like TREE, of which the selftests of kvm
-# and x86 are copies and the rest is links
+# and x86 and the harness are copies and the rest is links
 graft()
 {
 	g=$tmp/$2
@@ -30,14 +30,16 @@ graft()
 	for d in . tools tools/testing tools/testing/selftests; do
 		for f in "$1/$d"/*; do
 			case $f in
-			*/tools|*/testing|*/selftests|*/selftests/kvm|*/selftests/x86)	continue ;;
+			*/tools|*/testing|*/selftests|*/selftests/kvm|*/selftests/x86|*/kselftest_harness.h)	continue ;;
 			esac
 			ln -s "$f" "$g/$d/"
 		done
 	done
-	cp -R "$1/tools/testing/selftests/kvm" "$1/tools/testing/selftests/x86" "$g/tools/testing/selftests/"
 	git -C "$g" init -q
-	git -C "$g" add -f tools/testing/selftests/kvm tools/testing/selftests/x86
+	for f in kvm x86 kselftest_harness.h; do
+		cp -R "$1/tools/testing/selftests/$f" "$g/tools/testing/selftests/"
+		git -C "$g" add -f "tools/testing/selftests/$f"
+	done
 	git -C "$g" commit -q -m base
 }
 
@@ -95,6 +97,7 @@ for s in "$newest" 6.12; do
 	ok "$s: make series" make -s series KSRC="$tmp/$s" O="$tmp/out-$s"
 	find "$tmp/out-$s/series" -name '0*.patch' | sort >"$tmp/patches"
 	is "$s: a patch for each text, and the cover letter" "$(wc -l <"$tmp/patches")" $((texts + 1))
+	ok "$s: they are at most 25" test "$texts" -le 25
 	ok "$s: the cover letter names the base" like "$tmp/out-$s/series/0000-cover-letter.patch" \
 		"^base-commit: $(git -C "$tmp/$s" rev-parse HEAD)\$"
 	sed -i 1d "$tmp/patches"
@@ -125,9 +128,9 @@ for s in "$newest" 6.12; do
 		wc -l)" \
 		"$(find tools -name '*.c' | wc -l)"
 	is "$s: and nothing in folders of other versions" "$(git -C "$tmp/$s" diff --name-only base HEAD |
-		grep -vE "/(x86/|kvm/($folder|include/$folder|lib/$folder)/|$list\$|kvm/config\$|kselftest_harness_ext.h\$)")" ""
+		grep -vE "/(x86/|kvm/($folder|include/$folder|lib/$folder)/|$list\$|kvm/config\$|kselftest_harness.h\$)")" ""
 	nok "$s: and nothing for other versions in them" sh -c \
-		"grep -hE '^\+.*(__has_include|kvm_compat|#ifndef ARCH_|$other)' '$tmp/out-$s/series/'*.patch"
+		"grep -hE '^\+.*(__has_include|kvm_compat|harness_ext|th_begin|#ifndef ARCH_|$other)' '$tmp/out-$s/series/'*.patch"
 	is "$s: names are unique in kselftest-list.txt" "$(twice "$s")" ""
 	nok "$s: nothing that the build leaves shows up in git" \
 		sh -c "git -C '$tmp/$s' status --porcelain tools/testing/selftests/kvm tools/testing/selftests/x86 | grep ."

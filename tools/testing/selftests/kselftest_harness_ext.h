@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What kselftest_harness.h lacks, written so that it can become a part of it:
+ * What kselftest_harness.h lacks, written so that it can become a part of it, which
+ * "make series" makes of it:
  *
  * - XFAIL_IF(), a failure that is known, and told apart at run time;
  * - EXPECT_SAME() and friends, which name the row and print what they compare
@@ -28,14 +29,9 @@
 #define TH_FAILED_ROWS	8
 #define TH_ROW_SIZE	1024
 
-/*
- * The row that runs, as the harness names it, and what th_case() says of the
- * case at hand; all files of a program share them.
- */
+/* The row that runs, as the harness names it; all files of a program share it. */
 #pragma weak th_row
 char th_row[TH_ROW_SIZE];
-#pragma weak th_case_text
-char th_case_text[TH_ROW_SIZE];
 
 /* The first rows that failed, and how many did, in the process of main() */
 static char *th_failed[TH_FAILED_ROWS];
@@ -86,18 +82,9 @@ static inline int test_harness_run(int argc, char **argv);
 
 #include "kselftest_harness.h"
 
-/* To be called first in FIXTURE_SETUP(), with its variant: learn the row's name. */
-#define th_begin(variant)	__th_begin(_metadata, variant)
-
-static inline void __th_begin(struct __test_metadata *const _metadata, const void *variant)
-{
-	struct __fixture_variant_metadata *v = _metadata->fixture->variant;
-
-	while (v && v->data != variant)
-		v = v->next;
-	snprintf(th_row, sizeof(th_row), "%s%s%s.%s", _metadata->fixture->name,
-		 v && v->name[0] ? "." : "", v ? v->name : "", _metadata->name);
-}
+/* What th_case() says of the case at hand; all files of a program share it. */
+#pragma weak th_case_text
+char th_case_text[TH_ROW_SIZE];
 
 /*
  * th_case(fmt, ...): say what the diagnostics to come are about, as the variables
@@ -160,10 +147,12 @@ static inline bool __th_failed(struct __test_metadata *const _metadata)
 	__same;										\
 })
 
-static inline const char *th_errno_name(int nr)
-{
-	return nr ? strerrorname_np(nr) : "success";
-}
+/* No function: the C library of those who do not use it need not have that. */
+#define th_errno_name(nr) ({								\
+	int __nr = (nr);								\
+											\
+	__nr ? strerrorname_np(__nr) : "success";					\
+})
 
 /* @condition holds; @fmt says what is wrong if it does not. */
 #define EXPECT_THAT(condition, fmt, ...) ({						\
@@ -204,6 +193,21 @@ static inline void th_xfail_end(struct __test_metadata *const _metadata, struct 
 		return;
 	_metadata->exit_code = KSFT_XFAIL;
 	snprintf(_metadata->results->reason, sizeof(_metadata->results->reason), "%s", x->reason);
+}
+
+/* ---- what the harness knows anyway ---- */
+
+/* To be called first in FIXTURE_SETUP(), with its variant: learn the row's name. */
+#define th_begin(variant)	__th_begin(_metadata, variant)
+
+static inline void __th_begin(struct __test_metadata *const _metadata, const void *variant)
+{
+	struct __fixture_variant_metadata *v = _metadata->fixture->variant;
+
+	while (v && v->data != variant)
+		v = v->next;
+	snprintf(th_row, sizeof(th_row), "%s%s%s.%s", _metadata->fixture->name,
+		 v && v->name[0] ? "." : "", v ? v->name : "", _metadata->name);
 }
 
 #endif /* __KSELFTEST_HARNESS_EXT_H */
