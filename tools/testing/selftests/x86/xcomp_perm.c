@@ -199,6 +199,15 @@ TEST_F(xcomp_perm, repeated)
 	}
 }
 
+static void expect_bad_pointer(struct __test_metadata *const _metadata, const char *what, void *p)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(gets); i++)
+		EXPECT_ERRNO(EFAULT, get_at(gets[i].option, p), "%s to %s (%p)", gets[i].name,
+			     what, p);
+}
+
 /* Verify that a mask is never written where the process must not write. */
 TEST_F(xcomp_perm, bad_pointers)
 {
@@ -224,16 +233,14 @@ TEST_F(xcomp_perm, bad_pointers)
 		{ "end of user space", (void *)0x7ffffffffffcul },
 #endif
 	};
-	unsigned int i, j;
+	unsigned int i;
 
 	ASSERT_TRUE(p != MAP_FAILED);
 	ASSERT_EQ(0, munmap(p + page, page));
 	ASSERT_EQ(0, mprotect(p + 2 * page, page, PROT_READ));
 	ASSERT_EQ(0, mprotect(p + 3 * page, page, PROT_NONE));
 	for (i = 0; i < ARRAY_SIZE(bad); i++)
-		for (j = 0; j < ARRAY_SIZE(gets); j++)
-			EXPECT_ERRNO(EFAULT, get_at(gets[j].option, bad[i].p), "%s to %s (%p)",
-				     gets[j].name, bad[i].what, bad[i].p);
+		expect_bad_pointer(_metadata, bad[i].what, bad[i].p);
 	xcomp_expect_masks(_metadata, &self->perm, "after EFAULT");
 }
 

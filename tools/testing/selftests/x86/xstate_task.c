@@ -437,8 +437,7 @@ TEST_F(xstate_task_ptrace, fx)
 	if (!(xf_xcr0() & XFEATURE_MASK_YMM))
 		SKIP(return, "no AVX");
 	memset(xmm, 0x5e, sizeof(xmm));
-	ymm = xregs_at(regs, XFEATURE_MASK_YMM);
-	memset(ymm, 0xc3, sizeof(xmm));
+	ymm = memset(xregs_at(regs, XFEATURE_MASK_YMM), 0xc3, sizeof(xmm));
 	/* Only AVX is in use, x87 and SSE are initial. */
 	set_xstate(_metadata, self->pid, regs, 0);
 	go_on(_metadata, self->pid, SIGSTOP);

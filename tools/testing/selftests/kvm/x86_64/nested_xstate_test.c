@@ -263,6 +263,26 @@ TEST_F(nested_xss, moved)
 	}
 }
 
+/* L2 writes @value, which has one bit, to IA32_XSS. */
+static void expect_xss_write(struct __test_metadata *const _metadata,
+			     FIXTURE_DATA(nested_xss) * const self, u64 value)
+{
+	struct xss_shared *n = self->n;
+	u64 bad = value & ~self->all, wanted = n->write_exits || bad ? n->values[0] : value;
+
+	n->vector = NO_VECTOR;
+	xstate_run(self->vcpu, UCALL_SYNC);
+	if (!n->write_exits) {
+		EXPECT_SAME(bad ? GP_VECTOR : 0, n->vector, "vector of WRMSR");
+		EXPECT_SAME(wanted, vcpu_get_msr(self->vcpu, MSR_IA32_XSS),
+			    "IA32_XSS with L2 active");
+		xstate_run(self->vcpu, UCALL_SYNC);
+	}
+	EXPECT_SAME(n->write_exits ? EXIT_REASON_MSR_WRITE : EXIT_REASON_VMCALL, n->exit.reason,
+		    "exit of WRMSR");
+	EXPECT_SAME(wanted, n->l1, "IA32_XSS, as L1 reads it");
+}
+
 /*
  * Verify that L1 and L2 have one IA32_XSS, that what L2 does with it exits to
  * L1 as the MSR bitmap has it, and that bits which the guest's CPUID lacks
@@ -271,7 +291,6 @@ TEST_F(nested_xss, moved)
 TEST_F(nested_xss, msr)
 {
 	struct xss_shared *n = self->n;
-	u64 wanted, bad;
 	u32 i, bit;
 
 	vcpu_arch_set_entry_point(self->vcpu, l1_xss_code);
@@ -291,20 +310,7 @@ TEST_F(nested_xss, msr)
 		EXPECT_SAME(n->read_exits ? XAREA_POISON : n->values[0], n->l2,
 			    "IA32_XSS of L1, as L2 reads it");
 
-		bad = BIT_ULL(bit) & ~self->all;
-		wanted = n->write_exits || bad ? n->values[0] : BIT_ULL(bit);
-		n->vector = NO_VECTOR;
-		xstate_run(self->vcpu, UCALL_SYNC);
-		if (!n->write_exits) {
-			EXPECT_SAME(bad ? GP_VECTOR : 0, n->vector,
-				    "vector of WRMSR");
-			EXPECT_SAME(wanted, vcpu_get_msr(self->vcpu, MSR_IA32_XSS),
-				    "IA32_XSS with L2 active");
-			xstate_run(self->vcpu, UCALL_SYNC);
-		}
-		EXPECT_SAME(n->write_exits ? EXIT_REASON_MSR_WRITE : EXIT_REASON_VMCALL,
-			    n->exit.reason, "exit of WRMSR");
-		EXPECT_SAME(wanted, n->l1, "IA32_XSS, as L1 reads it");
+		expect_xss_write(_metadata, self, BIT_ULL(bit));
 	}
 }
 
@@ -480,6 +486,25 @@ FIXTURE_TEARDOWN(nested_xfd)
 	xstate_end(_metadata, self->vm);
 }
 
+/* L2 writes @value, which has one bit, over @old; L1 lets it have those of @all. */
+static void expect_xfd_write(struct __test_metadata *const _metadata,
+			     FIXTURE_DATA(nested_xfd) * const self, u64 value, u64 all, u64 old)
+{
+	struct xfd_shared *n = self->n;
+	u64 bad = value & ~all, wanted = n->write_exits || bad ? old : value;
+
+	n->value = value;
+	n->l2.vector = NO_VECTOR;
+	xstate_run(self->vcpu, UCALL_SYNC);
+	EXPECT_SAME(n->write_exits ? EXIT_REASON_MSR_WRITE : EXIT_REASON_VMCALL, n->exit.reason,
+		    "exit of WRMSR");
+	EXPECT_SAME(n->write_exits ? NO_VECTOR : bad ? GP_VECTOR : 0, n->l2.vector,
+		    "vector of WRMSR");
+	EXPECT_SAME(wanted, n->read, "MSR as L1 reads it");
+	EXPECT_SAME(wanted, vcpu_get_msr(self->vcpu, n->msr), "MSR as the host reads it");
+	vcpu_set_msr(self->vcpu, n->msr, 0);
+}
+
 /*
  * Verify that L1 and L2 have one IA32_XFD and one IA32_XFD_ERR, that accesses
  * of L2 exit to L1 as the MSR bitmap has it, and that L2 gets #GP for a bit
@@ -487,7 +512,7 @@ FIXTURE_TEARDOWN(nested_xfd)
  */
 TEST_F(nested_xfd, msrs)
 {
-	u64 all = vcpu_has_amx(self->vcpu) ? XFD_TILE : 0, old, wanted, bad;
+	u64 all = vcpu_has_amx(self->vcpu) ? XFD_TILE : 0, old;
 	struct xfd_shared *n = self->n;
 	u32 i, bit;
 
@@ -508,18 +533,7 @@ TEST_F(nested_xfd, msrs)
 			    n->exit.reason, "exit of RDMSR");
 		EXPECT_SAME(n->read_exits ? ~0ull : old, n->read, "MSR as L2 reads it");
 
-		bad = BIT_ULL(bit) & ~all;
-		wanted = n->write_exits || bad ? old : BIT_ULL(bit);
-		n->value = BIT_ULL(bit);
-		n->l2.vector = NO_VECTOR;
-		xstate_run(self->vcpu, UCALL_SYNC);
-		EXPECT_SAME(n->write_exits ? EXIT_REASON_MSR_WRITE : EXIT_REASON_VMCALL,
-			    n->exit.reason, "exit of WRMSR");
-		EXPECT_SAME(n->write_exits ? NO_VECTOR : bad ? GP_VECTOR : 0, n->l2.vector,
-			    "vector of WRMSR");
-		EXPECT_SAME(wanted, n->read, "MSR as L1 reads it");
-		EXPECT_SAME(wanted, vcpu_get_msr(self->vcpu, n->msr), "MSR as the host reads it");
-		vcpu_set_msr(self->vcpu, n->msr, 0);
+		expect_xfd_write(_metadata, self, BIT_ULL(bit), all, old);
 	}
 }
 

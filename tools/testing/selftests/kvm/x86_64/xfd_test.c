@@ -357,6 +357,27 @@ TEST_F(xfd, two_vcpus)
 	}
 }
 
+/* Restore tiles while IA32_XFD disarms them: KVM drops them, and nothing else. */
+static void expect_tiles_dropped(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+				 const struct guest *g)
+{
+	u8 *area;
+	u32 i;
+
+	/* IA32_XFD goes first: never after an image with tile data. */
+	for (i = 0; i < ARRAY_SIZE(xfd_msrs); i++)
+		EXPECT_THAT(vcpu_takes_msr(vcpu, xfd_msrs[i], XFEATURE_MASK_XTILE_DATA),
+			    "KVM_SET_MSRS of bit 18 to %s: not taken", msr_name(xfd_msrs[i]));
+	vcpu_set_xregs_area(_metadata, vcpu, &g->regs, g->xcr0);
+	area = vcpu_area(vcpu);
+	EXPECT_SAME(0, xarea_header(area, 0) & XFEATURE_MASK_XTILE_DATA,
+		    "XSTATE_BV[18] of KVM_GET_XSAVE2 with IA32_XFD set");
+	/* PKRU is shown only once the guest has run. */
+	expect_area(_metadata, area, &g->regs,
+		    g->xcr0 & ~(XFEATURE_MASK_XTILE_DATA | XFEATURE_MASK_PKRU), 0,
+		    "the rest of that image");
+}
+
 /*
  * Verify that both MSRs move to another vCPU and reach its guest, and that tile
  * data restored while bit 18 is set is dropped without an error, never loaded.
@@ -371,18 +392,7 @@ TEST_F(xfd, restore)
 	g = new_guests(&self->vm, &variant->combo, guest_read_code, vcpus);
 	vcpu = vcpus[0];
 
-	/* IA32_XFD goes first: never after an image with tile data. */
-	for (i = 0; i < ARRAY_SIZE(xfd_msrs); i++)
-		EXPECT_THAT(vcpu_takes_msr(vcpu, xfd_msrs[i], XFEATURE_MASK_XTILE_DATA),
-			    "KVM_SET_MSRS of bit 18 to %s: not taken", msr_name(xfd_msrs[i]));
-	vcpu_set_xregs_area(_metadata, vcpu, &g->regs, g->xcr0);
-	area = vcpu_area(vcpu);
-	EXPECT_SAME(0, xarea_header(area, 0) & XFEATURE_MASK_XTILE_DATA,
-		    "XSTATE_BV[18] of KVM_GET_XSAVE2 with IA32_XFD set");
-	/* PKRU is shown only once the guest has run. */
-	expect_area(_metadata, area, &g->regs,
-		    g->xcr0 & ~(XFEATURE_MASK_XTILE_DATA | XFEATURE_MASK_PKRU), 0,
-		    "the rest of that image");
+	expect_tiles_dropped(_metadata, vcpu, g);
 	/* Kernels that keep the tile data panic as soon as they load it. */
 	if (_metadata->exit_code)
 		return;

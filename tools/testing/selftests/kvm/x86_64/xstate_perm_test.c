@@ -638,6 +638,19 @@ static void expect_xtile_cfg_hidden(struct __test_metadata *const _metadata,
 			 "AMX in XSTATE_BV after KVM_SET_XSAVE with XTILE_CFG");
 }
 
+/* KVM_GET_XSAVE has room for struct kvm_xsave: the same, or nothing. */
+static void expect_old_ioctl(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			     const u8 *area, u32 size)
+{
+	u8 *old = xf_guarded(sizeof(struct kvm_xsave), 0x77);
+
+	EXPECT_ERRNO(size > sizeof(struct kvm_xsave) ? EINVAL : 0,
+		     vcpu_errno(vcpu, KVM_GET_XSAVE, old), "KVM_GET_XSAVE");
+	if (size == sizeof(struct kvm_xsave))
+		expect_same_area(_metadata, area, old, size,
+				 "KVM_GET_XSAVE, set against KVM_GET_XSAVE2");
+}
+
 /*
  * Verify that KVM_GET_XSAVE2 writes exactly the bytes that this vCPU's CPUID calls
  * for, that KVM_GET_XSAVE works up to 4 KiB and not beyond, and that the XSAVE
@@ -647,7 +660,7 @@ TEST_F(xstate_perm, xsave2)
 {
 	u32 size = vcpu_xsave_size(self->vcpu), promised;
 	u64 mask, bv, xcr0 = vcpu_xcr0_mask(self->vcpu);
-	u8 *area, *old;
+	u8 *area;
 
 	promised = vm_check_cap(self->vm, KVM_CAP_XSAVE2);
 	if (!promised)
@@ -657,13 +670,8 @@ TEST_F(xstate_perm, xsave2)
 	expect_bytes(_metadata, self->vcpu, size, promised > size ? promised : size);
 
 	area = xf_guarded(size, 0);
-	old = xf_guarded(sizeof(struct kvm_xsave), 0x77);
 	EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_GET_XSAVE2, area), "KVM_GET_XSAVE2");
-	EXPECT_ERRNO(size > sizeof(struct kvm_xsave) ? EINVAL : 0,
-		     vcpu_errno(self->vcpu, KVM_GET_XSAVE, old), "KVM_GET_XSAVE");
-	if (size == sizeof(struct kvm_xsave))
-		expect_same_area(_metadata, area, old, size,
-				 "KVM_GET_XSAVE, set against KVM_GET_XSAVE2");
+	expect_old_ioctl(_metadata, self->vcpu, area, size);
 
 	/* KVM keeps PKRU elsewhere. */
 	mask &= ~XFEATURE_MASK_PKRU;
@@ -695,6 +703,24 @@ static void expect_sizes(struct __test_metadata *const _metadata, struct kvm_vcp
 	free(cpuid);
 }
 
+static void expect_sizes_by_xss(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+				u64 xcr0)
+{
+	static const u64 xss[] = {
+		0, XFEATURE_MASK_CET_USER, XFEATURE_MASK_CET_KERNEL, XFEATURE_MASK_CET,
+	};
+	u64 guest_xss = vcpu_xss_mask(vcpu);
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(xss); i++) {
+		if (xss[i] & ~guest_xss)
+			continue;
+		EXPECT_THAT(!guest_xss || vcpu_takes_msr(vcpu, MSR_IA32_XSS, xss[i]),
+			    "IA32_XSS %#lx not taken", (unsigned long)xss[i]);
+		expect_sizes(_metadata, vcpu, xcr0, xss[i]);
+	}
+}
+
 /*
  * Verify that the sizes in the vCPU's own CPUID leaf 0xD follow its XCR0 and
  * IA32_XSS, and that half of AMX is refused in XCR0.
@@ -705,11 +731,8 @@ TEST_F(xstate_perm, runtime_size)
 		XFEATURE_MASK_FP, XFEATURE_MASK_SSE, XFEATURE_MASK_YMM, XFEATURE_MASK_MPX,
 		XFEATURE_MASK_AVX512, XFEATURE_MASK_PKRU, XFEATURE_MASK_XTILE,
 	};
-	static const u64 xss[] = {
-		0, XFEATURE_MASK_CET_USER, XFEATURE_MASK_CET_KERNEL, XFEATURE_MASK_CET,
-	};
-	u64 guest = vcpu_xcr0_mask(self->vcpu), guest_xss = vcpu_xss_mask(self->vcpu), xcr0 = 0;
-	unsigned int i, j;
+	u64 guest = vcpu_xcr0_mask(self->vcpu), xcr0 = 0;
+	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(groups); i++) {
 		if ((guest & groups[i]) != groups[i])
@@ -717,14 +740,7 @@ TEST_F(xstate_perm, runtime_size)
 		xcr0 |= groups[i];
 		EXPECT_THAT(vcpu_takes_xcr0(self->vcpu, xcr0), "XCR0 %#lx not taken",
 			    (unsigned long)xcr0);
-		for (j = 0; j < ARRAY_SIZE(xss); j++) {
-			if (xss[j] & ~guest_xss)
-				continue;
-			EXPECT_THAT(!guest_xss ||
-				    vcpu_takes_msr(self->vcpu, MSR_IA32_XSS, xss[j]),
-				    "IA32_XSS %#lx not taken", (unsigned long)xss[j]);
-			expect_sizes(_metadata, self->vcpu, xcr0, xss[j]);
-		}
+		expect_sizes_by_xss(_metadata, self->vcpu, xcr0);
 	}
 
 	xcr0 &= ~XFEATURE_MASK_XTILE;
@@ -1036,6 +1052,16 @@ TEST_F(xstate_perm, guest)
 	expect_xregs(_metadata, other, &regs, mask, "a restore into another vCPU");
 }
 
+static struct kvm_vcpu *add_vcpu_without_amx(struct kvm_vm *vm, const struct xstate_combo *combo)
+{
+	struct kvm_cpuid2 *cpuid = xstate_cpuid_with(combo, false);
+	struct kvm_vcpu *vcpu = __vm_vcpu_add(vm, 1);
+
+	vcpu_init_cpuid(vcpu, cpuid);
+	free(cpuid);
+	return vcpu;
+}
+
 /*
  * Verify, on the tracepoint, which components the fpstates of guest and host
  * carry: PASID and CET_USER in both, CET_KERNEL in the guest's only, XTILE_DATA
@@ -1048,14 +1074,10 @@ TEST_F(xstate_perm, xcomp_bv)
 	struct fpstate_run run[2];
 	struct fpu_trace trace;
 	struct kvm_vcpu *other;
-	struct kvm_cpuid2 *cpuid;
 
 	if (!fpu_trace_need(_metadata))
 		return;
-	cpuid = xstate_cpuid_with(&variant->combo, false);
-	other = __vm_vcpu_add(self->vm, 1);
-	vcpu_init_cpuid(other, cpuid);
-	free(cpuid);
+	other = add_vcpu_without_amx(self->vm, &variant->combo);
 	xregs_fill(&regs, self->vcpu, 0);
 	set_cet(_metadata, self->vcpu, &regs);
 	if (host)
@@ -1322,27 +1344,12 @@ static void expect_loss_refused(struct __test_metadata *const _metadata, struct 
 	free(cpuid);
 }
 
-/*
- * Verify that once the vCPU has run no bit of its CPUID that AMX, CET or XSAVE
- * depend on can change, neither come nor go, that the attempt costs it nothing,
- * and that the CPUID that it has is still taken.
- */
-TEST_F(xstate_late_cpuid, bits_after_run)
+/* No bit may change that belongs to XSAVE, AMX or CET, nor those of AMX together. */
+static void expect_all_changes_refused(struct __test_metadata *const _metadata,
+				       struct kvm_vcpu *vcpu, struct kvm_cpuid2 *cpuid)
 {
-	struct kvm_vcpu *vcpu = self->vcpu;
-	struct kvm_cpuid2 *before, *cpuid;
-	struct kvm_cpuid_entry2 *e;
-	u64 value = 0;
-	u32 i;
+	struct kvm_cpuid_entry2 *e = cpuid_entry(cpuid, 0xd, 0);
 
-	start_guest(vcpu);
-	EXPECT_SAME(0, guest_step(vcpu, GUEST_RDMSR, MSR_IA32_TSC, &value), "vector of RDMSR");
-	for (i = 0; i < NR_STEPS; i++)
-		EXPECT_ERRNO(0, do_step(vcpu, &self->state, i), "%s", step_names[i]);
-	before = vcpu_current_cpuid(vcpu);
-	cpuid = cpuid_copy(before);
-
-	e = cpuid_entry(cpuid, 0xd, 0);
 	expect_changes_refused(_metadata, vcpu, cpuid, &e->eax, ~0u, "0xD.0 EAX");
 	expect_changes_refused(_metadata, vcpu, cpuid, &e->edx, ~0u, "0xD.0 EDX");
 	e->eax ^= XFEATURE_MASK_XTILE;
@@ -1358,6 +1365,28 @@ TEST_F(xstate_late_cpuid, bits_after_run)
 			       "7.0 ECX");
 	expect_changes_refused(_metadata, vcpu, cpuid, &e->edx,
 			       BIT(X86_FEATURE_IBT.bit) | CPUID_7_EDX_AMX, "7.0 EDX");
+}
+
+/*
+ * Verify that once the vCPU has run no bit of its CPUID that AMX, CET or XSAVE
+ * depend on can change, neither come nor go, that the attempt costs it nothing,
+ * and that the CPUID that it has is still taken.
+ */
+TEST_F(xstate_late_cpuid, bits_after_run)
+{
+	struct kvm_vcpu *vcpu = self->vcpu;
+	struct kvm_cpuid2 *before, *cpuid;
+	u64 value = 0;
+	u32 i;
+
+	start_guest(vcpu);
+	EXPECT_SAME(0, guest_step(vcpu, GUEST_RDMSR, MSR_IA32_TSC, &value), "vector of RDMSR");
+	for (i = 0; i < NR_STEPS; i++)
+		EXPECT_ERRNO(0, do_step(vcpu, &self->state, i), "%s", step_names[i]);
+	before = vcpu_current_cpuid(vcpu);
+	cpuid = cpuid_copy(before);
+
+	expect_all_changes_refused(_metadata, vcpu, cpuid);
 	for (i = 0; i < 63; i++)
 		expect_loss_refused(_metadata, vcpu, before, i);
 	expect_nothing_changed(_metadata, vcpu, before, &self->state,
