@@ -79,7 +79,8 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 		memcpy(&seen.magic2, seen.at + size, sizeof(seen.magic2));
 	}
 	memcpy(seen.regs, seen.at, size);
-	/* With anything in there sigreturn(2) would end the task before the test can tell. */
+	/* With anything else in there sigreturn(2) would end the task before the test can tell. */
+	frame->xstate_bv &= frame->sw.xfeatures;
 	memset(&frame->xcomp_bv, 0, sizeof(frame->xcomp_bv) + sizeof(frame->reserved4));
 	if (in_sigreturn)
 		xpage_take_away(&away);
