@@ -8,6 +8,7 @@
  *   in hex, with what the caller says about the case;
  * - an exit status of 4 where every row was skipped, and of 1 where no row of
  *   the given name exists;
+ * - SKIP() that makes no skip of a row that has failed;
  * - after a failure, the commands that run the failed rows alone.
  *
  * Include this file in place of kselftest_harness.h, and before any file that
@@ -195,7 +196,20 @@ static inline void th_xfail_end(struct __test_metadata *const _metadata, struct 
 	snprintf(_metadata->results->reason, sizeof(_metadata->results->reason), "%s", x->reason);
 }
 
-/* ---- what the harness knows anyway ---- */
+/* ---- what the harness knows anyway, or is to do otherwise ---- */
+
+/* A test that has failed stays a failure: what could not be done comes after that. */
+#undef SKIP
+#define SKIP(statement, fmt, ...) do {							\
+	if (_metadata->exit_code != KSFT_FAIL) {					\
+		snprintf(_metadata->results->reason,					\
+			 sizeof(_metadata->results->reason), fmt, ##__VA_ARGS__);	\
+		ksft_print_msg("     SKIP      %s\n", _metadata->results->reason);	\
+		_metadata->exit_code = KSFT_SKIP;					\
+	}										\
+	_metadata->trigger = 0;								\
+	statement;									\
+} while (0)
 
 /* To be called first in FIXTURE_SETUP(), with its variant: learn the row's name. */
 #define th_begin(variant)	__th_begin(_metadata, variant)
