@@ -320,7 +320,7 @@ static void expect_regset(struct __test_metadata *const _metadata, pid_t pid, bo
 			continue;
 		regs->xstate_bv = bv | 1ULL << i;
 		EXPECT_ERRNO(EINVAL, xregs_set_regset(pid, NT_X86_XSTATE, regs, size),
-			     "setting component %d, which the task has not, %s", i, when);
+			     "setting %s, which the task has not, %s", xf_name(i), when);
 	}
 	regs->xstate_bv = bv;
 	EXPECT_ERRNO(EFAULT, xregs_set_regset(pid, NT_X86_XSTATE, regs, size - 8),
@@ -546,9 +546,9 @@ static void expect_layout(struct __test_metadata *const _metadata, const struct 
 			return;
 		seen |= 1ULL << l->type;
 		r = xf_cpuid(0xd, l->type);
-		EXPECT_SAME(r.eax, l->size, "size of component %u, %s", l->type, when);
-		EXPECT_SAME(r.ebx, l->offset, "offset of component %u, %s", l->type, when);
-		EXPECT_SAME(0, l->flags, "flags of component %u, %s", l->type, when);
+		EXPECT_SAME(r.eax, l->size, "size of %s, %s", xf_name(l->type), when);
+		EXPECT_SAME(r.ebx, l->offset, "offset of %s, %s", xf_name(l->type), when);
+		EXPECT_SAME(0, l->flags, "flags of %s, %s", xf_name(l->type), when);
 	}
 	EXPECT_SAME_MASK(xf_names, xf_xcr0() & ~XFEATURE_MASK_FPSSE, seen,
 			 "components in the layout, %s", when);

@@ -420,7 +420,7 @@ TEST_F(xstate_task_ptrace, initial)
 		get_xstate(_metadata, self->pid, got);
 		EXPECT_SAME_MASK(xf_names, 1ULL << i, got->xstate_bv & mask,
 				 "XSTATE_BV that a debugger sees");
-		EXPECT_XREGS(mask, wanted, got, "with component %d alone in XSTATE_BV", i);
+		EXPECT_XREGS(mask, wanted, got, "with %s alone in XSTATE_BV", xf_name(i));
 	}
 }
 
