@@ -280,7 +280,6 @@ class Reasons(Case):
         self.check("KVM is older than guest CET", ("6.12", "spr"))
         self.check("cannot tell: no EPT or no unrestricted guest", ("7.3", "spr", "kvm_intel.ept=0"),
                    ("7.3", "spr", "kvm_intel.unrestricted_guest=0"), ("7.3", "spr", "lab.without=sys"))
-        self.check("cannot tell: no /dev/cpu/0/msr", ("7.3", "spr", "lab.user=1000"))
 
     def test_one_reg(self):
         self.check("no KVM_CAP_ONE_REG", ("6.12", "spr"))

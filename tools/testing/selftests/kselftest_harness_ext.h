@@ -198,10 +198,10 @@ static inline void th_xfail_end(struct __test_metadata *const _metadata, struct 
 
 /* ---- what the harness knows anyway, or is to do otherwise ---- */
 
-/* A test that has failed stays a failure: what could not be done comes after that. */
+/* A test that has failed, or is an XFAIL, stays that: what could not be done comes after. */
 #undef SKIP
 #define SKIP(statement, fmt, ...) do {							\
-	if (_metadata->exit_code != KSFT_FAIL) {					\
+	if (_metadata->exit_code == KSFT_PASS || _metadata->exit_code == KSFT_SKIP) {	\
 		snprintf(_metadata->results->reason,					\
 			 sizeof(_metadata->results->reason), fmt, ##__VA_ARGS__);	\
 		ksft_print_msg("     SKIP      %s\n", _metadata->results->reason);	\
@@ -210,6 +210,15 @@ static inline void th_xfail_end(struct __test_metadata *const _metadata, struct 
 	_metadata->trigger = 0;								\
 	statement;									\
 } while (0)
+
+/* Nor does a library that ends the test as a skip undo a failure; a test ends by _exit(). */
+static inline void th_on_exit(int status, void *arg)
+{
+	struct __test_metadata *const _metadata = arg;
+
+	if (status == KSFT_SKIP && _metadata->exit_code == KSFT_FAIL)
+		_exit(KSFT_FAIL);
+}
 
 /* To be called first in FIXTURE_SETUP(), with its variant: learn the row's name. */
 #define th_begin(variant)	__th_begin(_metadata, variant)
@@ -222,6 +231,7 @@ static inline void __th_begin(struct __test_metadata *const _metadata, const voi
 		v = v->next;
 	snprintf(th_row, sizeof(th_row), "%s%s%s.%s", _metadata->fixture->name,
 		 v && v->name[0] ? "." : "", v ? v->name : "", _metadata->name);
+	on_exit(th_on_exit, _metadata);
 }
 
 #endif /* __KSELFTEST_HARNESS_EXT_H */

@@ -366,8 +366,6 @@ FIXTURE_SETUP(cet_emulate)
 		return;
 	if (!xstate_need_refusals(_metadata))
 		return;
-	if (!kvm_check_cap(KVM_CAP_EXIT_ON_EMULATION_FAILURE))
-		SKIP(return, "no KVM_CAP_EXIT_ON_EMULATION_FAILURE");
 	if (!expect_host_keeps_s_cet(_metadata, &variant->combo))
 		return;
 

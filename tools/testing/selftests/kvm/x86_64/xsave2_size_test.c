@@ -98,8 +98,6 @@ FIXTURE_SETUP(xsave2_size)
 {
 	if (!xstate_begin(_metadata, &variant->combo))
 		return;
-	if (!kvm_has_cap(KVM_CAP_XSAVE2))
-		SKIP(return, "no KVM_CAP_XSAVE2");
 	self->vcpu = xstate_new_vcpu(&self->vm, &variant->combo);
 	self->mask = xregs_mask(vcpu_xcr0_mask(self->vcpu));
 	self->size = vcpu_xsave_size(self->vcpu);

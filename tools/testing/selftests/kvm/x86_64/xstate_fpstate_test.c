@@ -322,7 +322,7 @@ TEST_F(xstate_fpstate_left, guest_ssp)
 	vcpu_set_cet(_metadata, vcpu, &regs);
 	xstate_run_immediate_exit(vcpu);
 	for (msr = MSR_IA32_PL0_SSP; msr <= MSR_IA32_PL2_SSP; msr++)
-		EXPECT_SAME(0, host_msr_read(fd, msr), "%s of the host", msr_name(msr));
+		EXPECT_SAME(0, host_msr_read(_metadata, fd, msr), "%s of the host", msr_name(msr));
 }
 
 /* A task that runs a vCPU with AMX, if there is AMX, and CET */
@@ -476,9 +476,7 @@ TEST_F(xstate_fpstate_task, first_use)
 	areas[0] = xf_guarded(XAREA_SIZE, 0);
 	areas[1] = xf_guarded(XAREA_SIZE, 0);
 	ASSERT_LE(0, host_pin());
-	hog = host_fork(_metadata);
-	while (!hog)
-		asm volatile("pause");
+	hog = host_hog(_metadata);
 	use_between(&regs, mask, areas);
 	EXPECT_EQ(0, kill(hog, SIGKILL));
 	EXPECT_EQ(hog, waitpid(hog, NULL, 0));

@@ -541,9 +541,8 @@ TEST_F(xstate_msrs, init)
 		expect_steps(_metadata, BY_MSRS, 0, "");
 
 		xstate_send_init(vcpu);
-		/* There is no memory: the first instruction ends KVM_RUN. */
 		if (i & 2)
-			__vcpu_run(vcpu);
+			xstate_run_without_memory(_metadata, vcpu);
 		expect_init_taken(_metadata, vcpu);
 		for (m = rows; m < END_OF_ROWS; m++)
 			if (m->msr && row_exists(vcpu, BY_MSRS, m))
@@ -924,8 +923,6 @@ TEST_F(xstate_msrs_guest, filtered)
 {
 	const u32 both = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE;
 
-	if (kvm_check_cap(KVM_CAP_X86_MSR_FILTER) <= 0)
-		SKIP(return, "no KVM_CAP_X86_MSR_FILTER");
 	vcpu_set_cet(_metadata, self->vcpu, &self->regs);
 	expect_filtered(_metadata, self->vcpu, 0, 0, 1);
 	expect_filtered(_metadata, self->vcpu, KVM_MSR_FILTER_READ, 1, 2);
@@ -1114,7 +1111,7 @@ FIXTURE_SETUP(xstate_msrs_host)
 		return;
 	for (i = 0; i < ARRAY_SIZE(rows); i++)
 		if (cpu_has_msr(rows[i].msr))
-			self->before[i] = host_msr_read(self->fd, rows[i].msr);
+			self->before[i] = host_msr_read(_metadata, self->fd, rows[i].msr);
 
 	self->vcpu = xstate_new_guest(&self->vm, &variant->combo, guest_all_code);
 	xregs_fill(&self->regs, self->vcpu, 0);
@@ -1137,7 +1134,7 @@ static void expect_host(struct __test_metadata *const _metadata,
 
 	for (i = 0; i < ARRAY_SIZE(rows); i++)
 		if (cpu_has_msr(rows[i].msr))
-			EXPECT_SAME(before[i], host_msr_read(fd, rows[i].msr),
+			EXPECT_SAME(before[i], host_msr_read(_metadata, fd, rows[i].msr),
 				    "%s of the host after %s", msr_name(rows[i].msr), when);
 }
 
@@ -1193,7 +1190,7 @@ TEST_F(xstate_msrs_host, kernel_ibt)
 	if (!kernel_tracks_branches())
 		SKIP(return, "cannot tell: no word of the kernel on branch tracking");
 	xstate_run(self->vcpu, UCALL_SYNC);
-	EXPECT_SAME(CET_ENDBR_EN, host_msr_read(self->fd, MSR_IA32_S_CET) & CET_ENDBR_EN,
+	EXPECT_SAME(CET_ENDBR_EN, host_msr_read(_metadata, self->fd, MSR_IA32_S_CET) & CET_ENDBR_EN,
 		    "ENDBR_EN in IA32_S_CET of the host after KVM_RUN");
 }
 

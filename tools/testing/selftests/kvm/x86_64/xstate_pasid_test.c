@@ -55,9 +55,10 @@ static void give_pasid(struct __test_metadata *const _metadata)
 /* Now, and once other tasks have run, the PASID is the one that was given. */
 static void expect_kept(struct __test_metadata *const _metadata, const char *when)
 {
-	EXPECT_SAME(PASID_MINE, host_msr_read(msrs, MSR_IA32_PASID), "IA32_PASID after %s", when);
+	EXPECT_SAME(PASID_MINE, host_msr_read(_metadata, msrs, MSR_IA32_PASID),
+		    "IA32_PASID after %s", when);
 	host_lose_cpu(_metadata);
-	EXPECT_SAME(PASID_MINE, host_msr_read(msrs, MSR_IA32_PASID),
+	EXPECT_SAME(PASID_MINE, host_msr_read(_metadata, msrs, MSR_IA32_PASID),
 		    "IA32_PASID after %s, once another task has run", when);
 }
 
@@ -165,7 +166,7 @@ static void expect_kept_with_tiles(struct __test_metadata *const _metadata, stru
 	vcpu_set_xregs_area(_metadata, vcpu, &regs, XFEATURE_MASK_FPSSE | XFEATURE_MASK_XTILE);
 	for (i = 0; i < TURNS; i++) {
 		xstate_run(vcpu, UCALL_SYNC);
-		EXPECT_SAME(PASID_MINE, host_msr_read(msrs, MSR_IA32_PASID),
+		EXPECT_SAME(PASID_MINE, host_msr_read(_metadata, msrs, MSR_IA32_PASID),
 			    "IA32_PASID between two KVM_RUNs, turn %d", i);
 	}
 	area = vcpu_area(vcpu);

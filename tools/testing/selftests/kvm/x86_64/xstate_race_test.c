@@ -22,6 +22,9 @@
 #define ITERATIONS	12
 #define NR_VCPUS	3
 
+/* More signals than a KVM_RUN ever gets */
+#define MAX_STOPS	1000000
+
 /* ---- delays ---- */
 
 static unsigned int race_seed;
@@ -454,6 +457,7 @@ struct runner {
 	pid_t tid;
 	struct kvm_vcpu *vcpu;
 	struct guest *g;
+	pthread_mutex_t between_exits;
 	bool looks_at_xfd;
 };
 
@@ -467,9 +471,18 @@ static void on_signal(int sig __maybe_unused)
 static void run_once(struct __test_metadata *const _metadata, struct runner *r)
 {
 	u64 all = r->g->xcr0 | r->g->xss, format = all | XCOMP_BV_COMPACTED, xfd;
+	int i, error;
 
-	while (__vcpu_run(r->vcpu) && errno == EINTR)
-		;
+	/* Whatever stops a process has KVM_RUN return in the middle of the guest's code. */
+	pthread_mutex_lock(&r->between_exits);
+	for (i = 0; i < MAX_STOPS; i++) {
+		error = __vcpu_run(r->vcpu) ? errno : 0;
+		if (error != EINTR)
+			break;
+	}
+	pthread_mutex_unlock(&r->between_exits);
+	if (!EXPECT_ERRNO(0, error, "KVM_RUN of vCPU %u", r->vcpu->id))
+		return;
 	if (!EXPECT_SAME(KVM_EXIT_IO, r->vcpu->run->exit_reason, "exit reason of vCPU %u",
 			 r->vcpu->id) ||
 	    !EXPECT_SAME(XREGS_EXIT_PORT, r->vcpu->run->io.port, "port of vCPU %u", r->vcpu->id))
@@ -515,8 +528,9 @@ static void interrupt(struct __test_metadata *const _metadata __maybe_unused, st
 }
 
 /*
- * Have the host write IA32_XFD of a vCPU that another thread serves.  The write
- * waits for the vCPU to leave KVM_RUN, which it does without tile data.
+ * Have the host write IA32_XFD of a vCPU that another thread serves.  It must not
+ * get in between where KVM_RUN was interrupted, for there may be tile data then,
+ * which the host would load against IA32_XFD: the guest exits without any.
  */
 static void write_xfd(struct __test_metadata *const _metadata, struct runner *r)
 {
@@ -524,9 +538,11 @@ static void write_xfd(struct __test_metadata *const _metadata, struct runner *r)
 
 	if (!r->looks_at_xfd)
 		return;
+	pthread_mutex_lock(&r->between_exits);
 	EXPECT_THAT(vcpu_takes_msr(r->vcpu, MSR_IA32_XFD, value),
 		    "KVM_SET_MSRS of %#lx to IA32_XFD of vCPU %u: not taken", (unsigned long)value,
 		    r->vcpu->id);
+	pthread_mutex_unlock(&r->between_exits);
 	race_delay();
 	EXPECT_SAME(value, vcpu_get_msr(r->vcpu, MSR_IA32_XFD),
 		    "IA32_XFD of vCPU %u as the host reads it", r->vcpu->id);
@@ -571,6 +587,7 @@ static struct kvm_vm *disturb_guests(struct __test_metadata *const _metadata,
 		vcpu = i ? xstate_add_guest(vm, i, combo, guest_code) :
 			   xstate_new_guest(&vm, combo, guest_code);
 		vcpu_args_set(vcpu, 1, i);
+		pthread_mutex_init(&r->between_exits, NULL);
 		r->_metadata = _metadata;
 		r->start = &start;
 		r->vcpu = vcpu;

@@ -23,6 +23,8 @@ void host_join(struct __test_metadata *const _metadata, pid_t pid, int code, con
 /* Wait for the end of @thread, but not for ever: a test that is stuck ends there. */
 void host_join_thread(struct __test_metadata *const _metadata, pthread_t thread, const char *what);
 
+/* Start a process that keeps this CPU busy until it is killed. */
+pid_t host_hog(struct __test_metadata *const _metadata);
 /* Sleep while another process has this CPU, and its state the registers. */
 void host_lose_cpu(struct __test_metadata *const _metadata);
 

@@ -199,6 +199,8 @@ struct kvm_vcpu *xstate_recreate(struct kvm_vcpu *vcpu);
 
 /* Run the guest up to its next GUEST_SYNC() or GUEST_DONE(). */
 void xstate_run(struct kvm_vcpu *vcpu, u64 ucall);
+/* Run a vCPU that has no memory: its first instruction ends KVM_RUN.  False if it did not run. */
+bool xstate_run_without_memory(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu);
 /* KVM_RUN that returns right before it would enter the guest */
 void xstate_run_immediate_exit(struct kvm_vcpu *vcpu);
 /*

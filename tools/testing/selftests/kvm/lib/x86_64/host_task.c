@@ -56,12 +56,14 @@ void host_exit(void)
 int host_wait(struct __test_metadata *const _metadata, pid_t pid, const char *what)
 {
 	struct pollfd p = { .events = POLLIN };
-	int status = 0;
+	int status = 0, ready;
 
 	p.fd = syscall(SYS_pidfd_open, pid, 0);
 	ASSERT_LE(0, p.fd);
-	if (!EXPECT_THAT(poll(&p, 1, TIMEOUT * 1000) == 1, "%s: no end within %d s", what,
-			 TIMEOUT))
+	do {
+		ready = poll(&p, 1, TIMEOUT * 1000);
+	} while (ready < 0 && errno == EINTR);
+	if (!EXPECT_THAT(ready == 1, "%s: no end within %d s", what, TIMEOUT))
 		kill(pid, SIGKILL);
 	EXPECT_EQ(pid, waitpid(pid, &status, 0));
 	close(p.fd);
@@ -86,12 +88,10 @@ void host_join_thread(struct __test_metadata *const _metadata, pthread_t thread,
 		TH_ROW_LOG("%s: no end within %d s", what, TIMEOUT);
 }
 
-/* Where nobody else wants the CPU, the registers of who sleeps stay in it. */
-void host_lose_cpu(struct __test_metadata *const _metadata)
+pid_t host_hog(struct __test_metadata *const _metadata)
 {
 	const struct sched_param param = { 0 };
 	pid_t pid = host_fork(_metadata);
-	int i;
 
 	if (!pid) {
 		/* In a class of real time it would leave nothing for anybody. */
@@ -99,6 +99,15 @@ void host_lose_cpu(struct __test_metadata *const _metadata)
 		for (;;)
 			asm volatile("pause");
 	}
+	return pid;
+}
+
+/* Where nobody else wants the CPU, the registers of who sleeps stay in it. */
+void host_lose_cpu(struct __test_metadata *const _metadata)
+{
+	pid_t pid = host_hog(_metadata);
+	int i;
+
 	for (i = 0; i < 3; i++)
 		usleep(20 * 1000);
 	EXPECT_EQ(0, kill(pid, SIGKILL));

@@ -494,8 +494,7 @@ void use_kernel_fpu(void)
 	static const char text[256];
 	int fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
 
-	if (fd < 0)
-		return;
+	TEST_ASSERT(fd >= 0, "/dev/urandom: %s", strerror(errno));
 	TEST_ASSERT_EQ(write(fd, text, sizeof(text)), sizeof(text));
 	close(fd);
 }
@@ -529,6 +528,7 @@ void xregs_run(struct kvm_vcpu *vcpu)
 	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);
 	if (vcpu->run->io.port == XREGS_EXIT_PORT)
 		return;
+	TH_ROW_LOG("the guest of vCPU %u has failed", vcpu->id);
 	if (get_ucall(vcpu, &uc) == UCALL_ABORT)
 		REPORT_GUEST_ASSERT(uc);
 	TEST_FAIL("The guest ended before its next exit");
@@ -667,10 +667,15 @@ void guest_expect_tiles(const struct xregs *r, const char *when)
 }
 
 static sigjmp_buf amx_lost;
+static pid_t amx_tid;
 
 static void on_alarm(int sig)
 {
-	siglongjmp(amx_lost, sig);
+	/* The alarm is the process's: it may come to another thread. */
+	if (gettid() != amx_tid)
+		syscall(SYS_tgkill, getpid(), amx_tid, sig);
+	else
+		siglongjmp(amx_lost, sig);
 }
 
 /* A kernel that does not grow the fpstate returns to the same #NM for ever. */
@@ -680,6 +685,7 @@ void use_amx(struct __test_metadata *const _metadata)
 	u8 config[XREGS_TILECFG_SIZE];
 
 	tile_config(config);
+	amx_tid = gettid();
 	signal(SIGALRM, on_alarm);
 	if (sigsetjmp(amx_lost, 1)) {
 		EXPECT_THAT(false, "the first use of AMX did not come back");

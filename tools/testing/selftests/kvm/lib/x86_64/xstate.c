@@ -76,7 +76,7 @@ static bool kvm_offers_xsave(int kvm)
 	bool offered;
 
 	if (ioctl(kvm, KVM_GET_SUPPORTED_CPUID, cpuid))
-		ksft_exit_skip("KVM_GET_SUPPORTED_CPUID does not work\n");
+		ksft_exit_fail_perror("KVM_GET_SUPPORTED_CPUID");
 	e = cpuid_entry(cpuid, 1, 0);
 	/* "noxsave" leaves leaf 0xD. */
 	offered = e && e->ecx & BIT(X86_FEATURE_XSAVE.bit) && cpuid_entry(cpuid, 0xd, 0);
@@ -101,8 +101,10 @@ void xstate_require(bool guest_code)
 		ksft_exit_skip("no permission to use /dev/kvm\n");
 	if (kvm < 0)
 		ksft_exit_skip("no /dev/kvm\n");
-	if (!kvm_offers_xsave(kvm))
+	if (!kvm_offers_xsave(kvm) && !xf_xcr0())
 		ksft_exit_skip("KVM offers no XSAVE\n");
+	if (!kvm_offers_xsave(kvm))
+		ksft_exit_fail_msg("KVM offers no XSAVE, which the host uses\n");
 	if (!kvm_runs_guests())
 		ksft_exit_skip("guests run without VMX or SVM\n");
 	/* They came together.  One without the other is a failure to be seen. */
@@ -269,6 +271,7 @@ void xstate_end(struct __test_metadata *const _metadata, struct kvm_vm *vm)
 {
 	if (vm)
 		kvm_vm_free(vm);
+	th_no_case();
 	xf_expect_no_warning(_metadata);
 }
 
@@ -613,9 +616,20 @@ void xstate_run(struct kvm_vcpu *vcpu, u64 ucall)
 	vcpu_run(vcpu);
 	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);
 	cmd = get_ucall(vcpu, &uc);
+	if (cmd != ucall)
+		TH_ROW_LOG("the guest of vCPU %u has failed", vcpu->id);
 	if (cmd == UCALL_ABORT)
 		REPORT_GUEST_ASSERT(uc);
 	TEST_ASSERT_EQ(cmd, ucall);
+}
+
+/* Some MMUs have no room for a root until told. */
+bool xstate_run_without_memory(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu)
+{
+	vm_ioctl(vcpu->vm, KVM_SET_NR_MMU_PAGES, (void *)64ul);
+	return EXPECT_ERRNO(0, __vcpu_run(vcpu) ? errno : 0, "KVM_RUN without memory") &&
+	       EXPECT_SAME(KVM_EXIT_INTERNAL_ERROR, vcpu->run->exit_reason,
+			   "exit reason of KVM_RUN without memory");
 }
 
 void xstate_run_immediate_exit(struct kvm_vcpu *vcpu)
