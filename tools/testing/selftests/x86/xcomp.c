@@ -106,7 +106,7 @@ void xcomp_request_guest(struct __test_metadata *const _metadata, struct xcomp_p
 }
 
 /* Tile 0 of palette 1 has one row of 64 bytes. */
-static void use_amx(void)
+void xcomp_touch_amx(void)
 {
 	static const uint8_t config[64] = { [0] = 1, [16] = 64, [48] = 1 };
 
@@ -145,7 +145,7 @@ enum xcomp_use xcomp_try_amx(void)
 	sig = sigsetjmp(use_env, 1);
 	if (!sig) {
 		alarm(USE_TIMEOUT);
-		use_amx();
+		xcomp_touch_amx();
 	}
 	alarm(0);
 	sigaction(SIGILL, &old_ill, NULL);

@@ -57,6 +57,9 @@ bool xcomp_too_old(void);
 
 #define XCOMP_TOO_OLD	"no ARCH_GET_XCOMP_GUEST_PERM"
 
+/* What the kernel took as the least before frames grew; glibc's varies now. */
+#define XCOMP_OLD_MINSIGSTKSZ	2048
+
 /* What this process has asked for, and must have been granted if there is AMX */
 struct xcomp_perm {
 	bool host;
@@ -81,6 +84,9 @@ enum xcomp_use {
 	XCOMP_SIGILL,
 	XCOMP_HUNG,		/* did not come back: #NM again and again */
 };
+
+/* It leaves no tile in use, and raises SIGILL where there is no permission. */
+void xcomp_touch_amx(void);
 
 enum xcomp_use xcomp_try_amx(void);
 void xcomp_use_amx(struct __test_metadata *const _metadata, const char *when);

@@ -34,11 +34,7 @@
 #define NR_ASKERS	8
 #define CHILD_STACK	(64 * 1024)
 
-/* What the kernel took as the least before frames grew; glibc's varies now. */
-#define OLD_MINSIGSTKSZ	2048
-
-/* What is in frames besides the XSAVE area: FP_XSTATE_MAGIC2, FSAVE's registers */
-#define MAGIC2_SIZE	4
+/* What is in frames besides the XSAVE area and FP_XSTATE_MAGIC2: FSAVE's registers */
 #define FREGS_SIZE	112
 
 static const struct {
@@ -705,8 +701,8 @@ TEST_F(xcomp_altstack, request)
 {
 	expect_request_on(_metadata, &self->perm, self->min - 1, ENOSPC);
 	/* With strict_sas_size such a small one cannot be set up at all. */
-	if (!altstack(OLD_MINSIGSTKSZ))
-		expect_request_on(_metadata, &self->perm, OLD_MINSIGSTKSZ, ENOSPC);
+	if (!altstack(XCOMP_OLD_MINSIGSTKSZ))
+		expect_request_on(_metadata, &self->perm, XCOMP_OLD_MINSIGSTKSZ, ENOSPC);
 	expect_request_on(_metadata, &self->perm, self->min, 0);
 }
 
@@ -779,7 +775,7 @@ static void expect_boundary(struct __test_metadata *const _metadata, void *arg)
 
 	EXPECT_THAT(min > area, "%s: AT_MINSIGSTKSZ of %zu, an XSAVE area of %zu bytes", who, min,
 		    area);
-	EXPECT_ERRNO(ENOMEM, altstack(OLD_MINSIGSTKSZ), "%s: sigaltstack() of 2 KiB", who);
+	EXPECT_ERRNO(ENOMEM, altstack(XCOMP_OLD_MINSIGSTKSZ), "%s: sigaltstack() of 2 KiB", who);
 	EXPECT_ERRNO(ENOMEM, altstack(area), "%s: sigaltstack() as large as the XSAVE area", who);
 	EXPECT_ERRNO(0, altstack(min), "%s: sigaltstack() of AT_MINSIGSTKSZ", who);
 	EXPECT_ERRNO(0, altstack(min + 1), "%s: sigaltstack() of one byte more", who);
@@ -814,7 +810,7 @@ TEST_F(xcomp_altstack, after)
  */
 TEST_F(xcomp_altstack, same_limit)
 {
-	size_t size = xf_standard_size(xf_xcr0()), known = self->min - MAGIC2_SIZE + 1;
+	size_t size = xf_standard_size(xf_xcr0()), known = self->min - FP_XSTATE_MAGIC2_SIZE + 1;
 
 	xcomp_request_host(_metadata, &self->perm);
 	while (size < self->min && altstack(size))
@@ -830,13 +826,13 @@ TEST_F(xcomp_altstack, same_limit)
  */
 TEST_F(xcomp_altstack, guest)
 {
-	static const size_t sizes[] = { OLD_MINSIGSTKSZ, 4096, 8192 };
+	static const size_t sizes[] = { XCOMP_OLD_MINSIGSTKSZ, 4096, 8192 };
 	int before[ARRAY_SIZE(sizes)];
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(sizes); i++)
 		before[i] = altstack(sizes[i]);
-	if (altstack(OLD_MINSIGSTKSZ))
+	if (altstack(XCOMP_OLD_MINSIGSTKSZ))
 		EXPECT_ERRNO(0, altstack(self->min - 1), "sigaltstack() of %zu bytes",
 			     self->min - 1);
 	xcomp_request_guest(_metadata, &self->perm);

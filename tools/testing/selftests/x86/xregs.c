@@ -381,15 +381,4 @@ bool xregs_tiles_in_use(void)
 	xregs_save(regs, XFEATURE_MASK_XTILE_DATA);
 	return regs->xstate_bv & XFEATURE_MASK_XTILE_DATA;
 }
-
-void xregs_use_amx(void)
-{
-	uint8_t config[64];
-
-	configure_tiles(config);
-	asm volatile("ldtilecfg (%0)\n\t"
-		     "tilezero %%tmm0\n\t"
-		     "tilerelease"
-		     : : "r" (config) : "memory");
-}
 #endif

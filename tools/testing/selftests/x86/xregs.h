@@ -159,9 +159,6 @@ void xregs_load_tiles(const struct xregs *regs);
 void xregs_release_tiles(void);
 bool xregs_tiles_in_use(void);
 
-/* A first use of AMX that leaves no tile in use */
-void xregs_use_amx(void);
-
 /* The shadow stack pointer in RAX, which stays as it is where there is none */
 #define XREGS_RDSSP		"rdsspq %%rax\n\t"
 

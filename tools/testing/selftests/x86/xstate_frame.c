@@ -21,14 +21,8 @@
 
 #define FRAME_PR_GET_MDWE	66
 
-/* What ends a frame, behind the XSAVE area */
-#define MAGIC2_SIZE		4
-
 /* Pages of a signal stack for all that is below the XSAVE area */
 #define REST_PAGES		16
-
-/* What the kernel took as the least before frames grew; glibc's varies now. */
-#define OLD_MINSIGSTKSZ		2048
 
 /* Padding, and what frames of another kind have more: AT_MINSIGSTKSZ is for all. */
 #define MINSIGSTKSZ_SLACK	1024
@@ -111,7 +105,7 @@ static uint8_t *signal_stack(struct __test_metadata *const _metadata, size_t siz
  */
 static uint8_t *page_for(struct __test_metadata *const _metadata, uint64_t mask, uint8_t poison)
 {
-	size_t size = REST_PAGES * XPAGE_SIZE + xf_standard_size(mask) + MAGIC2_SIZE;
+	size_t size = REST_PAGES * XPAGE_SIZE + xf_standard_size(mask) + FP_XSTATE_MAGIC2_SIZE;
 
 	return signal_stack(_metadata, size, poison) + REST_PAGES * XPAGE_SIZE;
 }
@@ -146,7 +140,7 @@ static void expect_frame(struct __test_metadata *const _metadata, bool used, con
 	uint64_t mask = frame_mask(used);
 	uint32_t size = xf_standard_size(mask);
 	struct xregs *frame = seen.regs;
-	uint8_t *at = (uint8_t *)((unsigned long)(top - size - MAGIC2_SIZE) & ~63ul);
+	uint8_t *at = (uint8_t *)((unsigned long)(top - size - FP_XSTATE_MAGIC2_SIZE) & ~63ul);
 	size_t needed;
 
 	take_signal(_metadata, xregs_pattern(xregs_mask()));
@@ -154,7 +148,7 @@ static void expect_frame(struct __test_metadata *const _metadata, bool used, con
 	EXPECT_SAME_MASK(xf_names, mask | XFEATURE_MASK_FPSSE, frame->sw.xfeatures,
 			 "xfeatures %s", when);
 	EXPECT_SAME(size, frame->sw.xstate_size, "xstate_size %s", when);
-	EXPECT_SAME(XREGS_IN_FRAME + size + MAGIC2_SIZE, frame->sw.extended_size,
+	EXPECT_SAME(XREGS_IN_FRAME + size + FP_XSTATE_MAGIC2_SIZE, frame->sw.extended_size,
 		    "extended_size %s", when);
 	EXPECT_SAME(FP_XSTATE_MAGIC2, seen.magic2, "magic2 %s", when);
 	EXPECT_SAME_MASK(xf_names, 0,
@@ -345,7 +339,7 @@ static void expect_overflow(struct __test_metadata *const _metadata, size_t size
 		fill_stack(&ss);
 	status = xcomp_wait(_metadata, pid, what);
 	/* With strict_sas_size such a small one cannot be set up at all. */
-	if (size == OLD_MINSIGSTKSZ && WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
+	if (size == XCOMP_OLD_MINSIGSTKSZ && WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
 		return;
 	EXPECT_SAME(SIGSEGV, WIFSIGNALED(status) ? WTERMSIG(status) : 0,
 		    "signal that ends %s", what);
@@ -373,8 +367,9 @@ TEST_F(xstate_frame, overflow)
 	size_t fits = getauxval(AT_MINSIGSTKSZ) ?: area + XPAGE_SIZE;
 
 	XFAIL_IF(old_compat_frames(), "frames of 32-bit programs overflow, fixed in Linux 6.2") {
-		if (area > OLD_MINSIGSTKSZ)
-			expect_overflow(_metadata, OLD_MINSIGSTKSZ, "a signal on a small stack");
+		if (area > XCOMP_OLD_MINSIGSTKSZ)
+			expect_overflow(_metadata, XCOMP_OLD_MINSIGSTKSZ,
+					"a signal on a small stack");
 		expect_overflow(_metadata, fits + XPAGE_SIZE, "signals on a stack for one");
 	}
 }

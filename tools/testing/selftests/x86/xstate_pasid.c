@@ -22,7 +22,6 @@
 
 /* Room for what is in a signal frame below the XSAVE area, and what is behind that */
 #define STACK_PAGES	16
-#define MAGIC2_SIZE	4
 
 FIXTURE(xstate_pasid) {
 	struct xcomp_perm perm;
@@ -106,7 +105,7 @@ static void take_away(int sig, siginfo_t *info, void *context)
 TEST_F(xstate_pasid, sigreturn_waits)
 {
 	uint32_t area = xf_standard_size(xf_xcr0() & ~XFEATURE_MASK_XTILE_DATA);
-	stack_t ss = { .ss_size = STACK_PAGES * XPAGE_SIZE + area + MAGIC2_SIZE };
+	stack_t ss = { .ss_size = STACK_PAGES * XPAGE_SIZE + area + FP_XSTATE_MAGIC2_SIZE };
 	const struct sigaction action = {
 		.sa_sigaction = take_away,
 		.sa_flags = SA_SIGINFO | SA_ONSTACK,

@@ -62,7 +62,7 @@ static void expect_amx(struct __test_metadata *const _metadata, bool works, cons
 		return;
 	ASSERT_EQ(0, sigaction(SIGILL, &action, NULL));
 	if (!sigsetjmp(after_sigill, 1))
-		xregs_use_amx();
+		xcomp_touch_amx();
 	EXPECT_SAME(xcomp_have_amx() ? ILL_ILLOPC : ILL_ILLOPN, sigill.si_code,
 		    "si_code of SIGILL, %s", when);
 	EXPECT_SAME(sigill_ip, (unsigned long)sigill.si_addr, "si_addr of SIGILL, %s", when);
@@ -235,7 +235,7 @@ static __noreturn void clone_on_shadow_stack(struct __test_metadata *const _meta
 	pid_t pid;
 
 	if (xcomp_have_amx())
-		xregs_use_amx();
+		xcomp_touch_amx();
 	pid = clone(tell_ssp, stack + sizeof(stack), CLONE_VM | SIGCHLD, &theirs);
 	EXPECT_THAT(pid > 0, "clone(): %s", strerror(errno));
 	if (pid > 0)

@@ -301,7 +301,7 @@ static void expect_no_tiles(struct __test_metadata *const _metadata, void *arg)
 
 static void use_amx_first(struct __test_metadata *const _metadata, void *arg)
 {
-	xregs_use_amx();
+	xcomp_touch_amx();
 	expect_no_tiles(_metadata, arg);
 }
 

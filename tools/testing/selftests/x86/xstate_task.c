@@ -540,7 +540,7 @@ static void stop_with_ssp(struct __test_metadata *const _metadata, void *arg)
 	if (!xregs_enable_shadow_stack())
 		_exit(KSFT_SKIP);
 	if (xcomp_have_amx())
-		xregs_use_amx();
+		xcomp_touch_amx();
 	trap_on_shadow_stack(found);
 }
 
