@@ -49,17 +49,22 @@ bool xcomp_have_amx(void)
 	return xf_xcr0() & XFEATURE_MASK_XTILE_DATA;
 }
 
+bool xcomp_before(unsigned int major, unsigned int minor)
+{
+	unsigned int has_major, has_minor;
+	struct utsname name;
+
+	uname(&name);
+	return sscanf(name.release, "%u.%u", &has_major, &has_minor) == 2 &&
+	       (has_major < major || (has_major == major && has_minor < minor));
+}
+
 bool xcomp_too_old(void)
 {
-	unsigned int major, minor;
-	struct utsname name;
 	uint64_t mask;
 
 	/* Newer kernels must have it. */
-	uname(&name);
-	return xf_get_mask(ARCH_GET_XCOMP_GUEST_PERM, &mask) == EINVAL &&
-	       sscanf(name.release, "%u.%u", &major, &minor) == 2 &&
-	       (major < 5 || (major == 5 && minor < 17));
+	return xf_get_mask(ARCH_GET_XCOMP_GUEST_PERM, &mask) == EINVAL && xcomp_before(5, 17);
 }
 
 void xcomp_expect_request(struct __test_metadata *const _metadata, int option, unsigned long nr,

@@ -52,6 +52,9 @@ bool xcomp_have_amx(void);
 
 #define XCOMP_NO_AMX	"no AMX on this machine"
 
+/* Whether the kernel's release is older than that; false if there is no telling */
+bool xcomp_before(unsigned int major, unsigned int minor);
+
 /* Whether the kernel predates the guest's permission, and that reason to skip */
 bool xcomp_too_old(void);
 

@@ -327,6 +327,7 @@ uint64_t xregs_read_msr(struct __test_metadata *const _metadata, int fd, uint32_
 		same = i && value == last ? same + 1 : 1;
 		last = value;
 	}
+	EXPECT_THAT(same == 3, "MSR %#x was never the same three times in a row", msr);
 	return last;
 }
 
@@ -380,5 +381,13 @@ bool xregs_tiles_in_use(void)
 
 	xregs_save(regs, XFEATURE_MASK_XTILE_DATA);
 	return regs->xstate_bv & XFEATURE_MASK_XTILE_DATA;
+}
+
+__noreturn void xregs_no_shadow_stack(struct __test_metadata *const _metadata)
+{
+	EXPECT_THAT(!xf_cpuinfo_flag("user_shstk"),
+		    "ARCH_SHSTK_ENABLE is refused, though the kernel lists user_shstk");
+	fflush(stdout);
+	_exit(KSFT_SKIP);
 }
 #endif

@@ -182,6 +182,9 @@ static __always_inline bool xregs_enable_shadow_stack(void)
 		     : "rcx", "r11", "memory");
 	return !error;
 }
+
+/* End a child that could not, with KSFT_SKIP, which its parent is to take for a skip. */
+__noreturn void xregs_no_shadow_stack(struct __test_metadata *const _metadata);
 #endif
 
 #endif /* SELFTESTS_X86_XREGS_H */

@@ -212,7 +212,7 @@ static void after_exec(int fd)
 	if (!xpasid_need(&none))
 		exit(KSFT_FAIL);
 	value = xpasid_read(&none);
-	if (write(fd, &value, sizeof(value)) != sizeof(value))
+	if (none.exit_code || write(fd, &value, sizeof(value)) != sizeof(value))
 		exit(KSFT_FAIL);
 }
 
