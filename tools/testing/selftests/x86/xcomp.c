@@ -14,6 +14,7 @@
 
 #include "xcomp.h"
 
+/* "FD PID": where to write, and the process that was to execute the program */
 #define EXEC_VARIABLE	"XCOMP_EXEC_FD"
 
 /* Seconds that the first use of AMX may take */
@@ -21,10 +22,13 @@
 
 void xcomp_main(int argc, char **argv, void (*after_exec)(int fd))
 {
-	const char *fd = getenv(EXEC_VARIABLE);
+	const char *text = getenv(EXEC_VARIABLE);
+	int fd, pid;
 
-	if (fd && after_exec) {
-		after_exec(atoi(fd));
+	/* Any other process has the variable from who started the whole test. */
+	if (after_exec && text && sscanf(text, "%d %d", &fd, &pid) == 2 &&
+	    (pid == getpid() || pid == getppid())) {
+		after_exec(fd);
 		exit(KSFT_PASS);
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -291,14 +295,14 @@ void xcomp_exec(struct __test_metadata *const _metadata)
 void xcomp_in_new_program(struct __test_metadata *const _metadata, const char *what, xcomp_fn fn,
 			  void *arg, void *buf, size_t size)
 {
-	char text[16];
+	char text[32];
 	int fd[2];
 	pid_t pid;
 
 	ASSERT_EQ(0, pipe(fd));
 	pid = xcomp_fork(_metadata);
 	if (!pid) {
-		snprintf(text, sizeof(text), "%d", fd[1]);
+		snprintf(text, sizeof(text), "%d %d", fd[1], getpid());
 		setenv(EXEC_VARIABLE, text, 1);
 		fn(_metadata, arg);
 		xcomp_exec(_metadata);
@@ -306,7 +310,8 @@ void xcomp_in_new_program(struct __test_metadata *const _metadata, const char *w
 	}
 	close(fd[1]);
 	xcomp_join(_metadata, pid, what);
-	/* Nobody has the other end any more. */
+	/* Whoever is left of the child's own children may have the other end. */
+	ASSERT_EQ(0, fcntl(fd[0], F_SETFL, O_NONBLOCK));
 	memset(buf, 0, size);
 	EXPECT_SAME(size, read(fd[0], buf, size), "%s: bytes from the new program", what);
 	close(fd[0]);
@@ -330,14 +335,19 @@ int xcomp_pin(struct __test_metadata *const _metadata)
 	return cpu;
 }
 
-pid_t xcomp_hog(struct __test_metadata *const _metadata)
+void xcomp_leave_real_time(void)
 {
 	const struct sched_param param = { 0 };
+
+	sched_setscheduler(0, SCHED_OTHER, &param);
+}
+
+pid_t xcomp_hog(struct __test_metadata *const _metadata)
+{
 	pid_t pid = xcomp_fork(_metadata);
 
 	if (!pid) {
-		/* In a class of real time it would leave nothing for anybody. */
-		sched_setscheduler(0, SCHED_OTHER, &param);
+		xcomp_leave_real_time();
 		for (;;)
 			asm volatile("pause");
 	}

@@ -4,8 +4,9 @@
  * takes _metadata asserts by itself, and says in which file and line.
  *
  * Children and threads assert through the same _metadata, which is memory that
- * all of them share, by EXPECT_*() alone: what ends the test is for the process
- * that the harness has made.
+ * all of them share, by EXPECT_*().  What ends the test, ASSERT_*(), is for the
+ * process that the harness has made.  Where nothing can go on, as without fork(),
+ * it may end a child: that dies by SIGABRT, for which its parent fails the row.
  */
 #ifndef SELFTESTS_X86_XCOMP_H
 #define SELFTESTS_X86_XCOMP_H
@@ -138,6 +139,9 @@ void xcomp_exec(struct __test_metadata *const _metadata);
 
 /* Stay on the CPU that this runs on, with all children to come; return it. */
 int xcomp_pin(struct __test_metadata *const _metadata);
+
+/* In a class of real time a task that never sleeps would leave nothing for anybody. */
+void xcomp_leave_real_time(void);
 
 /*
  * Start a process that keeps this CPU busy, so that whoever sleeps here finds

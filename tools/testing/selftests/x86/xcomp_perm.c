@@ -73,7 +73,7 @@ FIXTURE_SETUP(xcomp_perm)
 {
 	xcomp_begin(_metadata, variant);
 	if (no_threads())
-		SKIP(return, "no futex() for 32-bit programs");
+		SKIP(return, "no futex()");
 	if (xcomp_too_old())
 		SKIP(return, XCOMP_TOO_OLD);
 }
@@ -478,16 +478,13 @@ static void expect_found(struct __test_metadata *const _metadata, const struct f
 /* Let a child made by clone() with @flags look, and possibly ask. */
 static void clone_and_find(struct __test_metadata *const _metadata, int flags, struct found *f)
 {
-	char *stack = malloc(CHILD_STACK);
+	static uint8_t stack[CHILD_STACK];
 	pid_t pid;
 
-	ASSERT_TRUE(!!stack);
 	fflush(stdout);
 	pid = clone(find, stack + CHILD_STACK, flags | SIGCHLD, f);
-	ASSERT_LT(0, pid)
-		TH_ROW_LOG("clone(): %s", strerror(errno));
-	xcomp_join(_metadata, pid, "the child");
-	free(stack);
+	if (EXPECT_THAT(pid > 0, "clone(): %s", strerror(errno)))
+		xcomp_join(_metadata, pid, "the child");
 }
 
 /*
@@ -500,7 +497,8 @@ static void expect_inherited(struct __test_metadata *const _metadata, struct xco
 	struct found *f = mmap(NULL, sizeof(*f), PROT_READ | PROT_WRITE,
 			       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-	ASSERT_TRUE(f != MAP_FAILED);
+	if (!EXPECT_THAT(f != MAP_FAILED, "mmap(): %s", strerror(errno)))
+		return;
 	xcomp_expect_masks(_metadata, perm, "with nothing asked for");
 	f->asks = true;
 	clone_and_find(_metadata, flags, f);
@@ -620,8 +618,9 @@ static void spawn(struct __test_metadata *const _metadata, void *perm)
 
 	ask_both(_metadata, perm);
 	fflush(stdout);
-	ASSERT_EQ(0, posix_spawn(&pid, "/proc/self/exe", NULL, NULL, args, environ));
-	xcomp_join(_metadata, pid, "the program that was spawned");
+	if (EXPECT_ERRNO(0, posix_spawn(&pid, "/proc/self/exe", NULL, NULL, args, environ),
+			 "posix_spawn()"))
+		xcomp_join(_metadata, pid, "the program that was spawned");
 	xcomp_expect_masks(_metadata, perm, "after posix_spawn()");
 	xcomp_exit();
 }
@@ -647,7 +646,7 @@ FIXTURE_SETUP(xcomp_altstack)
 {
 	xcomp_begin(_metadata, variant);
 	if (no_threads())
-		SKIP(return, "no futex() for 32-bit programs");
+		SKIP(return, "no futex()");
 	if (xcomp_too_old())
 		SKIP(return, XCOMP_TOO_OLD);
 	if (!xcomp_have_amx())

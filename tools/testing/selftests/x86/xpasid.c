@@ -35,9 +35,9 @@ void xpasid_write(struct __test_metadata *const _metadata, uint64_t value)
 	int i;
 
 	for (i = 0; i < WRITES; i++) {
-		ASSERT_EQ(sizeof(value), pwrite(msrs, &value, sizeof(value), MSR_IA32_PASID))
-			TH_ROW_LOG("writing IA32_PASID: %s", strerror(errno));
-		if (xpasid_read(_metadata) == value)
+		if (!EXPECT_THAT(pwrite(msrs, &value, sizeof(value), MSR_IA32_PASID) ==
+				 sizeof(value), "writing IA32_PASID: %s", strerror(errno)) ||
+		    xpasid_read(_metadata) == value)
 			return;
 	}
 	EXPECT_SAME(value, xpasid_read(_metadata), "IA32_PASID back in user space");

@@ -90,8 +90,8 @@ static uint8_t *signal_stack(struct __test_metadata *const _metadata, size_t siz
 		.ss_size = size,
 	};
 
-	ASSERT_EQ(0, sigaltstack(&ss, NULL));
-	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	EXPECT_EQ(0, sigaltstack(&ss, NULL));
+	EXPECT_EQ(0, sigaction(SIGUSR1, &action, NULL));
 	memset(&seen, 0, sizeof(seen));
 	seen.regs = xregs_alloc();
 	return ss.ss_sp;
@@ -117,7 +117,7 @@ static struct xregs *take_signal(struct __test_metadata *const _metadata,
 {
 	struct xregs *saved = xregs_alloc();
 
-	ASSERT_EQ(0, xregs_call_between(loaded, saved, SYS_tkill, syscall(SYS_gettid), SIGUSR1));
+	EXPECT_EQ(0, xregs_call_between(loaded, saved, SYS_tkill, syscall(SYS_gettid), SIGUSR1));
 	return saved;
 }
 

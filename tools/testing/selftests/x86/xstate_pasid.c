@@ -228,6 +228,7 @@ TEST_F(xstate_pasid, exec)
 /* Hold a PASID of its own and the CPU, until killed. */
 static void hold(struct __test_metadata *const _metadata, int ready)
 {
+	xcomp_leave_real_time();
 	xpasid_write(_metadata, XPASID_THEIRS);
 	EXPECT_EQ(1, write(ready, "", 1));
 	while (xpasid_read(_metadata) == XPASID_THEIRS)

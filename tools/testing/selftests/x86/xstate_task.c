@@ -211,6 +211,7 @@ TEST_F(xstate_task, two_tasks)
 	pid = xcomp_fork(_metadata);
 	if (!pid) {
 		/* Keep the CPU until killed. */
+		xcomp_leave_real_time();
 		xregs_set_pkru(PKRU_THEIRS);
 		while (xregs_pkru() == PKRU_THEIRS)
 			;
