@@ -162,9 +162,10 @@ static void xss_prepare(struct __test_metadata *const _metadata,
 static void xss_expect(struct __test_metadata *const _metadata, struct _test_data_nested_xss *self,
 		       u64 value, bool exits, u8 vector)
 {
-	u64 reason = self->n->restore ? EXIT_REASON_XRSTORS : EXIT_REASON_XSAVES, bv, comp, u_cet;
+	u64 reason = self->n->restore ? EXIT_REASON_XRSTORS : EXIT_REASON_XSAVES, bv, comp;
 	u64 rfbm = self->n->rfbm & (vcpu_xcr0_mask(self->vcpu) | value);
 	bool done = !exits && !vector;
+	int i, nr;
 
 	th_case("%s with IA32_XSS %#lx, bitmap %#lx, RFBM %#lx",
 		self->n->restore ? "XRSTORS" : "XSAVES", (long)value, (long)self->n->bitmap,
@@ -184,10 +185,15 @@ static void xss_expect(struct __test_metadata *const _metadata, struct _test_dat
 		EXPECT_XFEATURES((done ? rfbm & value : bv) & XFEATURE_MASK_CET,
 				 xarea_header(self->n->area, 0) & XFEATURE_MASK_CET,
 				 "XSTATE_BV of CET");
-	} else if (vcpu_has_cet_msr(self->vcpu, MSR_IA32_U_CET)) {
-		u_cet = done && rfbm & XFEATURE_MASK_CET_USER ? 0 : self->regs.cet[0];
-		EXPECT_SAME(u_cet, vcpu_get_msr(self->vcpu, MSR_IA32_U_CET),
-			    "IA32_U_CET");
+		return;
+	}
+	for (i = 0; i < NR_CET_MSRS; i++) {
+		nr = cet_msr_component(cet_msrs[i]);
+		if (nr < 0 || !vcpu_has_cet_msr(self->vcpu, cet_msrs[i]))
+			continue;
+		EXPECT_SAME(done && rfbm & BIT_ULL(nr) ? 0 : self->regs.cet[i],
+			    vcpu_get_msr(self->vcpu, cet_msrs[i]), "%s after XRSTORS",
+			    msr_name(cet_msrs[i]));
 	}
 }
 

@@ -7,12 +7,9 @@
  * all the same, for what must not change, but the lock cannot be told.
  */
 #include <pthread.h>
-#include <sched.h>
 
 #include "host_task.h"
 #include "xstate.h"
-
-#define NR_RACES	16
 
 /* A process that asks, in the test's own memory: a child has a copy */
 struct asker {
@@ -118,8 +115,6 @@ TEST_F(xcomp_lock, granted)
 struct thread {
 	struct __test_metadata *metadata;
 	struct asker *asker;
-	pthread_barrier_t start;
-	struct kvm_vcpu *vcpu;
 };
 
 static void *make_vcpu_in_thread(void *arg)
@@ -236,63 +231,6 @@ TEST_F(xcomp_lock, exec)
 	}
 	expect_permissions(_metadata, false, false, "after execve()");
 	ask_guest(_metadata, &self->asker);
-}
-
-static void *race_for_vcpu(void *arg)
-{
-	struct thread *t = arg;
-
-	pthread_barrier_wait(&t->start);
-	t->vcpu = __vm_vcpu_add(t->asker->vm, 0);
-	return NULL;
-}
-
-/* A request while another thread makes the first vCPU, then AMX for it */
-static void race(struct __test_metadata *const _metadata, struct asker *a, int turns)
-{
-	const struct xstate_combo combo = { PERM_GUEST, AMX, NOCET };
-	struct thread t = { .metadata = _metadata, .asker = a };
-	pthread_t thread;
-	int error;
-
-	a->vm = vm_create_barebones();
-	pthread_barrier_init(&t.start, NULL, 2);
-	ASSERT_EQ(0, pthread_create(&thread, NULL, race_for_vcpu, &t));
-	pthread_barrier_wait(&t.start);
-	/* How often it lets the other thread go first */
-	while (turns--)
-		sched_yield();
-	error = xf_request(ARCH_REQ_XCOMP_GUEST_PERM, XFEATURE_XTILE_DATA);
-	host_join_thread(_metadata, thread, "the thread with the first vCPU");
-
-	if (error)
-		EXPECT_ERRNO(EBUSY, error, "request during KVM_CREATE_VCPU");
-	EXPECT_ERRNO(error ? EPERM : 0,
-		     vcpu_errno(t.vcpu, KVM_SET_CPUID2, xstate_cpuid_with(&combo, true)),
-		     "KVM_SET_CPUID2 with AMX after a request that was %s",
-		     error ? "refused" : "granted");
-	expect_permissions(_metadata, false, !error, "after a request during KVM_CREATE_VCPU");
-}
-
-/*
- * Verify that a request that races with the first vCPU is granted or refused, and
- * that KVM holds to that when AMX comes.
- */
-TEST_F(xcomp_lock, race)
-{
-	pid_t pid;
-	int i;
-
-	if (!host_has_amx())
-		SKIP(return, "no AMX on this machine");
-	for (i = 0; i < NR_RACES; i++) {
-		pid = host_fork(_metadata);
-		if (!pid) {
-			race(_metadata, &self->asker, i);
-			host_exit();
-		}
-		host_join(_metadata, pid, KSFT_PASS, "a race");
-	}
 }
 
 XSTATE_IOCTL_HARNESS_MAIN

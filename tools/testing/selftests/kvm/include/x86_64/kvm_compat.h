@@ -12,10 +12,7 @@
 /* The split-off of kvm_syscalls.h is the sign of the newer library. */
 #if !__has_include("kvm_syscalls.h")
 #define gva_t		vm_vaddr_t
-#define gpa_t		vm_paddr_t
-#define vm_alloc	vm_vaddr_alloc
 #define vm_alloc_page	vm_vaddr_alloc_page
-#define vm_alloc_pages	vm_vaddr_alloc_pages
 #define vm_get_pte	vm_get_page_table_entry
 #endif
 

@@ -22,8 +22,6 @@
 #define GUEST_SSP			0x682a
 #define GUEST_INTR_SSP_TABLE		0x682c
 #define HOST_S_CET			0x6c18
-#define HOST_SSP			0x6c1a
-#define HOST_INTR_SSP_TABLE		0x6c1c
 #endif
 #ifndef VM_ENTRY_LOAD_CET_STATE
 #define VM_ENTRY_LOAD_CET_STATE		0x00100000
