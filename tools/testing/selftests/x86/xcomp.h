@@ -82,17 +82,11 @@ void xcomp_expect_masks(struct __test_metadata *const _metadata, const struct xc
 void xcomp_request_host(struct __test_metadata *const _metadata, struct xcomp_perm *perm);
 void xcomp_request_guest(struct __test_metadata *const _metadata, struct xcomp_perm *perm);
 
-/* The first use of AMX: what becomes of it */
-enum xcomp_use {
-	XCOMP_USED,
-	XCOMP_SIGILL,
-	XCOMP_HUNG,		/* did not come back: #NM again and again */
-};
-
-/* It leaves no tile in use, and raises SIGILL where there is no permission. */
+/* Use AMX, and leave no tile in use; SIGILL where there is no permission. */
 void xcomp_touch_amx(void);
 
-enum xcomp_use xcomp_try_amx(void);
+/* The same; 0 or the signal that it raised, SIGALRM if it did not come back: #NM for ever. */
+int xcomp_try_amx(void);
 void xcomp_use_amx(struct __test_metadata *const _metadata, const char *when);
 
 /*

@@ -243,7 +243,7 @@ TEST_F(xstate_task, xfd_err)
 	fd = xregs_open_msrs(_metadata, O_RDONLY);
 	if (fd < 0)
 		SKIP(return, "no /dev/cpu/N/msr");
-	EXPECT_SAME(XCOMP_SIGILL, xcomp_try_amx(), "the use of AMX without permission");
+	EXPECT_SAME(SIGILL, xcomp_try_amx(), "signal that AMX raises without permission");
 	EXPECT_SAME(0, xregs_read_msr(_metadata, fd, MSR_IA32_XFD_ERR),
 		    "IA32_XFD_ERR after SIGILL");
 	xcomp_request_host(_metadata, &perm);
