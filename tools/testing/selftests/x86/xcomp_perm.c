@@ -207,7 +207,7 @@ static void expect_bad_pointer(struct __test_metadata *const _metadata, const ch
 /* Verify that a mask is never written where the process must not write. */
 TEST_F(xcomp_perm, bad_pointers)
 {
-	size_t page = sysconf(_SC_PAGESIZE);
+	size_t i, page = sysconf(_SC_PAGESIZE);
 	uint8_t *p = mmap(NULL, 4 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
 			  -1, 0);
 	const struct {
@@ -229,7 +229,6 @@ TEST_F(xcomp_perm, bad_pointers)
 		{ "end of user space", (void *)0x7ffffffffffcul },
 #endif
 	};
-	unsigned int i;
 
 	ASSERT_TRUE(p != MAP_FAILED);
 	ASSERT_EQ(0, munmap(p + page, page));
