@@ -55,7 +55,6 @@
 
 /* U_CET, S_CET, PL0_SSP to PL3_SSP, INT_SSP_TAB: the order of xregs.cet[] */
 extern const u32 cet_msrs[NR_CET_MSRS];
-/* The component that carries @msr; -1 if none does */
 int cet_msr_component(u32 msr);
 
 struct xregs {
@@ -75,95 +74,54 @@ struct xregs {
 
 /* ---- values ---- */
 
-/* Values for all registers; those of CET for what @vcpu has, or 0 */
 void xregs_fill(struct xregs *r, struct kvm_vcpu *vcpu, u32 seed);
 /* The one of a CET MSR that the vCPU has */
 u64 cet_msr_value(struct kvm_vcpu *vcpu, u32 msr, u32 seed);
 /* Below 4 GiB: a higher one is invalid outside of long mode. */
 static inline u64 ssp_value(u32 seed) { return 0x10002000 + seed * 8; }
 
-/* Those components of @mask that struct xregs has values for */
 u64 xregs_mask(u64 mask);
-/* Those of the vCPU that instructions of the guest can load */
 u64 xregs_guest_mask(struct kvm_vcpu *vcpu);
 
 /* ---- areas ---- */
 
-/*
- * Fill, copy and compare areas eight bytes at a time: libkvm replaces memset()
- * and memcpy() by loops over bytes, for guests.
- */
 void xarea_fill(void *to, u8 value, size_t size);
 void xarea_copy(void *to, const void *from, size_t size);
-/* The first byte in which @a and @b differ; @size if they are the same */
 size_t xarea_differ(const u8 *a, const u8 *b, size_t size);
-
-/* Where component @nr lies; @format is XCOMP_BV, or 0 for the standard format. */
 u32 xarea_offset(u64 format, int nr);
 /* Word @word of the XSAVE header: 0 is XSTATE_BV, 1 is XCOMP_BV */
 u64 xarea_header(const u8 *area, int word);
 void xarea_set_header(u8 *area, int word, u64 value);
-
-/* Build an area of XAREA_SIZE bytes that restores @bv to the values of @r. */
 void xregs_to_area(const struct xregs *r, u8 *area, u64 bv, u64 format);
-
-/* The area holds the values of @r in all components of @mask. */
 void expect_area(struct __test_metadata *const _metadata, const u8 *area,
 		 const struct xregs *r, u64 mask, u64 format, const char *when);
-/*
- * Nothing of an area of poison was written but what belongs to @bv.  That is
- * lost after this.
- */
 void expect_poison(struct __test_metadata *const _metadata, u8 *area, u64 bv, u64 format,
 		   const char *when);
-/* Two areas hold the same in component @nr. */
 bool xarea_same_component(const u8 *a, const u8 *b, int nr);
-/* @size bytes are the same; says which component the first other one is in. */
 void expect_same_area(struct __test_metadata *const _metadata, const u8 *wanted, const u8 *got,
 		      size_t size, const char *when);
 
 /* ---- the host's side of a vCPU ---- */
 
-/*
- * Give the vCPU all of XCR0 and IA32_XSS, and the values of @r: by KVM_SET_XSAVE
- * the components of @mask, by MSRs and KVM_SET_ONE_REG all of CET that it has.
- */
 void vcpu_set_xregs(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 		    const struct xregs *r, u64 mask);
-/* The parts of that */
 void vcpu_set_xregs_area(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 			 const struct xregs *r, u64 mask);
 void vcpu_set_cet(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 		  const struct xregs *r);
-
-/* KVM_GET_XSAVE2 into an area that lives as long as the process */
 u8 *vcpu_area(struct kvm_vcpu *vcpu);
-/* The same after a KVM_RUN if need be: KVM keeps PKRU elsewhere until then. */
 u8 *vcpu_area_with_pkru(struct kvm_vcpu *vcpu);
-
-/* The vCPU holds @r: components of @mask, CET, SSP, IA32_XSS and XCR0. */
 void expect_xregs(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 		  const struct xregs *r, u64 mask, const char *when);
-/* All CET MSRs that it has, by ioctls of their own */
 void expect_cet(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 		const struct xregs *r, const char *when);
-/* Those that no component carries, SSP, IA32_XSS and XCR0 */
 void expect_kept_elsewhere(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 			   const struct xregs *r, const char *when);
-/* All of CET is 0. */
 void expect_no_cet(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 		   const char *when);
-
-/*
- * Sort the components of @mask, CET included, into those that hold @r and those
- * in their initial state.  Garbage, or half of each, is in neither.
- */
 void vcpu_sort_xregs(struct kvm_vcpu *vcpu, const struct xregs *r, u64 mask, u64 *kept,
 		     u64 *initial);
-/* @mask and the components of CET that the vCPU has */
 u64 vcpu_sorted(struct kvm_vcpu *vcpu, u64 mask);
-
-/* Have the kernel use the FPU on this CPU: it hashes what it is given. */
 void use_kernel_fpu(void);
 
 /* ---- instructions, for guest and host ---- */
@@ -171,10 +129,8 @@ void use_kernel_fpu(void);
 /* What no compiler may mix with registers that a test has loaded */
 #define INTEGER_ONLY		__attribute__((target("general-regs-only")))
 
-void xregs_wrpkru(u32 pkru);
-/* Have XSAVE, all components in @xcr0, and what instructions there are for PKRU. */
+INTEGER_ONLY void xregs_wrpkru(u32 pkru);
 void guest_enable_xstate(u64 xcr0);
-/* XCR0 and IA32_XSS must have all of @mask, and CR4.PKE must be set for PKRU. */
 INTEGER_ONLY void guest_load_xregs(const struct xregs *r, u64 mask);
 
 /* Palette 1 with all tiles at their full size, in XREGS_TILECFG_SIZE bytes */
@@ -184,19 +140,12 @@ INTEGER_ONLY void tile_store_config(u8 *config);
 INTEGER_ONLY void tile_load(const u8 *tiles);
 INTEGER_ONLY void tile_store(u8 *tiles);
 INTEGER_ONLY void tile_release(void);
-/* The guest's tiles are those of @r.  One vCPU of the VM at a time may look. */
 void guest_expect_tiles(const struct xregs *r, const char *when);
-
-/*
- * Use AMX in this task, so that the kernel gives it an fpstate with XTILE_DATA.
- * A kernel that never comes back from the first use fails the test.
- */
 void use_amx(struct __test_metadata *const _metadata);
 
 /* The guest leaves at this port with all registers loaded. */
 #define XREGS_EXIT_PORT		0x1c0
 INTEGER_ONLY void guest_leave(void);
-/* Run the guest up to guest_leave(). */
 void xregs_run(struct kvm_vcpu *vcpu);
 
 #endif /* SELFTEST_KVM_XREGS_H */

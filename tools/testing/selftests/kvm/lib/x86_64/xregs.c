@@ -42,6 +42,7 @@ static const struct piece pieces[] = {
 
 static const struct piece *const end_of_pieces = pieces + ARRAY_SIZE(pieces);
 
+/* The component that carries @msr; -1 if none does */
 int cet_msr_component(u32 msr)
 {
 	switch (msr) {
@@ -80,6 +81,7 @@ u64 cet_msr_value(struct kvm_vcpu *vcpu, u32 msr, u32 seed)
 	return value;
 }
 
+/* Values for all registers; those of CET for what @vcpu has, or 0 */
 void xregs_fill(struct xregs *r, struct kvm_vcpu *vcpu, u32 seed)
 {
 	u8 *p = (u8 *)r;
@@ -108,6 +110,7 @@ void xregs_fill(struct xregs *r, struct kvm_vcpu *vcpu, u32 seed)
 	tile_config(r->tilecfg);
 }
 
+/* Those components of @mask that struct xregs has values for */
 u64 xregs_mask(u64 mask)
 {
 	TEST_ASSERT(xf_standard_size(mask) < XAREA_SIZE && xf_compacted_size(mask) < XAREA_SIZE,
@@ -116,8 +119,9 @@ u64 xregs_mask(u64 mask)
 }
 
 /*
- * Without EPT, KVM offers no PKU, so that no instruction writes PKRU, but XCR0
- * may have it all the same (see "PKU not yet implemented" in KVM's cpuid.c).
+ * What of the vCPU instructions of the guest can load.  Without EPT, KVM offers no
+ * PKU, so that no instruction writes PKRU, but XCR0 may have it all the same (see
+ * "PKU not yet implemented" in KVM's cpuid.c).
  */
 u64 xregs_guest_mask(struct kvm_vcpu *vcpu)
 {
@@ -126,7 +130,10 @@ u64 xregs_guest_mask(struct kvm_vcpu *vcpu)
 	return kvm_cpu_has(X86_FEATURE_PKU) ? mask : mask & ~XFEATURE_MASK_PKRU;
 }
 
-/* ---- areas ---- */
+/*
+ * ---- areas, filled, copied and compared eight bytes at a time: libkvm replaces
+ * memset() and memcpy() by loops over bytes, for guests ----
+ */
 
 void xarea_fill(void *to, u8 value, size_t size)
 {
@@ -151,6 +158,7 @@ void xarea_copy(void *to, const void *from, size_t size)
 		     : [rest] "r" (size % 8) : "memory");
 }
 
+/* The first byte in which @a and @b differ; @size if they are the same */
 size_t xarea_differ(const u8 *a, const u8 *b, size_t size)
 {
 	const u8 *p = a, *q = b;
@@ -167,6 +175,7 @@ size_t xarea_differ(const u8 *a, const u8 *b, size_t size)
 	return i;
 }
 
+/* Where component @nr lies; @format is XCOMP_BV, or 0 for the standard format. */
 u32 xarea_offset(u64 format, int nr)
 {
 	if (nr < XFEATURE_YMM)
@@ -187,6 +196,7 @@ void xarea_set_header(u8 *area, int word, u64 value)
 	memcpy(area + XF_HEADER_OFFSET + 8 * word, &value, sizeof(value));
 }
 
+/* Build an area of XAREA_SIZE bytes that restores @bv to the values of @r. */
 void xregs_to_area(const struct xregs *r, u8 *area, u64 bv, u64 format)
 {
 	const struct piece *p;
@@ -213,6 +223,7 @@ static u32 piece_differs(const struct piece *p, const u8 *area, const struct xre
 			    (const u8 *)r + p->in_regs + i * p->regs_stride, p->size);
 }
 
+/* The area holds the values of @r in all components of @mask. */
 void expect_area(struct __test_metadata *const _metadata, const u8 *area,
 		 const struct xregs *r, u64 mask, u64 format, const char *when)
 {
@@ -256,6 +267,10 @@ static void repoison(u8 *area, u64 bv, u64 format)
 				   xf_cpuid(0xd, i).eax);
 }
 
+/*
+ * Nothing of an area of poison was written but what belongs to @bv.  That is
+ * lost after this.
+ */
 void expect_poison(struct __test_metadata *const _metadata, u8 *area, u64 bv, u64 format,
 		   const char *when)
 {
@@ -269,6 +284,7 @@ void expect_poison(struct __test_metadata *const _metadata, u8 *area, u64 bv, u6
 		    when, n, n < XAREA_SIZE ? area[n] : 0);
 }
 
+/* Two areas hold the same in component @nr. */
 bool xarea_same_component(const u8 *a, const u8 *b, int nr)
 {
 	const struct piece *p;
@@ -305,6 +321,7 @@ static const char *byte_owner(u32 n)
 	return "no component";
 }
 
+/* @size bytes are the same; says which component the first other one is in. */
 void expect_same_area(struct __test_metadata *const _metadata, const u8 *wanted, const u8 *got,
 		      size_t size, const char *when)
 {
@@ -346,6 +363,10 @@ void vcpu_set_cet(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu
 			     "KVM_SET_ONE_REG of SSP");
 }
 
+/*
+ * Give the vCPU all of XCR0 and IA32_XSS, and the values of @r: by KVM_SET_XSAVE
+ * the components of @mask, by MSRs and KVM_SET_ONE_REG all of CET that it has.
+ */
 void vcpu_set_xregs(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 		    const struct xregs *r, u64 mask)
 {
@@ -355,6 +376,7 @@ void vcpu_set_xregs(struct __test_metadata *const _metadata, struct kvm_vcpu *vc
 	vcpu_set_cet(_metadata, vcpu, r);
 }
 
+/* KVM_GET_XSAVE2 into an area that lives as long as the process */
 u8 *vcpu_area(struct kvm_vcpu *vcpu)
 {
 	u8 *area = xf_guarded(XAREA_SIZE, 0);
@@ -363,6 +385,7 @@ u8 *vcpu_area(struct kvm_vcpu *vcpu)
 	return area;
 }
 
+/* The same after a KVM_RUN if need be: KVM keeps PKRU elsewhere until then. */
 u8 *vcpu_area_with_pkru(struct kvm_vcpu *vcpu)
 {
 	u8 *area = vcpu_area(vcpu);
@@ -385,6 +408,7 @@ static void expect_cet_msrs(struct __test_metadata *const _metadata, struct kvm_
 				    msr_name(cet_msrs[i]), when);
 }
 
+/* All CET MSRs that it has, by ioctls of their own */
 void expect_cet(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 		const struct xregs *r, const char *when)
 {
@@ -392,6 +416,7 @@ void expect_cet(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 	expect_cet_msrs(_metadata, vcpu, r, when, false);
 }
 
+/* Those that no component carries, SSP, IA32_XSS and XCR0 */
 void expect_kept_elsewhere(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 			   const struct xregs *r, const char *when)
 {
@@ -409,6 +434,7 @@ void expect_kept_elsewhere(struct __test_metadata *const _metadata, struct kvm_v
 	EXPECT_XFEATURES(vcpu_xcr0_mask(vcpu), vcpu_xcr0(vcpu), "XCR0 after %s", when);
 }
 
+/* The vCPU holds @r: components of @mask, CET, SSP, IA32_XSS and XCR0. */
 void expect_xregs(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 		  const struct xregs *r, u64 mask, const char *when)
 {
@@ -421,6 +447,7 @@ void expect_xregs(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu
 	expect_area(_metadata, area, r, mask, 0, when);
 }
 
+/* All of CET is 0. */
 void expect_no_cet(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 		   const char *when)
 {
@@ -438,6 +465,7 @@ void expect_no_cet(struct __test_metadata *const _metadata, struct kvm_vcpu *vcp
 	}
 }
 
+/* @mask and the components of CET that the vCPU has */
 u64 vcpu_sorted(struct kvm_vcpu *vcpu, u64 mask)
 {
 	if (vcpu_has_shstk(vcpu))
@@ -464,6 +492,10 @@ static void sort_cet(struct kvm_vcpu *vcpu, const struct xregs *r, u64 *kept, u6
 	}
 }
 
+/*
+ * Sort the components of @mask, CET included, into those that hold @r and those
+ * in their initial state.  Garbage, or half of each, is in neither.
+ */
 void vcpu_sort_xregs(struct kvm_vcpu *vcpu, const struct xregs *r, u64 mask, u64 *kept,
 		     u64 *initial)
 {
@@ -489,6 +521,7 @@ void vcpu_sort_xregs(struct kvm_vcpu *vcpu, const struct xregs *r, u64 mask, u64
 	sort_cet(vcpu, r, kept, initial);
 }
 
+/* Have the kernel use the FPU on this CPU: it hashes what it is given. */
 void use_kernel_fpu(void)
 {
 	static const char text[256];
@@ -506,6 +539,7 @@ void xregs_wrpkru(u32 pkru)
 	asm volatile(".byte 0x0f, 0x01, 0xef" : : "a" (pkru), "c" (0), "d" (0));
 }
 
+/* Have XSAVE, all components in @xcr0, and what instructions there are for PKRU. */
 void guest_enable_xstate(u64 xcr0)
 {
 	bool pku = xcr0 & XFEATURE_MASK_PKRU && this_cpu_has(X86_FEATURE_PKU);
@@ -520,6 +554,7 @@ void guest_leave(void)
 	asm volatile("outb %%al, %%dx" : : "a" (0), "d" (XREGS_EXIT_PORT) : "memory");
 }
 
+/* Run the guest up to guest_leave(). */
 void xregs_run(struct kvm_vcpu *vcpu)
 {
 	struct ucall uc;
@@ -568,6 +603,7 @@ static INTEGER_ONLY void load_cet(const struct xregs *r, u64 mask)
 	}
 }
 
+/* XCR0 and IA32_XSS must have all of @mask, and CR4.PKE must be set for PKRU. */
 void guest_load_xregs(const struct xregs *r, u64 mask)
 {
 	if (mask & XFEATURE_MASK_FP)
@@ -582,7 +618,7 @@ void guest_load_xregs(const struct xregs *r, u64 mask)
 			     : : "r" (r->k) : "memory");
 	load_vectors(r, mask);
 	if (mask & XFEATURE_MASK_PKRU)
-		asm volatile(".byte 0x0f, 0x01, 0xef" : : "a" (r->pkru), "c" (0), "d" (0));
+		xregs_wrpkru(r->pkru);
 	load_cet(r, mask);
 	if (mask & XFEATURE_MASK_XTILE_CFG)
 		tile_load_config(r->tilecfg);
@@ -650,6 +686,7 @@ void tile_store(u8 *tiles)
 		     : "memory", "cc");
 }
 
+/* The guest's tiles are those of @r.  One vCPU of the VM at a time may look. */
 void guest_expect_tiles(const struct xregs *r, const char *when)
 {
 	static u8 config[XREGS_TILECFG_SIZE], tiles[XREGS_TILES * XREGS_TILE_SIZE];
@@ -678,7 +715,10 @@ static void on_alarm(int sig)
 		siglongjmp(amx_lost, sig);
 }
 
-/* A kernel that does not grow the fpstate returns to the same #NM for ever. */
+/*
+ * Use AMX in this task, so that the kernel gives it an fpstate with XTILE_DATA.
+ * One that does not grow the fpstate returns to the same #NM for ever.
+ */
 void use_amx(struct __test_metadata *const _metadata)
 {
 	static u8 tiles[XREGS_TILES * XREGS_TILE_SIZE];

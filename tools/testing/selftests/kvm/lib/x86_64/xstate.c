@@ -44,6 +44,7 @@ int host_nr_cpus(void)
 	return CPU_COUNT_S(cpus_size, cpus);
 }
 
+/* Put a thread on number @nr, modulo, of the CPUs that this process may use. */
 void host_put_on_cpu(pid_t tid, int nr)
 {
 	int cpu = -1, left = nr % host_nr_cpus();
@@ -121,6 +122,11 @@ void xstate_require(bool guest_code)
 
 #define AFTER_EXEC	"XSTATE_PERMISSIONS_LOST_BY_EXECVE"
 
+/*
+ * Have a child go on with the test, or the same program executed anew, which
+ * begins it once more: then xstate_is_after_exec().  The calling process passes
+ * the result on and ends.
+ */
 void xstate_go_on_in_child(struct __test_metadata *const _metadata)
 {
 	pid_t pid = host_fork(_metadata);
@@ -195,6 +201,7 @@ void xstate_go_on_after_exec(struct __test_metadata *const _metadata)
 
 /* ---- beginning and end of a test ---- */
 
+/* The part of that for a test that asks for its permissions itself */
 void xstate_begin_unpermitted(struct __test_metadata *const _metadata, const void *variant)
 {
 	th_begin(variant);
@@ -204,6 +211,7 @@ void xstate_begin_unpermitted(struct __test_metadata *const _metadata, const voi
 		xregs_wrpkru(0x55555554);
 }
 
+/* Ask for XTILE_DATA by @option of arch_prctl(2), and verify the answer. */
 void xstate_request(struct __test_metadata *const _metadata, int option)
 {
 	EXPECT_ERRNO(host_has_amx() ? 0 : EOPNOTSUPP, xf_request(option, XFEATURE_XTILE_DATA),
@@ -211,6 +219,7 @@ void xstate_request(struct __test_metadata *const _metadata, int option)
 							   "ARCH_REQ_XCOMP_GUEST_PERM");
 }
 
+/* The same for the guest when there is a vCPU, which must be refused */
 void xstate_request_locked(struct __test_metadata *const _metadata)
 {
 	EXPECT_ERRNO(host_has_amx() ? EBUSY : EOPNOTSUPP,
@@ -234,6 +243,7 @@ bool xstate_guest_granted(const struct xstate_combo *combo)
 	return host_has_amx() && asks_for_guest(combo);
 }
 
+/* The masks of arch_prctl(2) are what the CPU and these permissions make of them. */
 void expect_permissions(struct __test_metadata *const _metadata, bool host, bool guest,
 			const char *when)
 {
@@ -248,6 +258,11 @@ void expect_permissions(struct __test_metadata *const _metadata, bool host, bool
 	EXPECT_XFEATURES(xf_permitted(guest), guest_mask, "ARCH_GET_XCOMP_GUEST_PERM %s", when);
 }
 
+/*
+ * Begin a test: ask for the permissions of the combination, and come by them as
+ * it says.  False if it cannot be done here; the test is a SKIP or a failure by
+ * then.  Who is to ask late does so itself, by xstate_request_locked().
+ */
 bool xstate_begin(struct __test_metadata *const _metadata, const struct xstate_combo *combo)
 {
 	xstate_begin_unpermitted(_metadata, combo);
@@ -268,6 +283,7 @@ bool xstate_begin(struct __test_metadata *const _metadata, const struct xstate_c
 	return true;
 }
 
+/* End a test: free @vm, unless it is NULL, and fail if the kernel has warned. */
 void xstate_end(struct __test_metadata *const _metadata, struct kvm_vm *vm)
 {
 	if (vm)
@@ -276,6 +292,7 @@ void xstate_end(struct __test_metadata *const _metadata, struct kvm_vm *vm)
 	xf_expect_no_warning(_metadata);
 }
 
+/* SKIP if the combination has CET that KVM does not offer, or IBT of that. */
 bool xstate_need_cet(struct __test_metadata *const _metadata, const struct xstate_combo *combo)
 {
 	if (combo->cet & SHSTK && !kvm_cpu_has(X86_FEATURE_SHSTK))
@@ -285,6 +302,7 @@ bool xstate_need_cet(struct __test_metadata *const _metadata, const struct xstat
 	return true;
 }
 
+/* SKIP if kvm.ignore_msrs hides what KVM refuses. */
 bool xstate_need_refusals(struct __test_metadata *const _metadata)
 {
 	if (!kvm_refuses_msrs())
@@ -292,6 +310,7 @@ bool xstate_need_refusals(struct __test_metadata *const _metadata)
 	return true;
 }
 
+/* SKIP if libkvm cannot run guest code on this kernel, see XSTATE_IOCTL_HARNESS_MAIN. */
 bool xstate_need_guests(struct __test_metadata *const _metadata)
 {
 	if (kvm_check_cap(KVM_CAP_USER_MEMORY2) <= 0)
@@ -323,6 +342,7 @@ bool kvm_refuses_msrs(void)
 	return done != 1;
 }
 
+/* KVM_X86_XCOMP_GUEST_SUPP; 0 or an errno */
 int kvm_xcomp_guest_supp(u64 *mask)
 {
 	struct kvm_device_attr attr = {
@@ -336,6 +356,7 @@ int kvm_xcomp_guest_supp(u64 *mask)
 	return error;
 }
 
+/* User components that KVM must know if the host has switched them on */
 u64 kvm_known_xcr0(void)
 {
 	u64 supp = 0;
@@ -346,6 +367,7 @@ u64 kvm_known_xcr0(void)
 	return xf_xcr0() & (KVM_XCR0 | (supp & XFEATURE_MASK_MPX));
 }
 
+/* IA32_XSS bits that KVM must offer: those of CET, or none */
 u64 kvm_offered_xss(void)
 {
 	if (kvm_cpu_has(X86_FEATURE_SHSTK) || kvm_cpu_has(X86_FEATURE_IBT))
@@ -368,6 +390,7 @@ bool vcpu_has_ibt(struct kvm_vcpu *vcpu)
 	return kvm_cpu_has(X86_FEATURE_IBT) && vcpu_cpuid_has(vcpu, X86_FEATURE_IBT);
 }
 
+/* Whether guest CPUID has @msr, one of cet_msrs[] */
 bool vcpu_has_cet_msr(struct kvm_vcpu *vcpu, u32 msr)
 {
 	if (msr == MSR_IA32_U_CET || msr == MSR_IA32_S_CET)
@@ -387,6 +410,7 @@ u64 vcpu_xss_mask(struct kvm_vcpu *vcpu)
 	return 0;
 }
 
+/* The architecture allows @xcr0, given that the CPU has all of it. */
 bool xcr0_is_legal(u64 xcr0)
 {
 	u64 avx512 = xcr0 & XFEATURE_MASK_AVX512, mpx = xcr0 & XFEATURE_MASK_MPX;
@@ -401,6 +425,7 @@ bool xcr0_is_legal(u64 xcr0)
 	return (!mpx || mpx == XFEATURE_MASK_MPX) && (!xtile || xtile == XFEATURE_MASK_XTILE);
 }
 
+/* Bytes that KVM_GET_XSAVE2 and KVM_SET_XSAVE must move */
 u32 vcpu_xsave_size(struct kvm_vcpu *vcpu)
 {
 	u32 size = xf_standard_size(vcpu_xcr0_mask(vcpu));
@@ -460,6 +485,11 @@ struct kvm_cpuid2 *cpuid_copy(const struct kvm_cpuid2 *from)
 	return c;
 }
 
+/*
+ * The CPUID of a combination, a copy of what KVM supports.  CET that KVM does
+ * not offer is set all the same: it must have no effect.  AMX is left out where
+ * the permission for it is missing, see xstate_cpuid_with().
+ */
 struct kvm_cpuid2 *xstate_cpuid_with(const struct xstate_combo *combo, bool amx)
 {
 	struct kvm_cpuid2 *c = cpuid_copy(kvm_get_supported_cpuid());
@@ -543,12 +573,19 @@ struct kvm_vcpu *xstate_add_vcpu(struct kvm_vm *vm, u32 id, const struct xstate_
 	return add_vcpu(vm, id, xstate_cpuid(combo));
 }
 
+/* A VM for ioctls alone with a vCPU of the combination, which has no memory */
 struct kvm_vcpu *xstate_new_vcpu(struct kvm_vm **vm, const struct xstate_combo *combo)
 {
 	*vm = vm_create_barebones();
 	return xstate_add_vcpu(*vm, 0, combo);
 }
 
+/*
+ * A VM with one vCPU of the combination that runs @code, with XSAVE on and all
+ * its components in XCR0.  libkvm gives a vCPU the CPUID that KVM supports, so
+ * that the VM is made twice, the second time with the CPUID of the combination
+ * as the first that its vCPU sees.
+ */
 struct kvm_vcpu *xstate_new_guest(struct kvm_vm **vm, const struct xstate_combo *combo,
 				  void *code)
 {
@@ -564,6 +601,7 @@ static void enable_xsave(struct kvm_vcpu *vcpu, struct kvm_sregs *sregs)
 		    (unsigned long)vcpu_xcr0_mask(vcpu));
 }
 
+/* The same with another CPUID, which is freed */
 struct kvm_vcpu *xstate_new_guest_with(struct kvm_vm **vm, struct kvm_cpuid2 *cpuid, void *code)
 {
 	struct kvm_mp_state mp_state;
@@ -585,6 +623,7 @@ struct kvm_vcpu *xstate_new_guest_with(struct kvm_vm **vm, struct kvm_cpuid2 *cp
 	return vcpu;
 }
 
+/* One more vCPU of such a VM */
 struct kvm_vcpu *xstate_add_guest(struct kvm_vm *vm, u32 id, const struct xstate_combo *combo,
 				  void *code)
 {
@@ -599,6 +638,7 @@ struct kvm_vcpu *xstate_add_guest(struct kvm_vm *vm, u32 id, const struct xstate
 	return vcpu;
 }
 
+/* The same VM made anew, as on the other side of a migration, CPUID included */
 struct kvm_vcpu *xstate_recreate(struct kvm_vcpu *vcpu)
 {
 	struct kvm_cpuid2 *cpuid = cpuid_copy(vcpu->cpuid);
@@ -609,6 +649,7 @@ struct kvm_vcpu *xstate_recreate(struct kvm_vcpu *vcpu)
 	return add_vcpu(vm, 0, cpuid);
 }
 
+/* Run the guest up to its next GUEST_SYNC() or GUEST_DONE(). */
 void xstate_run(struct kvm_vcpu *vcpu, u64 ucall)
 {
 	struct ucall uc;
@@ -624,7 +665,10 @@ void xstate_run(struct kvm_vcpu *vcpu, u64 ucall)
 	TEST_ASSERT_EQ(cmd, ucall);
 }
 
-/* Some MMUs have no room for a root until told. */
+/*
+ * Run a vCPU that has no memory: its first instruction ends KVM_RUN.  False if it
+ * did not run.  Some MMUs have no room for a root until told.
+ */
 bool xstate_run_without_memory(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu)
 {
 	vm_ioctl(vcpu->vm, KVM_SET_NR_MMU_PAGES, (void *)64ul);
@@ -633,6 +677,7 @@ bool xstate_run_without_memory(struct __test_metadata *const _metadata, struct k
 			   "exit reason of KVM_RUN without memory");
 }
 
+/* KVM_RUN that returns right before it would enter the guest */
 void xstate_run_immediate_exit(struct kvm_vcpu *vcpu)
 {
 	int r;
@@ -644,12 +689,19 @@ void xstate_run_immediate_exit(struct kvm_vcpu *vcpu)
 		    strerror(errno));
 }
 
-/* A split one: KVM may be built without an I/O APIC. */
+/*
+ * INIT takes an APIC in KVM, for vCPUs to come: a split one, as KVM may be built
+ * without an I/O APIC.
+ */
 void xstate_create_apic(struct kvm_vm *vm)
 {
 	vm_enable_cap(vm, KVM_CAP_SPLIT_IRQCHIP, IOAPIC_PINS);
 }
 
+/*
+ * The vCPU finds the INIT when it is next asked for its mp_state, or runs; its RIP
+ * tells that it has.
+ */
 void xstate_send_init(struct kvm_vcpu *vcpu)
 {
 	struct kvm_vcpu_events events;
@@ -707,6 +759,7 @@ bool vcpu_reads_msr(struct kvm_vcpu *vcpu, u32 msr, u64 *value)
 	return done;
 }
 
+/* 0 or the errno of KVM_GET_ONE_REG or KVM_SET_ONE_REG of the guest's SSP */
 int vcpu_one_reg_ssp(struct kvm_vcpu *vcpu, unsigned long cmd, u64 *ssp)
 {
 	struct kvm_one_reg reg = {
