@@ -20,6 +20,11 @@
 /* Seconds that the first use of AMX may take */
 #define USE_TIMEOUT	5
 
+/*
+ * Start the program.  One that a test executes anew comes here too, and then not
+ * into the harness: a variable in the environment says so, and @after_exec writes
+ * to its @fd what the test, which waits in another process, is to judge.
+ */
 void xcomp_main(int argc, char **argv, void (*after_exec)(int fd))
 {
 	const char *text = getenv(EXEC_VARIABLE);
@@ -36,6 +41,7 @@ void xcomp_main(int argc, char **argv, void (*after_exec)(int fd))
 		xf_print_machine();
 }
 
+/* Learn the name of the row, end along with the harness, and note warnings. */
 void xcomp_begin(struct __test_metadata *const _metadata, const void *variant)
 {
 	th_begin(variant);
@@ -43,16 +49,19 @@ void xcomp_begin(struct __test_metadata *const _metadata, const void *variant)
 	xf_note_warnings();
 }
 
+/* Fail the test if the kernel has warned since. */
 void xcomp_end(struct __test_metadata *const _metadata)
 {
 	xf_expect_no_warning(_metadata);
 }
 
+/* Whether the kernel lets programs use AMX */
 bool xcomp_have_amx(void)
 {
 	return xf_xcr0() & XFEATURE_MASK_XTILE_DATA;
 }
 
+/* Whether the kernel's release is older than that; false if there is no telling */
 bool xcomp_before(unsigned int major, unsigned int minor)
 {
 	unsigned int has_major, has_minor;
@@ -63,14 +72,15 @@ bool xcomp_before(unsigned int major, unsigned int minor)
 	       (has_major < major || (has_major == major && has_minor < minor));
 }
 
+/* Whether the kernel predates the guest's permission, which newer ones must have */
 bool xcomp_too_old(void)
 {
 	uint64_t mask;
 
-	/* Newer kernels must have it. */
 	return xf_get_mask(ARCH_GET_XCOMP_GUEST_PERM, &mask) == EINVAL && xcomp_before(5, 17);
 }
 
+/* What ARCH_REQ_XCOMP_PERM and ARCH_REQ_XCOMP_GUEST_PERM answer to @nr: @wanted */
 void xcomp_expect_request(struct __test_metadata *const _metadata, int option, unsigned long nr,
 			  int wanted, const char *when)
 {
@@ -79,6 +89,7 @@ void xcomp_expect_request(struct __test_metadata *const _metadata, int option, u
 						     "ARCH_REQ_XCOMP_GUEST_PERM", nr, when);
 }
 
+/* The masks are what the CPU and the permissions in @perm make of them. */
 void xcomp_expect_masks(struct __test_metadata *const _metadata, const struct xcomp_perm *perm,
 			const char *when)
 {
@@ -98,6 +109,7 @@ void xcomp_expect_masks(struct __test_metadata *const _metadata, const struct xc
 			 "ARCH_GET_XCOMP_GUEST_PERM, %s", when);
 }
 
+/* Ask for XTILE_DATA and verify the answer and the masks after it. */
 void xcomp_request_host(struct __test_metadata *const _metadata, struct xcomp_perm *perm)
 {
 	xcomp_expect_request(_metadata, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA,
@@ -114,7 +126,10 @@ void xcomp_request_guest(struct __test_metadata *const _metadata, struct xcomp_p
 	xcomp_expect_masks(_metadata, perm, "after the guest's request");
 }
 
-/* Tile 0 of palette 1 has one row of 64 bytes. */
+/*
+ * Use AMX, and leave no tile in use; SIGILL where there is no permission.  Tile 0
+ * of palette 1 has one row of 64 bytes.
+ */
 void xcomp_touch_amx(void)
 {
 	static const uint8_t config[64] = { [0] = 1, [16] = 64, [48] = 1 };
@@ -139,6 +154,8 @@ static void use_ended(int sig)
 }
 
 /*
+ * Use AMX; return 0, or the signal that it raised, SIGALRM if it did not come back.
+ *
  * A kernel that does not enable AMX, nor send a signal, lets the instruction
  * fault for ever.  Each time it returns to user space an alarm can come through.
  */
@@ -174,6 +191,7 @@ void xcomp_use_amx(struct __test_metadata *const _metadata, const char *when)
 		    strsignal(sig), when);
 }
 
+/* Fork; the child dies with its parent, and ends by xcomp_exit(). */
 pid_t xcomp_fork(struct __test_metadata *const _metadata)
 {
 	pid_t parent = getpid(), pid;
@@ -196,6 +214,10 @@ void xcomp_exit(void)
 	_exit(0);
 }
 
+/*
+ * Wait for the end of a child; return the status for waitpid()'s macros, or -1,
+ * which is none of them, if there is none in time.
+ */
 int xcomp_wait(struct __test_metadata *const _metadata, pid_t pid, const char *what)
 {
 	struct pollfd p = { .events = POLLIN };
@@ -215,6 +237,7 @@ int xcomp_wait(struct __test_metadata *const _metadata, pid_t pid, const char *w
 	return ready == 1 ? status : -1;
 }
 
+/* Wait for the end of a child, which must be in time and without a fault. */
 void xcomp_join(struct __test_metadata *const _metadata, pid_t pid, const char *what)
 {
 	int status = xcomp_wait(_metadata, pid, what);
@@ -287,12 +310,18 @@ void xcomp_in_thread(struct __test_metadata *const _metadata, const char *what, 
 	xcomp_join_thread(_metadata, &t, what);
 }
 
+/* Execute this program anew, for xcomp_in_new_program(). */
 void xcomp_exec(struct __test_metadata *const _metadata)
 {
 	execl("/proc/self/exe", program_invocation_name, NULL);
 	EXPECT_THAT(false, "execve(): %s", strerror(errno));
 }
 
+/*
+ * Call @fn in a child, execute this program anew there, and take from what its
+ * main() calls then, see xcomp_main(), the @size bytes for @buf.  @fn may execute
+ * the program itself, by xcomp_exec() or in other ways.
+ */
 void xcomp_in_new_program(struct __test_metadata *const _metadata, const char *what, xcomp_fn fn,
 			  void *arg, void *buf, size_t size)
 {
@@ -318,6 +347,7 @@ void xcomp_in_new_program(struct __test_metadata *const _metadata, const char *w
 	close(fd[0]);
 }
 
+/* Stay on the CPU that this runs on, with all children to come; return it. */
 int xcomp_pin(struct __test_metadata *const _metadata)
 {
 	int cpu = sched_getcpu();
@@ -336,6 +366,7 @@ int xcomp_pin(struct __test_metadata *const _metadata)
 	return cpu;
 }
 
+/* In a class of real time a task that never sleeps would leave nothing for anybody. */
 void xcomp_leave_real_time(void)
 {
 	const struct sched_param param = { 0 };
@@ -343,6 +374,11 @@ void xcomp_leave_real_time(void)
 	sched_setscheduler(0, SCHED_OTHER, &param);
 }
 
+/*
+ * Start a process that keeps this CPU busy until xcomp_kill(), so that whoever
+ * sleeps here finds its registers gone when it wakes up: the idle task would have
+ * kept them.
+ */
 pid_t xcomp_hog(struct __test_metadata *const _metadata)
 {
 	pid_t pid = xcomp_fork(_metadata);
@@ -355,6 +391,7 @@ pid_t xcomp_hog(struct __test_metadata *const _metadata)
 	return pid;
 }
 
+/* Sleep while such a process runs. */
 void xcomp_lose_cpu(struct __test_metadata *const _metadata)
 {
 	const struct timespec nap = { .tv_nsec = 20 * 1000 * 1000 };

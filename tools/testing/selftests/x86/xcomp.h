@@ -23,14 +23,8 @@
 /* Seconds that anything may take before it counts as hung */
 #define XCOMP_TIMEOUT	20
 
-/* In place of TEST_HARNESS_MAIN */
+/* In place of TEST_HARNESS_MAIN; the second where a test executes the program anew */
 #define XCOMP_HARNESS_MAIN		XCOMP_EXEC_HARNESS_MAIN(NULL)
-
-/*
- * The same where a test executes the program anew: it comes back here, not into
- * the harness.  A variable in the environment says so, and @after_exec(fd) then
- * writes to @fd what the test, which waits in another process, is to judge.
- */
 #define XCOMP_EXEC_HARNESS_MAIN(after_exec)				\
 	int main(int argc, char **argv)					\
 	{								\
@@ -40,25 +34,16 @@
 
 void xcomp_main(int argc, char **argv, void (*after_exec)(int fd));
 
-/*
- * FIXTURE_SETUP() begins with xcomp_begin(), which takes its variant and after which
- * the process ends along with the harness.  FIXTURE_TEARDOWN() ends with
- * xcomp_end(), which fails the test if the kernel has warned since.
- */
+/* FIXTURE_SETUP() begins with the one, FIXTURE_TEARDOWN() ends with the other. */
 void xcomp_begin(struct __test_metadata *const _metadata, const void *variant);
 void xcomp_end(struct __test_metadata *const _metadata);
 
-/* Whether the kernel lets programs use AMX; the reason to skip if it does not */
+/* What this kernel has, and the reasons to skip if it has not */
 bool xcomp_have_amx(void);
-
-#define XCOMP_NO_AMX	"no AMX on this machine"
-
-/* Whether the kernel's release is older than that; false if there is no telling */
 bool xcomp_before(unsigned int major, unsigned int minor);
-
-/* Whether the kernel predates the guest's permission, and that reason to skip */
 bool xcomp_too_old(void);
 
+#define XCOMP_NO_AMX	"no AMX on this machine"
 #define XCOMP_TOO_OLD	"no ARCH_GET_XCOMP_GUEST_PERM"
 
 /* What the kernel took as the least before frames grew; glibc's varies now. */
@@ -70,31 +55,18 @@ struct xcomp_perm {
 	bool guest;
 };
 
-/* What ARCH_REQ_XCOMP_PERM and ARCH_REQ_XCOMP_GUEST_PERM answer to @nr: @wanted. */
 void xcomp_expect_request(struct __test_metadata *const _metadata, int option, unsigned long nr,
 			  int wanted, const char *when);
-
-/* The masks are what the CPU and the permissions in @perm make of them. */
 void xcomp_expect_masks(struct __test_metadata *const _metadata, const struct xcomp_perm *perm,
 			const char *when);
-
-/* Ask for XTILE_DATA and verify the answer and the masks after it. */
 void xcomp_request_host(struct __test_metadata *const _metadata, struct xcomp_perm *perm);
 void xcomp_request_guest(struct __test_metadata *const _metadata, struct xcomp_perm *perm);
 
-/* Use AMX, and leave no tile in use; SIGILL where there is no permission. */
 void xcomp_touch_amx(void);
-
-/* The same; 0 or the signal that it raised, SIGALRM if it did not come back: #NM for ever. */
 int xcomp_try_amx(void);
 void xcomp_use_amx(struct __test_metadata *const _metadata, const char *when);
 
-/*
- * Fork; the child returns 0, dies with its parent, and ends by xcomp_exit().
- * The parent takes its end by xcomp_join(), which fails if it ends otherwise or
- * not in time, or by xcomp_wait(), which returns the status for waitpid()'s
- * macros, and -1 if there is none in time.
- */
+/* Children: xcomp_join(), xcomp_wait() or xcomp_kill() takes the end of each. */
 pid_t xcomp_fork(struct __test_metadata *const _metadata);
 void xcomp_exit(void);
 int xcomp_wait(struct __test_metadata *const _metadata, pid_t pid, const char *what);
@@ -122,29 +94,13 @@ void xcomp_start_thread(struct __test_metadata *const _metadata, struct xcomp_th
 void xcomp_join_thread(struct __test_metadata *const _metadata, struct xcomp_thread *t,
 		       const char *what);
 
-/*
- * Call @fn in a child, execute this program anew there, and take from what its
- * main() calls then, see above, the @size bytes for @buf.  @fn may execute the
- * program itself, by xcomp_exec() or in other ways.
- */
 void xcomp_in_new_program(struct __test_metadata *const _metadata, const char *what, xcomp_fn fn,
 			  void *arg, void *buf, size_t size);
 void xcomp_exec(struct __test_metadata *const _metadata);
 
-/* Stay on the CPU that this runs on, with all children to come; return it. */
 int xcomp_pin(struct __test_metadata *const _metadata);
-
-/* In a class of real time a task that never sleeps would leave nothing for anybody. */
 void xcomp_leave_real_time(void);
-
-/*
- * Start a process that keeps this CPU busy, so that whoever sleeps here finds
- * its registers gone when it wakes up: the idle task would have kept them.
- * xcomp_kill() ends it.
- */
 pid_t xcomp_hog(struct __test_metadata *const _metadata);
-
-/* Sleep while such a process runs. */
 void xcomp_lose_cpu(struct __test_metadata *const _metadata);
 
 #endif /* SELFTESTS_X86_XCOMP_H */

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* A page that is not there until the kernel asks for it, see xpage.h. */
+/*
+ * A page that is not there until the kernel asks for it.  Whoever touches it
+ * sleeps, and other tasks run, as another thread has to provide the page.
+ */
 #define _GNU_SOURCE
 
 #include <linux/userfaultfd.h>
@@ -7,6 +10,7 @@
 
 #include "xpage.h"
 
+/* Watch @page, for faults of the kernel too; false where that is forbidden. */
 bool xpage_watch(struct xpage *p, uint8_t *page)
 {
 	struct uffdio_register reg = {
@@ -22,6 +26,7 @@ bool xpage_watch(struct xpage *p, uint8_t *page)
 	       !ioctl(p->uffd, UFFDIO_REGISTER, &reg);
 }
 
+/* Keep the content and take the page away; fit for a signal handler. */
 void xpage_take_away(struct xpage *p)
 {
 	memcpy(p->content, p->page, XPAGE_SIZE);
@@ -43,11 +48,13 @@ static void *give_back(void *arg)
 	return NULL;
 }
 
+/* From now on there is someone to give the page back, once. */
 void xpage_wait_for_fault(struct __test_metadata *const _metadata, struct xpage *p)
 {
 	ASSERT_EQ(0, pthread_create(&p->thread, NULL, give_back, p));
 }
 
+/* By now somebody must have had to wait for the page. */
 void xpage_expect_fault(struct __test_metadata *const _metadata, struct xpage *p, const char *who)
 {
 	if (!p->given_back)

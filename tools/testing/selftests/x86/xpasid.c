@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* IA32_PASID of the calling task, see xpasid.h. */
+/*
+ * IA32_PASID of the calling task, by the msr driver: only an ENQCMD with shared
+ * virtual addressing makes the kernel write it, for which few machines have the
+ * devices.  On the task's own CPU, with the task's state in the registers, it
+ * becomes part of that state.
+ */
 #define _GNU_SOURCE
 
 #include "xpasid.h"
@@ -9,6 +14,10 @@
 
 static int msrs = -1;
 
+/*
+ * Stay on this CPU and open its MSRs.  Where there is no PASID state, or only
+ * root can tell, the test is skipped, and this is false.
+ */
 bool xpasid_need(struct __test_metadata *const _metadata)
 {
 	const char *missing = xf_pasid_missing();
@@ -29,7 +38,7 @@ uint64_t xpasid_read(struct __test_metadata *const _metadata)
 	return xregs_read_msr(_metadata, msrs, MSR_IA32_PASID);
 }
 
-/* A task that is preempted inside of the driver writes another task's. */
+/* A task that is preempted inside of the driver may write another's: see xstate_pasid.c. */
 void xpasid_write(struct __test_metadata *const _metadata, uint64_t value)
 {
 	int i;
@@ -43,6 +52,10 @@ void xpasid_write(struct __test_metadata *const _metadata, uint64_t value)
 	EXPECT_SAME(value, xpasid_read(_metadata), "IA32_PASID back in user space");
 }
 
+/*
+ * Give this task XPASID_MINE, in the register alone: its fpstate in memory has
+ * XPASID_THEIRS, which shows if that is what is kept.
+ */
 void xpasid_give(struct __test_metadata *const _metadata)
 {
 	xpasid_write(_metadata, XPASID_THEIRS);
@@ -50,6 +63,7 @@ void xpasid_give(struct __test_metadata *const _metadata)
 	xpasid_write(_metadata, XPASID_MINE);
 }
 
+/* Now, and once other tasks have run, the PASID is the one that was given. */
 void xpasid_expect_kept(struct __test_metadata *const _metadata, const char *when)
 {
 	EXPECT_SAME(XPASID_MINE, xpasid_read(_metadata), "IA32_PASID %s", when);
