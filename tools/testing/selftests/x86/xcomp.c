@@ -248,11 +248,16 @@ void xcomp_join(struct __test_metadata *const _metadata, pid_t pid, const char *
 		    WEXITSTATUS(status));
 }
 
+/* End a child, which must not have ended before. */
 void xcomp_kill(struct __test_metadata *const _metadata, pid_t pid)
 {
+	int status = 0;
+
 	ASSERT_LT(0, pid);
 	EXPECT_EQ(0, kill(pid, SIGKILL));
-	EXPECT_EQ(pid, waitpid(pid, NULL, 0));
+	EXPECT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_THAT(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL,
+		    "a child that is killed has ended before, by wait status %#x", status);
 }
 
 void xcomp_in_child(struct __test_metadata *const _metadata, const char *what, xcomp_fn fn,
