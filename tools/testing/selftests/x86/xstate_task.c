@@ -379,24 +379,20 @@ TEST_F(xstate_task_ptrace, mxcsr)
 	EXPECT_SAME(MXCSR_THEIRS, self->regs->mxcsr, "MXCSR set along with AVX");
 }
 
-/* @pattern with every component but @nr as it is initially */
-static void keep_only(struct xregs *to, const struct xregs *pattern, int nr)
+/* The pattern of the component @bit, with all others as they are initially */
+static struct xregs *only(uint64_t bit)
 {
-	uint64_t bit = 1ULL << nr;
+	struct xregs *regs = xregs_pattern(bit), *initial = xregs_alloc();
 
-	memset(to, 0, xf_standard_size(xf_xcr0()));
-	to->fcw = XREGS_INITIAL_FCW;
-	to->mxcsr = XREGS_INITIAL_MXCSR;
-	if (bit & (XFEATURE_MASK_SSE | XFEATURE_MASK_YMM))
-		to->mxcsr = pattern->mxcsr;
-	if (bit & XFEATURE_MASK_FP) {
-		memcpy(to, pattern, offsetof(struct xregs, mxcsr));
-		memcpy(to->st, pattern->st, sizeof(to->st));
-	} else if (bit & XFEATURE_MASK_SSE) {
-		memcpy(to->xmm, pattern->xmm, sizeof(to->xmm));
-	} else {
-		memcpy(xregs_at(to, bit), xregs_at(pattern, bit), xf_cpuid(0xd, nr).eax);
+	if (!(bit & XFEATURE_MASK_FP)) {
+		memcpy(regs, initial, offsetof(struct xregs, mxcsr));
+		memcpy(regs->st, initial->st, sizeof(regs->st));
 	}
+	if (!(bit & XFEATURE_MASK_SSE))
+		memcpy(regs->xmm, initial->xmm, sizeof(regs->xmm));
+	if (!(bit & (XFEATURE_MASK_SSE | XFEATURE_MASK_YMM)))
+		regs->mxcsr = initial->mxcsr;
+	return regs;
 }
 
 /*
@@ -406,14 +402,13 @@ static void keep_only(struct xregs *to, const struct xregs *pattern, int nr)
 TEST_F(xstate_task_ptrace, initial)
 {
 	uint64_t mask = xregs_mask() & ~XFEATURE_MASK_PKRU;
-	struct xregs *pattern = xregs_pattern(xregs_mask()), *wanted = xregs_alloc();
-	struct xregs *got = self->regs;
+	struct xregs *pattern = xregs_pattern(xregs_mask()), *wanted, *got = self->regs;
 	int i;
 
 	for (i = 0; i < 63; i++) {
 		if (!(mask >> i & 1))
 			continue;
-		keep_only(wanted, pattern, i);
+		wanted = only(1ULL << i);
 		set_xstate(_metadata, self->pid, pattern, pattern->xstate_bv);
 		set_xstate(_metadata, self->pid, wanted, 1ULL << i);
 		get_xstate(_metadata, self->pid, got);
