@@ -314,8 +314,9 @@ void xcomp_in_thread(struct __test_metadata *const _metadata, const char *what, 
 }
 
 /* Execute this program anew, for xcomp_in_new_program(). */
-void xcomp_exec(struct __test_metadata *const _metadata)
+void xcomp_exec(struct __test_metadata *const _metadata, void *arg)
 {
+	(void)arg;
 	execl("/proc/self/exe", program_invocation_name, NULL);
 	EXPECT_THAT(false, "execve(): %s", strerror(errno));
 }
@@ -338,7 +339,7 @@ void xcomp_in_new_program(struct __test_metadata *const _metadata, const char *w
 		snprintf(text, sizeof(text), "%d %d", fd[1], getpid());
 		setenv(EXEC_VARIABLE, text, 1);
 		fn(_metadata, arg);
-		xcomp_exec(_metadata);
+		xcomp_exec(_metadata, NULL);
 		xcomp_exit();
 	}
 	close(fd[1]);

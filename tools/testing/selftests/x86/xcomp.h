@@ -96,7 +96,7 @@ void xcomp_join_thread(struct __test_metadata *const _metadata, struct xcomp_thr
 
 void xcomp_in_new_program(struct __test_metadata *const _metadata, const char *what, xcomp_fn fn,
 			  void *arg, void *buf, size_t size);
-void xcomp_exec(struct __test_metadata *const _metadata);
+void xcomp_exec(struct __test_metadata *const _metadata, void *arg);
 
 int xcomp_pin(struct __test_metadata *const _metadata);
 void xcomp_leave_real_time(void);

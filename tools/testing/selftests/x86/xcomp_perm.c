@@ -12,7 +12,6 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <sched.h>
-#include <semaphore.h>
 #include <spawn.h>
 #include <sys/auxv.h>
 #include <sys/prctl.h>
@@ -46,15 +45,21 @@ static const struct {
 	{ ARCH_GET_XCOMP_GUEST_PERM, "ARCH_GET_XCOMP_GUEST_PERM" },
 };
 
-/* What is never granted; new programs ask for it once more. */
 static const struct {
-	unsigned long nr;
-	int error;
-} never[] = {
-	{ XFEATURE_PASID, EOPNOTSUPP }, { XFEATURE_CET_USER, EOPNOTSUPP },
-	{ XFEATURE_CET_KERNEL, EOPNOTSUPP }, { XFEATURE_XTILE_CFG, EOPNOTSUPP },
-	{ 63, EINVAL }, { 64, EINVAL },
+	const char *name;
+	int get, request;
+} perms[] = {
+	{ "host", ARCH_GET_XCOMP_PERM, ARCH_REQ_XCOMP_PERM },
+	{ "guest", ARCH_GET_XCOMP_GUEST_PERM, ARCH_REQ_XCOMP_GUEST_PERM },
 };
+
+/* What is never granted, whatever children and new programs have been */
+static const unsigned long never[] = {
+	XFEATURE_PASID, XFEATURE_CET_USER, XFEATURE_CET_KERNEL, XFEATURE_XTILE_CFG, 63, 64,
+};
+
+/* Threads of a test wait here for each other. */
+static pthread_barrier_t barrier;
 
 /* The threads of a 32-bit C library need what COMPAT_32BIT_TIME provides. */
 static bool no_threads(void)
@@ -95,12 +100,6 @@ static int get_at(int option, void *p)
 	return syscall(SYS_arch_prctl, option, p) ? errno : 0;
 }
 
-/* Verify the masks of a process that has asked for nothing. */
-TEST_F(xcomp_perm, initial)
-{
-	xcomp_expect_masks(_metadata, &self->perm, "with nothing asked for");
-}
-
 /* AMX, and what the kernel needs for it: XSAVES and XFD, and no word against that */
 static bool amx_is_due(void)
 {
@@ -125,10 +124,21 @@ TEST_F(xcomp_perm, offered)
 			 "AMX in XCR0");
 }
 
+static void ask_both(struct __test_metadata *const _metadata, void *perm)
+{
+	xcomp_request_host(_metadata, perm);
+	xcomp_request_guest(_metadata, perm);
+}
+
+static int refusal(unsigned long nr)
+{
+	return nr <= LAST_KNOWN ? EOPNOTSUPP : EINVAL;
+}
+
 static void expect_refused(struct __test_metadata *const _metadata, unsigned long nr,
 			   const char *when)
 {
-	int wanted = nr <= LAST_KNOWN ? EOPNOTSUPP : EINVAL;
+	int wanted = refusal(nr);
 
 	/* Which of both it is tells kernels apart, but host and guest agree. */
 	if (nr == MAYBE_KNOWN && xf_request(ARCH_REQ_XCOMP_PERM, nr) == EOPNOTSUPP)
@@ -155,51 +165,40 @@ TEST_F(xcomp_perm, numbers)
 	unsigned int i, round;
 
 	for (round = 0; round < 2; round++) {
+		if (round)
+			ask_both(_metadata, &self->perm);
 		for (i = 0; i < 64; i++)
 			if (i != XFEATURE_XTILE_DATA)
 				expect_refused(_metadata, i, when[round]);
 		for (i = 0; i < ARRAY_SIZE(far); i++)
 			expect_refused(_metadata, far[i], when[round]);
 		xcomp_expect_masks(_metadata, &self->perm, when[round]);
-		if (round)
-			break;
-		xcomp_request_host(_metadata, &self->perm);
-		xcomp_request_guest(_metadata, &self->perm);
 	}
 }
 
 /*
- * Verify that a host request changes the host's mask, by XTILE_DATA alone, and
- * leaves the guest's alone.
+ * Verify the masks of a process that has asked for nothing, that a host request
+ * changes the host's mask, by XTILE_DATA alone, and leaves the guest's alone,
+ * and that asking again gives the same answer and changes nothing.
  */
 TEST_F(xcomp_perm, host_then_guest)
 {
-	xcomp_expect_masks(_metadata, &self->perm, "with nothing asked for");
-	xcomp_request_host(_metadata, &self->perm);
-	xcomp_request_guest(_metadata, &self->perm);
-}
-
-/* Verify the same the other way round. */
-TEST_F(xcomp_perm, guest_then_host)
-{
-	xcomp_expect_masks(_metadata, &self->perm, "with nothing asked for");
-	xcomp_request_guest(_metadata, &self->perm);
-	xcomp_request_host(_metadata, &self->perm);
-}
-
-/* Verify that asking again gives the same answer and changes nothing. */
-TEST_F(xcomp_perm, repeated)
-{
 	int i;
 
+	xcomp_expect_masks(_metadata, &self->perm, "with nothing asked for");
 	for (i = 0; i < 3; i++)
 		xcomp_request_host(_metadata, &self->perm);
 	for (i = 0; i < 3; i++)
 		xcomp_request_guest(_metadata, &self->perm);
-	for (i = 0; i < 2; i++) {
-		xcomp_request_host(_metadata, &self->perm);
-		xcomp_request_guest(_metadata, &self->perm);
-	}
+	xcomp_request_host(_metadata, &self->perm);
+}
+
+/* Verify that a guest request does not bring the host's permission, either. */
+TEST_F(xcomp_perm, guest_then_host)
+{
+	xcomp_request_guest(_metadata, &self->perm);
+	xcomp_request_host(_metadata, &self->perm);
+	xcomp_request_guest(_metadata, &self->perm);
 }
 
 static void expect_bad_pointer(struct __test_metadata *const _metadata, const char *what, void *p)
@@ -215,8 +214,7 @@ static void expect_bad_pointer(struct __test_metadata *const _metadata, const ch
 TEST_F(xcomp_perm, bad_pointers)
 {
 	size_t i, page = sysconf(_SC_PAGESIZE);
-	uint8_t *p = mmap(NULL, 4 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-			  -1, 0);
+	uint8_t *p = xf_guarded(4 * page, 0);
 	const struct {
 		const char *what;
 		void *p;
@@ -237,7 +235,6 @@ TEST_F(xcomp_perm, bad_pointers)
 #endif
 	};
 
-	ASSERT_TRUE(p != MAP_FAILED);
 	ASSERT_EQ(0, munmap(p + page, page));
 	ASSERT_EQ(0, mprotect(p + 2 * page, page, PROT_READ));
 	ASSERT_EQ(0, mprotect(p + 3 * page, page, PROT_NONE));
@@ -264,8 +261,7 @@ TEST_F(xcomp_perm, pointers)
 			memset(p, 0x5a, 2 * page);
 			EXPECT_ERRNO(0, get_at(gets[i].option, q), "%s to %p", gets[i].name, q);
 			memcpy(&got, q, sizeof(got));
-			EXPECT_SAME_MASK(xf_names, wanted, got, "%s to %p", gets[i].name,
-					 q);
+			EXPECT_SAME_MASK(xf_names, wanted, got, "%s to %p", gets[i].name, q);
 			EXPECT_SAME(0x5a5a, q[-1] << 8 | q[8], "%s: bytes around %p", gets[i].name,
 				    q);
 		}
@@ -291,70 +287,34 @@ TEST_F(xcomp_perm, options)
 	xcomp_expect_masks(_metadata, &self->perm, "after unknown options");
 }
 
-static void ask_host(struct __test_metadata *const _metadata, void *perm)
+static void ask_at_once(struct __test_metadata *const _metadata, void *option)
 {
-	xcomp_request_host(_metadata, perm);
-}
-
-static void ask_guest(struct __test_metadata *const _metadata, void *perm)
-{
-	xcomp_request_guest(_metadata, perm);
-}
-
-static void ask_both(struct __test_metadata *const _metadata, void *perm)
-{
-	xcomp_request_host(_metadata, perm);
-	xcomp_request_guest(_metadata, perm);
-}
-
-struct asker {
-	struct xcomp_thread thread;
-	pthread_barrier_t *start;
-	int option;
-};
-
-static void ask_at_once(struct __test_metadata *const _metadata, void *arg)
-{
-	struct asker *a = arg;
-
-	pthread_barrier_wait(a->start);
-	xcomp_expect_request(_metadata, a->option, XFEATURE_XTILE_DATA,
+	pthread_barrier_wait(&barrier);
+	xcomp_expect_request(_metadata, *(int *)option, XFEATURE_XTILE_DATA,
 			     xcomp_have_amx() ? 0 : EOPNOTSUPP, "by one of many threads");
 }
 
 /* Verify that all of many threads that ask at once are granted all. */
 TEST_F(xcomp_perm, concurrent)
 {
-	struct asker askers[NR_ASKERS];
-	pthread_barrier_t start;
+	static int options[] = { ARCH_REQ_XCOMP_PERM, ARCH_REQ_XCOMP_GUEST_PERM };
+	struct xcomp_thread askers[NR_ASKERS];
 	int i;
 
-	pthread_barrier_init(&start, NULL, NR_ASKERS);
-	for (i = 0; i < NR_ASKERS; i++) {
-		askers[i].start = &start;
-		askers[i].option = i & 1 ? ARCH_REQ_XCOMP_GUEST_PERM : ARCH_REQ_XCOMP_PERM;
-		xcomp_start_thread(_metadata, &askers[i].thread, ask_at_once, &askers[i]);
-	}
+	pthread_barrier_init(&barrier, NULL, NR_ASKERS);
 	for (i = 0; i < NR_ASKERS; i++)
-		xcomp_join_thread(_metadata, &askers[i].thread, "one of many threads");
+		xcomp_start_thread(_metadata, &askers[i], ask_at_once, &options[i & 1]);
+	for (i = 0; i < NR_ASKERS; i++)
+		xcomp_join_thread(_metadata, &askers[i], "one of many threads");
 	self->perm.host = xcomp_have_amx();
 	self->perm.guest = xcomp_have_amx();
 	xcomp_expect_masks(_metadata, &self->perm, "after requests at the same time");
 }
 
-/* A thread that was there before anything was asked for */
-struct witness {
-	struct xcomp_thread thread;
-	struct xcomp_perm *perm;
-	sem_t go;
-};
-
-static void look_when_told(struct __test_metadata *const _metadata, void *arg)
+static void look_when_told(struct __test_metadata *const _metadata, void *perm)
 {
-	struct witness *w = arg;
-
-	sem_wait(&w->go);
-	xcomp_expect_masks(_metadata, w->perm, "in a thread that was there before");
+	pthread_barrier_wait(&barrier);
+	xcomp_expect_masks(_metadata, perm, "in a thread that was there before");
 }
 
 static void look(struct __test_metadata *const _metadata, void *perm)
@@ -362,50 +322,53 @@ static void look(struct __test_metadata *const _metadata, void *perm)
 	xcomp_expect_masks(_metadata, perm, "in a new thread");
 }
 
-/*
- * Verify that what a thread is granted is granted to the process: its leader
- * and a thread that was there before see it, and it outlives the thread.
- */
-TEST_F(xcomp_perm, thread)
+/* All threads see what @ask was granted, whether they were there before or not. */
+static void expect_shared(struct __test_metadata *const _metadata, xcomp_fn ask,
+			  struct xcomp_perm *perm)
 {
-	struct witness w = { .perm = &self->perm };
+	struct xcomp_thread witness;
 
-	sem_init(&w.go, 0, 0);
-	xcomp_start_thread(_metadata, &w.thread, look_when_told, &w);
-	xcomp_in_thread(_metadata, "a thread that asks for the guest", ask_guest, &self->perm);
-	xcomp_expect_masks(_metadata, &self->perm, "after a thread's request for the guest");
-	xcomp_in_thread(_metadata, "a thread that asks for itself", ask_host, &self->perm);
-	xcomp_expect_masks(_metadata, &self->perm, "after a thread's request for itself");
-	sem_post(&w.go);
-	xcomp_join_thread(_metadata, &w.thread, "the thread that was there before");
+	pthread_barrier_init(&barrier, NULL, 2);
+	xcomp_start_thread(_metadata, &witness, look_when_told, perm);
+	ask(_metadata, perm);
+	xcomp_expect_masks(_metadata, perm, "in the leader");
+	pthread_barrier_wait(&barrier);
+	xcomp_join_thread(_metadata, &witness, "the thread that was there before");
+	xcomp_in_thread(_metadata, "a new thread", look, perm);
 }
 
 /* Verify that what the leader is granted is granted to its threads. */
 TEST_F(xcomp_perm, leader)
 {
-	struct witness w = { .perm = &self->perm };
-
-	sem_init(&w.go, 0, 0);
-	xcomp_start_thread(_metadata, &w.thread, look_when_told, &w);
-	ask_both(_metadata, &self->perm);
-	sem_post(&w.go);
-	xcomp_join_thread(_metadata, &w.thread, "the thread that was there before");
-	xcomp_in_thread(_metadata, "a new thread", look, &self->perm);
+	expect_shared(_metadata, ask_both, &self->perm);
 }
 
-/* Wait until the leader of this process is a zombie; false if it never is. */
-static bool leader_gone(void)
+static void ask_in_thread(struct __test_metadata *const _metadata, void *perm)
+{
+	xcomp_in_thread(_metadata, "a thread that asks", ask_both, perm);
+}
+
+/* Verify that a thread asks for the whole process, and that this outlives the thread. */
+TEST_F(xcomp_perm, thread)
+{
+	expect_shared(_metadata, ask_in_thread, &self->perm);
+}
+
+/*
+ * Wait until a thread has left this process, for which it takes a while after
+ * its end; the leader stays, as a zombie.  False if that takes too long.
+ */
+static bool thread_gone(pid_t tid)
 {
 	const struct timespec nap = { .tv_nsec = 1000 * 1000 };
-	char path[64], buf[512], *p;
+	char path[64], stat[512];
 	int i;
 
-	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", getpid());
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
 	for (i = 0; i < 5000; i++) {
-		if (xf_read_file(path, buf, sizeof(buf)) <= 0)
-			return false;
-		p = strrchr(buf, ')');
-		if (p && p[1] == ' ' && p[2] == 'Z')
+		if (xf_read_file(path, stat, sizeof(stat)) <= 0)
+			return tid != getpid();
+		if (tid == getpid() && strstr(stat, ") Z "))
 			return true;
 		nanosleep(&nap, NULL);
 	}
@@ -414,10 +377,9 @@ static bool leader_gone(void)
 
 static void ask_without_leader(struct __test_metadata *const _metadata, void *perm)
 {
-	EXPECT_THAT(leader_gone(), "the leader has not become a zombie within 5 s");
+	EXPECT_THAT(thread_gone(getpid()), "the leader has not become a zombie within 5 s");
 	xcomp_expect_masks(_metadata, perm, "without a leader");
-	xcomp_request_guest(_metadata, perm);
-	xcomp_request_host(_metadata, perm);
+	ask_both(_metadata, perm);
 	xcomp_exit();
 }
 
@@ -438,89 +400,85 @@ TEST_F(xcomp_perm, exited_leader)
 	xcomp_in_child(_metadata, "a process without a leader", leave_thread, NULL);
 }
 
-/* What a child or a new program finds, for its parent to judge */
+/* What a child or a new program finds for host and guest, for its parent to judge */
 struct found {
-	bool asks;
-	int host_error, guest_error;
-	uint64_t host[2], guest[2];	/* before and after the requests */
+	uint64_t supp, before[2], after[2];
+	int never[2][ARRAY_SIZE(never)], error[2];
 };
 
-/* A child on its parent's memory must not print. */
+/*
+ * A child on its parent's memory must not print.  It shares errno as well, which
+ * is harmless as no call of its parent fails meanwhile.
+ */
 static int find(void *arg)
 {
 	struct found *f = arg;
+	unsigned int i, j;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	xf_get_mask(ARCH_GET_XCOMP_PERM, &f->host[0]);
-	xf_get_mask(ARCH_GET_XCOMP_GUEST_PERM, &f->guest[0]);
-	if (f->asks) {
-		f->host_error = xf_request(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA);
-		f->guest_error = xf_request(ARCH_REQ_XCOMP_GUEST_PERM, XFEATURE_XTILE_DATA);
-	}
-	xf_get_mask(ARCH_GET_XCOMP_PERM, &f->host[1]);
-	xf_get_mask(ARCH_GET_XCOMP_GUEST_PERM, &f->guest[1]);
+	xf_get_mask(ARCH_GET_XCOMP_SUPP, &f->supp);
+	for (i = 0; i < 2; i++)
+		for (j = 0; j < ARRAY_SIZE(never); j++)
+			f->never[i][j] = xf_request(perms[i].request, never[j]);
+	for (i = 0; i < 2; i++)
+		xf_get_mask(perms[i].get, &f->before[i]);
+	for (i = 0; i < 2; i++)
+		f->error[i] = xf_request(perms[i].request, XFEATURE_XTILE_DATA);
+	for (i = 0; i < 2; i++)
+		xf_get_mask(perms[i].get, &f->after[i]);
 	return 0;
 }
 
+/* It starts with what is in @perm, and is granted the rest, and nothing else. */
 static void expect_found(struct __test_metadata *const _metadata, const struct found *f,
 			 const struct xcomp_perm *perm, const char *whose)
 {
-	int wanted = xcomp_have_amx() ? 0 : EOPNOTSUPP;
+	unsigned int i, j;
 
-	EXPECT_SAME_MASK(xf_names, xf_permitted(perm->host), f->host[0],
-			 "host permission that %s starts with", whose);
-	EXPECT_SAME_MASK(xf_names, xf_permitted(perm->guest), f->guest[0],
-			 "guest permission that %s starts with", whose);
-	if (!f->asks)
-		return;
-	EXPECT_ERRNO(wanted, f->host_error, "host request of %s", whose);
-	EXPECT_ERRNO(wanted, f->guest_error, "guest request of %s", whose);
-	EXPECT_SAME_MASK(xf_names, xf_permitted(xcomp_have_amx()), f->host[1],
-			 "host permission of %s", whose);
-	EXPECT_SAME_MASK(xf_names, xf_permitted(xcomp_have_amx()), f->guest[1],
-			 "guest permission of %s", whose);
+	EXPECT_SAME_MASK(xf_names, xf_xcr0() | XFEATURE_MASK_FPSSE, f->supp,
+			 "ARCH_GET_XCOMP_SUPP of %s", whose);
+	for (i = 0; i < 2; i++) {
+		for (j = 0; j < ARRAY_SIZE(never); j++)
+			EXPECT_ERRNO(refusal(never[j]), f->never[i][j],
+				     "%s request of %s for component %lu", perms[i].name, whose,
+				     never[j]);
+		EXPECT_SAME_MASK(xf_names, xf_permitted(i ? perm->guest : perm->host), f->before[i],
+				 "%s permission that %s starts with", perms[i].name, whose);
+		EXPECT_ERRNO(xcomp_have_amx() ? 0 : EOPNOTSUPP, f->error[i], "%s request of %s",
+			     perms[i].name, whose);
+		EXPECT_SAME_MASK(xf_names, xf_permitted(xcomp_have_amx()), f->after[i],
+				 "%s permission of %s", perms[i].name, whose);
+	}
 }
 
-/* Let a child made by clone() with @flags look, and possibly ask. */
-static void clone_and_find(struct __test_metadata *const _metadata, int flags, struct found *f)
+/* A child made by clone() with @flags has a copy of its parent's permissions. */
+static void expect_copied(struct __test_metadata *const _metadata, struct xcomp_perm *perm,
+			  int flags, const char *whose)
 {
 	static uint8_t stack[CHILD_STACK];
+	struct found *f = mmap(NULL, sizeof(*f), PROT_READ | PROT_WRITE,
+			       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	pid_t pid;
 
+	ASSERT_NE(MAP_FAILED, f);
 	fflush(stdout);
 	pid = clone(find, stack + CHILD_STACK, flags | SIGCHLD, f);
-	if (EXPECT_THAT(pid > 0, "clone(): %s", strerror(errno)))
-		xcomp_join(_metadata, pid, "the child");
+	if (!EXPECT_THAT(pid > 0, "clone(): %s", strerror(errno)))
+		return;
+	xcomp_join(_metadata, pid, whose);
+	expect_found(_metadata, f, perm, whose);
+	xcomp_expect_masks(_metadata, perm, "once a child has asked");
 }
 
-/*
- * The child has its parent's permissions, each of them, and what the child asks
- * for does not become the parent's.
- */
+/* The same with neither permission, with the guest's, and with both */
 static void expect_inherited(struct __test_metadata *const _metadata, struct xcomp_perm *perm,
 			     int flags)
 {
-	struct found *f = mmap(NULL, sizeof(*f), PROT_READ | PROT_WRITE,
-			       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	if (!EXPECT_THAT(f != MAP_FAILED, "mmap(): %s", strerror(errno)))
-		return;
-	xcomp_expect_masks(_metadata, perm, "with nothing asked for");
-	f->asks = true;
-	clone_and_find(_metadata, flags, f);
-	expect_found(_metadata, f, perm, "a child that asks");
-	xcomp_expect_masks(_metadata, perm, "after the child's requests");
-
-	f->asks = false;
+	expect_copied(_metadata, perm, flags, "a child that asks first");
 	xcomp_request_guest(_metadata, perm);
-	clone_and_find(_metadata, flags, f);
-	expect_found(_metadata, f, perm, "a child after the guest's request");
-	xcomp_expect_masks(_metadata, perm, "after a second child");
-
+	expect_copied(_metadata, perm, flags, "a child after the guest's request");
 	xcomp_request_host(_metadata, perm);
-	clone_and_find(_metadata, flags, f);
-	expect_found(_metadata, f, perm, "a child after both requests");
-	xcomp_expect_masks(_metadata, perm, "after a third child");
+	expect_copied(_metadata, perm, flags, "a child after both requests");
 }
 
 /* Verify that a child has a copy of both permissions, and only a copy. */
@@ -552,45 +510,24 @@ TEST_F(xcomp_perm, fork_by_thread)
 	xcomp_in_thread(_metadata, "the thread that forks", fork_in_thread, &self->perm);
 }
 
-/* What a new program finds: all that was asked for before has to be gone. */
-struct new_program {
-	uint64_t supp;
-	int never[ARRAY_SIZE(never)][2];
-	struct found found;
-};
-
 static void after_exec(int fd)
 {
-	struct new_program n = { .found.asks = true };
-	unsigned int i;
+	struct found f;
 
-	xf_get_mask(ARCH_GET_XCOMP_SUPP, &n.supp);
-	for (i = 0; i < ARRAY_SIZE(never); i++) {
-		n.never[i][0] = xf_request(ARCH_REQ_XCOMP_PERM, never[i].nr);
-		n.never[i][1] = xf_request(ARCH_REQ_XCOMP_GUEST_PERM, never[i].nr);
-	}
-	find(&n.found);
-	if (write(fd, &n, sizeof(n)) != sizeof(n))
+	find(&f);
+	if (write(fd, &f, sizeof(f)) != sizeof(f))
 		perror("write");
 }
 
+/* All that was asked for before @fn executes the program has to be gone. */
 static void expect_new_program(struct __test_metadata *const _metadata, xcomp_fn fn,
 			       struct xcomp_perm *perm)
 {
 	const struct xcomp_perm none = { 0 };
-	struct new_program n;
-	unsigned int i;
+	struct found f;
 
-	xcomp_in_new_program(_metadata, "the new program", fn, perm, &n, sizeof(n));
-	EXPECT_SAME_MASK(xf_names, xf_xcr0() | XFEATURE_MASK_FPSSE, n.supp,
-			 "ARCH_GET_XCOMP_SUPP of the new program");
-	for (i = 0; i < ARRAY_SIZE(never); i++) {
-		EXPECT_ERRNO(never[i].error, n.never[i][0],
-			     "host request of the new program for component %lu", never[i].nr);
-		EXPECT_ERRNO(never[i].error, n.never[i][1],
-			     "guest request of the new program for component %lu", never[i].nr);
-	}
-	expect_found(_metadata, &n.found, &none, "the new program");
+	xcomp_in_new_program(_metadata, "the new program", fn, perm, &f, sizeof(f));
+	expect_found(_metadata, &f, &none, "the new program");
 }
 
 /* Verify that execve() takes both permissions away, and they can be had anew. */
@@ -599,16 +536,10 @@ TEST_F(xcomp_perm, exec)
 	expect_new_program(_metadata, ask_both, &self->perm);
 }
 
-static void exec_here(struct __test_metadata *const _metadata, void *arg)
-{
-	(void)arg;
-	xcomp_exec(_metadata);
-}
-
 static void exec_in_thread(struct __test_metadata *const _metadata, void *perm)
 {
 	ask_both(_metadata, perm);
-	xcomp_in_thread(_metadata, "the thread that executes", exec_here, NULL);
+	xcomp_in_thread(_metadata, "the thread that executes", xcomp_exec, NULL);
 }
 
 /* Verify the same of an execve() by another thread than the leader. */
@@ -715,8 +646,6 @@ TEST_F(xcomp_altstack, disabled)
 }
 
 struct sleeper {
-	struct xcomp_thread thread;
-	sem_t ready, leave;
 	size_t size;
 	pid_t tid;
 };
@@ -727,39 +656,22 @@ static void sleep_on_small(struct __test_metadata *const _metadata, void *arg)
 
 	s->tid = syscall(SYS_gettid);
 	EXPECT_ERRNO(0, altstack(s->size), "sigaltstack() of a thread, of %zu bytes", s->size);
-	sem_post(&s->ready);
-	sem_wait(&s->leave);
+	pthread_barrier_wait(&barrier);
+	pthread_barrier_wait(&barrier);
 }
 
-/* A thread that was joined may be about to leave the process for a while. */
-static bool thread_gone(pid_t tid)
-{
-	const struct timespec nap = { .tv_nsec = 1000 * 1000 };
-	int i;
-
-	for (i = 0; i < 5000; i++) {
-		if (syscall(SYS_tgkill, getpid(), tid, 0))
-			return errno == ESRCH;
-		nanosleep(&nap, NULL);
-	}
-	return false;
-}
-
-/*
- * Verify that another thread's signal stack counts as long as that thread
- * lives, whoever asks.
- */
+/* Verify that another thread's signal stack counts while it lives, whoever asks. */
 TEST_F(xcomp_altstack, thread)
 {
 	struct sleeper s = { .size = self->min - 1 };
+	struct xcomp_thread thread;
 
-	sem_init(&s.ready, 0, 0);
-	sem_init(&s.leave, 0, 0);
-	xcomp_start_thread(_metadata, &s.thread, sleep_on_small, &s);
-	sem_wait(&s.ready);
+	pthread_barrier_init(&barrier, NULL, 2);
+	xcomp_start_thread(_metadata, &thread, sleep_on_small, &s);
+	pthread_barrier_wait(&barrier);
 	expect_request_on(_metadata, &self->perm, 0, ENOSPC);
-	sem_post(&s.leave);
-	xcomp_join_thread(_metadata, &s.thread, "the thread with a small signal stack");
+	pthread_barrier_wait(&barrier);
+	xcomp_join_thread(_metadata, &thread, "the thread with a small signal stack");
 	EXPECT_THAT(thread_gone(s.tid), "the thread has not gone within 5 s");
 	expect_request_on(_metadata, &self->perm, 0, 0);
 }
