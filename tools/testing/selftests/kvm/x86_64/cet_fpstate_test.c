@@ -242,11 +242,24 @@ TEST_F(cet_fpstate, ioctls)
 	}
 }
 
-/* What INIT must leave of @regs */
-static void expect_after_init(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
-			      const struct xregs *regs)
+/* The same for a turn of the next test: those of AMX are in use, or disarmed by IA32_XFD. */
+static u64 fill_with_xfd(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			 struct xregs *regs, u32 turn)
 {
-	u64 kept, initial, mask = filled(vcpu);
+	u64 xfd = turn & 1 && vcpu_has_amx(vcpu) ? XFEATURE_MASK_XTILE_DATA : 0;
+
+	vcpu_set_msr(vcpu, MSR_IA32_XFD, xfd);
+	vcpu_set_msr(vcpu, MSR_IA32_XFD_ERR, xfd);
+	xregs_fill(regs, vcpu, turn);
+	vcpu_set_xregs(_metadata, vcpu, regs, filled(vcpu) & ~(xfd ? XFEATURE_MASK_XTILE : 0));
+	return xfd;
+}
+
+/* What INIT must leave of @regs, and of both MSRs that have the value of @xfd */
+static void expect_after_init(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			      const struct xregs *regs, u64 xfd)
+{
+	u64 kept, initial, mask = filled(vcpu) & ~(xfd ? XFEATURE_MASK_XTILE : 0);
 
 	expect_init_taken(_metadata, vcpu);
 	expect_no_cet(_metadata, vcpu, "after INIT");
@@ -255,29 +268,34 @@ static void expect_after_init(struct __test_metadata *const _metadata, struct kv
 	if (vcpu_xss_mask(vcpu))
 		EXPECT_SAME(vcpu_xss_mask(vcpu), vcpu_get_msr(vcpu, MSR_IA32_XSS),
 			    "IA32_XSS after INIT");
+	EXPECT_SAME(xfd, vcpu_get_msr(vcpu, MSR_IA32_XFD), "IA32_XFD after INIT");
+	EXPECT_SAME(xfd, vcpu_get_msr(vcpu, MSR_IA32_XFD_ERR), "IA32_XFD_ERR after INIT");
 	EXPECT_XFEATURES(vcpu_xcr0_mask(vcpu), vcpu_xcr0(vcpu), "XCR0 after INIT");
 }
 
 /*
  * Verify that INIT clears CET, in the fpstate and elsewhere, and leaves other
- * XSAVE state, XCR0 and XSS as they are, whether the fpstate is loaded or not
- * when INIT is taken.  Another vCPU keeps all that it has.
+ * XSAVE state, XCR0, IA32_XSS, IA32_XFD and IA32_XFD_ERR as they are, whether the
+ * fpstate is loaded or not when INIT is taken.  Another vCPU keeps all that it has.
  */
 TEST_F(cet_fpstate, init)
 {
 	struct kvm_vcpu *vcpu = xstate_add_vcpu(self->vm, 0, &variant->combo);
 	struct kvm_vcpu *other = xstate_add_vcpu(self->vm, 1, &variant->combo);
 	struct xregs others;
+	u64 xfd;
+	u32 i;
 
-	fill(_metadata, other, &others, 2);
-	fill(_metadata, vcpu, &self->regs, 0);
-	xstate_send_init(vcpu);
-	expect_after_init(_metadata, vcpu, &self->regs);
-
-	fill(_metadata, vcpu, &self->regs, 1);
-	xstate_send_init(vcpu);
-	xstate_run_without_memory(_metadata, vcpu);
-	expect_after_init(_metadata, vcpu, &self->regs);
+	fill(_metadata, other, &others, 4);
+	for (i = 0; i < 4; i++) {
+		th_case("turn %u", i);
+		xfd = fill_with_xfd(_metadata, vcpu, &self->regs, i);
+		xstate_send_init(vcpu);
+		if (i & 2)
+			xstate_run_without_memory(_metadata, vcpu);
+		expect_after_init(_metadata, vcpu, &self->regs, xfd);
+	}
+	th_no_case();
 	expect_xregs(_metadata, other, &others, filled(other), "INIT of another vCPU");
 }
 

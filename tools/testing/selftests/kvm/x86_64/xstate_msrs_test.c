@@ -5,8 +5,8 @@
  *
  * A table says which vCPUs have each of them and what it takes.  Host and guest
  * try that: KVM_SET_MSRS, KVM_SET_ONE_REG and WRMSR must agree.  Tests of their
- * own look at lists of MSRs and registers, filters, INIT, CPUID, and at what the
- * host has in its own MSRs afterwards.
+ * own look at lists of MSRs and registers, filters, CPUID, and at what the host
+ * has in its own MSRs afterwards.
  */
 #include <sys/klog.h>
 
@@ -53,7 +53,6 @@ struct msr_row {
 	u64 shstk, ibt, amx;	/* bits that it takes if the vCPU has that */
 	u64 tried;		/* bits that are valid, or not, on every CPU alike */
 	u64 bad[3];		/* values that break another rule, up to a 0 */
-	bool survives_init;
 };
 
 /* The tracker cannot both wait and be suppressed. */
@@ -77,11 +76,9 @@ static const struct msr_row rows[] = {
 	CET_ADDRESS(MSR_IA32_INT_SSP_TAB, 1),
 	CET_ADDRESS(0, 4, 0x1003, 0x1002),
 	/* What it takes is in CPUID: row_valid(). */
-	{ .msr = MSR_IA32_XSS, .tried = ~0ull, .survives_init = true },
-	{ .msr = MSR_IA32_XFD, .amx = XFEATURE_MASK_XTILE_DATA, .tried = ~0ull,
-	  .survives_init = true },
-	{ .msr = MSR_IA32_XFD_ERR, .amx = XFEATURE_MASK_XTILE_DATA, .tried = ~0ull,
-	  .survives_init = true },
+	{ .msr = MSR_IA32_XSS, .tried = ~0ull },
+	{ .msr = MSR_IA32_XFD, .amx = XFEATURE_MASK_XTILE_DATA, .tried = ~0ull },
+	{ .msr = MSR_IA32_XFD_ERR, .amx = XFEATURE_MASK_XTILE_DATA, .tried = ~0ull },
 	{ .msr = MSR_IA32_PASID, .tried = ~0ull, .bad = { MSR_IA32_PASID_VALID | 1 } },
 };
 
@@ -362,9 +359,7 @@ FIXTURE_SETUP(xstate_msrs)
 	/* Where there is no permission to be had, this is none_* once more. */
 	if (variant->combo.perm != PERM_NONE && !host_has_amx())
 		SKIP(return, "no AMX on this machine");
-	self->vm = vm_create_barebones();
-	xstate_create_apic(self->vm);
-	self->vcpu = xstate_add_vcpu(self->vm, 0, &variant->combo);
+	self->vcpu = xstate_new_vcpu(&self->vm, &variant->combo);
 	/* Tile data that IA32_XFD disarms would be the end of some hosts. */
 	self->mask = xregs_mask(vcpu_xcr0_mask(self->vcpu)) & ~XFEATURE_MASK_XTILE;
 	xregs_fill(&self->regs, self->vcpu, 0);
@@ -520,36 +515,6 @@ TEST_F(xstate_msrs, hidden_xfd)
 	vcpu_clear_cpuid_feature(self->vcpu, X86_FEATURE_XFD);
 	expect_row(_metadata, self->vcpu, BY_MSRS, row_of(MSR_IA32_XFD));
 	expect_row(_metadata, self->vcpu, BY_MSRS, row_of(MSR_IA32_XFD_ERR));
-}
-
-/*
- * Verify that INIT clears the MSRs of CET and leaves the others as they are,
- * whether the fpstate is loaded or not when INIT is taken.
- */
-TEST_F(xstate_msrs, init)
-{
-	struct kvm_vcpu *vcpu = self->vcpu;
-	const struct msr_row *m;
-	int i;
-
-	for (i = 0; i < 4; i++) {
-		nr_steps = 0;
-		for (m = rows; m < END_OF_ROWS; m++)
-			if (m->msr && row_exists(vcpu, BY_MSRS, m))
-				add_step(m->msr, row_value(vcpu, m, i & 1), true, true);
-		take_steps(vcpu, BY_MSRS);
-		expect_steps(_metadata, BY_MSRS, 0, "");
-
-		xstate_send_init(vcpu);
-		if (i & 2)
-			xstate_run_without_memory(_metadata, vcpu);
-		expect_init_taken(_metadata, vcpu);
-		for (m = rows; m < END_OF_ROWS; m++)
-			if (m->msr && row_exists(vcpu, BY_MSRS, m))
-				EXPECT_SAME(m->survives_init ? row_value(vcpu, m, i & 1) : 0,
-					    vcpu_get_msr(vcpu, m->msr), "%s after INIT, turn %d",
-					    msr_name(m->msr), i);
-	}
 }
 
 /*
