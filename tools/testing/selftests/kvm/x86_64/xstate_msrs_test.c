@@ -66,17 +66,18 @@ struct msr_row {
 	.tried = ADDRESS | BIT_ULL(63), .bad = { CET_BAD, ##__VA_ARGS__ },	\
 }
 
+/* In an order in which those in the fpstate are between others: that of lists, too */
 static const struct msr_row rows[] = {
-	CET_CONTROL(MSR_IA32_U_CET),
 	CET_CONTROL(MSR_IA32_S_CET),
-	CET_ADDRESS(MSR_IA32_PL0_SSP, 4, 0x1001, 0x1002),
-	CET_ADDRESS(MSR_IA32_PL1_SSP, 4, 0x1001, 0x1002),
-	CET_ADDRESS(MSR_IA32_PL2_SSP, 4, 0x1003, 0x1002),
-	CET_ADDRESS(MSR_IA32_PL3_SSP, 4, 0x1001, 0x1002),
+	CET_CONTROL(MSR_IA32_U_CET),
 	CET_ADDRESS(MSR_IA32_INT_SSP_TAB, 1),
+	CET_ADDRESS(MSR_IA32_PL0_SSP, 4, 0x1001, 0x1002),
+	CET_ADDRESS(MSR_IA32_PL3_SSP, 4, 0x1001, 0x1002),
 	CET_ADDRESS(0, 4, 0x1003, 0x1002),
+	CET_ADDRESS(MSR_IA32_PL1_SSP, 4, 0x1001, 0x1002),
 	/* What it takes is in CPUID: row_valid(). */
 	{ .msr = MSR_IA32_XSS, .tried = ~0ull },
+	CET_ADDRESS(MSR_IA32_PL2_SSP, 4, 0x1003, 0x1002),
 	{ .msr = MSR_IA32_XFD, .amx = XFEATURE_MASK_XTILE_DATA, .tried = ~0ull },
 	{ .msr = MSR_IA32_XFD_ERR, .amx = XFEATURE_MASK_XTILE_DATA, .tried = ~0ull },
 	{ .msr = MSR_IA32_PASID, .tried = ~0ull, .bad = { MSR_IA32_PASID_VALID | 1 } },
@@ -448,22 +449,23 @@ TEST_F(xstate_msrs, one_reg_ids)
 	expect_xregs(_metadata, self->vcpu, &self->regs, self->mask, "refused KVM registers");
 }
 
-/* KVM can give a guest @msr, if CPUID says so. */
-static bool kvm_offers_msr(u32 msr)
+/* Whether there is @msr, by CPUID of the CPU or by what KVM offers, which @has looks at */
+static bool has_msr(bool (*has)(struct kvm_x86_cpu_feature feature), u32 msr)
 {
 	switch (msr) {
-	case MSR_IA32_U_CET:
-	case MSR_IA32_S_CET:
-		return kvm_cpu_has(X86_FEATURE_SHSTK) || kvm_cpu_has(X86_FEATURE_IBT);
-	case MSR_IA32_XSS:
-		return kvm_offered_xss();
-	case MSR_IA32_XFD:
-	case MSR_IA32_XFD_ERR:
-		return kvm_cpu_has(X86_FEATURE_XFD);
+	case 0:
 	case MSR_IA32_PASID:
 		return false;
+	case MSR_IA32_U_CET:
+	case MSR_IA32_S_CET:
+		return has(X86_FEATURE_SHSTK) || has(X86_FEATURE_IBT);
+	case MSR_IA32_XSS:
+		return has == this_cpu_has ? has(X86_FEATURE_XSAVES) : kvm_offered_xss();
+	case MSR_IA32_XFD:
+	case MSR_IA32_XFD_ERR:
+		return has(X86_FEATURE_XFD);
 	}
-	return kvm_cpu_has(X86_FEATURE_SHSTK);
+	return has(X86_FEATURE_SHSTK);
 }
 
 /* Verify that KVM lists for saving what guests may have, whatever is permitted. */
@@ -473,7 +475,8 @@ TEST_F(xstate_msrs, msr_list)
 
 	for (m = rows; m < END_OF_ROWS; m++)
 		if (m->msr)
-			EXPECT_SAME(kvm_offers_msr(m->msr), kvm_msr_is_in_save_restore_list(m->msr),
+			EXPECT_SAME(has_msr(kvm_cpu_has, m->msr),
+				    kvm_msr_is_in_save_restore_list(m->msr),
 				    "%s in KVM_GET_MSR_INDEX_LIST", msr_name(m->msr));
 }
 
@@ -523,88 +526,50 @@ TEST_F(xstate_msrs, hidden_xfd)
 
 /* ---- lists of MSRs ---- */
 
-/*
- * The CET MSRs that the vCPU has: those in the fpstate between others, the
- * latter first, or all the other way round
- */
+/* Those that the vCPU has, in the order of the table or the other way round */
 static struct kvm_msrs *new_list(struct kvm_vcpu *vcpu, u32 seed, bool reverse)
 {
-	static const u32 mixed[NR_CET_MSRS] = {
-		MSR_IA32_S_CET, MSR_IA32_U_CET, MSR_IA32_INT_SSP_TAB, MSR_IA32_PL0_SSP,
-		MSR_IA32_PL3_SSP, MSR_IA32_PL1_SSP, MSR_IA32_PL2_SSP,
-	};
-	struct kvm_msrs *list = calloc(1, sizeof(*list) + NR_CET_MSRS * sizeof(*list->entries));
-	int i;
-	u32 msr;
+	struct kvm_msrs *list = calloc(1, sizeof(*list) +
+				       ARRAY_SIZE(rows) * sizeof(*list->entries));
+	const struct msr_row *m;
+	unsigned int i;
 
 	TEST_ASSERT(list, "no memory for a list of MSRs");
-	for (i = 0; i < NR_CET_MSRS; i++) {
-		msr = mixed[reverse ? NR_CET_MSRS - 1 - i : i];
-		if (!vcpu_has_cet_msr(vcpu, msr))
-			continue;
-		list->entries[list->nmsrs].index = msr;
-		list->entries[list->nmsrs++].data = cet_msr_value(vcpu, msr, seed);
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		m = reverse ? END_OF_ROWS - 1 - i : rows + i;
+		if (m->msr && row_exists(vcpu, BY_MSRS, m))
+			list->entries[list->nmsrs++] = (struct kvm_msr_entry) {
+				.index = m->msr, .data = row_value(vcpu, m, seed),
+			};
 	}
 	return list;
 }
 
-FIXTURE(xstate_msrs_list) {
-	struct kvm_vm *vm;
-	struct kvm_vcpu *vcpu;
-	struct xregs regs;
-};
-
-FIXTURE_VARIANT(xstate_msrs_list) {
-	struct xstate_combo combo;
-};
-
-FIXTURE_VARIANT_ADD(xstate_msrs_list, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
-FIXTURE_VARIANT_ADD(xstate_msrs_list, none_noamx_ibt) { .combo = { PERM_NONE, NOAMX, IBT } };
-FIXTURE_VARIANT_ADD(xstate_msrs_list, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
-FIXTURE_VARIANT_ADD(xstate_msrs_list, host_noamx_cet) { .combo = { PERM_HOST, NOAMX, CET } };
-FIXTURE_VARIANT_ADD(xstate_msrs_list, guest_noamx_cet) { .combo = { PERM_GUEST, NOAMX, CET } };
-FIXTURE_VARIANT_ADD(xstate_msrs_list, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
-
-FIXTURE_SETUP(xstate_msrs_list)
-{
-	if (!xstate_begin(_metadata, &variant->combo))
-		return;
-	if (variant->combo.perm != PERM_NONE && !host_has_amx())
-		SKIP(return, "no AMX on this machine");
-	self->vcpu = xstate_new_vcpu(&self->vm, &variant->combo);
-	if (!vcpu_has_cet_msr(self->vcpu, MSR_IA32_U_CET))
-		SKIP(return, "KVM offers no guest CET");
-	xregs_fill(&self->regs, self->vcpu, 0);
-}
-
-FIXTURE_TEARDOWN(xstate_msrs_list)
-{
-	xstate_end(_metadata, self->vm);
-}
-
 /* Verify that the order of a list does not matter to what is set and read. */
-TEST_F(xstate_msrs_list, order)
+TEST_F(xstate_msrs, list_order)
 {
-	struct kvm_msrs *list;
+	struct kvm_msrs *set, *got;
 	u32 i, seed, msr;
+	u64 wanted;
 
 	for (seed = 1; seed < 5; seed++) {
-		xregs_fill(&self->regs, self->vcpu, seed);
-		list = new_list(self->vcpu, seed, seed & 1);
-		EXPECT_SAME(list->nmsrs, __vcpu_ioctl(self->vcpu, KVM_SET_MSRS, list),
-			    "KVM_SET_MSRS of list %u", seed);
-		expect_cet(_metadata, self->vcpu, &self->regs, "KVM_SET_MSRS of a list");
-		free(list);
-
-		list = new_list(self->vcpu, 0, seed & 2);
-		EXPECT_SAME(list->nmsrs, __vcpu_ioctl(self->vcpu, KVM_GET_MSRS, list),
-			    "KVM_GET_MSRS of list %u", seed);
-		for (i = 0; i < list->nmsrs; i++) {
-			msr = list->entries[i].index;
-			EXPECT_SAME(cet_msr_value(self->vcpu, msr, seed), list->entries[i].data,
-				    "KVM_GET_MSRS of list %u: %s", seed, msr_name(msr));
+		th_case("list %u", seed);
+		set = new_list(self->vcpu, seed, seed & 1);
+		got = new_list(self->vcpu, 0, seed & 2);
+		EXPECT_SAME(set->nmsrs, __vcpu_ioctl(self->vcpu, KVM_SET_MSRS, set),
+			    "KVM_SET_MSRS");
+		EXPECT_SAME(got->nmsrs, __vcpu_ioctl(self->vcpu, KVM_GET_MSRS, got),
+			    "KVM_GET_MSRS");
+		for (i = 0; i < got->nmsrs; i++) {
+			msr = got->entries[i].index;
+			wanted = row_value(self->vcpu, row_of(msr), seed);
+			EXPECT_SAME(wanted, got->entries[i].data, "KVM_GET_MSRS of a list: %s",
+				    msr_name(msr));
+			EXPECT_SAME(wanted, vcpu_get_msr(self->vcpu, msr),
+				    "%s after KVM_SET_MSRS of a list", msr_name(msr));
 		}
-		free(list);
+		free(set);
+		free(got);
 	}
 }
 
@@ -612,26 +577,24 @@ TEST_F(xstate_msrs_list, order)
  * Verify that KVM_SET_MSRS ends at the first MSR that it refuses: those before
  * it are set, those after it keep what they had.
  */
-TEST_F(xstate_msrs_list, refused_within)
+TEST_F(xstate_msrs, list_refused_within)
 {
-	struct kvm_msrs *list;
-	u32 i = 0, j, nr, msr;
+	struct kvm_msrs *had = new_list(self->vcpu, 0, false), *list;
+	u32 i, j;
 
-	do {
-		vcpu_set_cet(_metadata, self->vcpu, &self->regs);
+	for (i = 0; i < had->nmsrs; i++) {
+		th_case("a list with a bad value at %u", i);
+		EXPECT_SAME(had->nmsrs, __vcpu_ioctl(self->vcpu, KVM_SET_MSRS, had),
+			    "KVM_SET_MSRS of good values");
 		list = new_list(self->vcpu, 2, false);
-		nr = list->nmsrs;
 		list->entries[i].data = CET_BAD;
-		EXPECT_SAME(i, __vcpu_ioctl(self->vcpu, KVM_SET_MSRS, list),
-			    "KVM_SET_MSRS of a list with a bad value at %u", i);
-		for (j = 0; j < nr; j++) {
-			msr = list->entries[j].index;
-			EXPECT_SAME(cet_msr_value(self->vcpu, msr, j < i ? 2 : 0),
-				    vcpu_get_msr(self->vcpu, msr),
-				    "%s after a list with a bad value at %u", msr_name(msr), i);
-		}
+		EXPECT_SAME(i, __vcpu_ioctl(self->vcpu, KVM_SET_MSRS, list), "KVM_SET_MSRS");
+		for (j = 0; j < had->nmsrs; j++)
+			EXPECT_SAME((j < i ? list : had)->entries[j].data,
+				    vcpu_get_msr(self->vcpu, had->entries[j].index), "%s",
+				    msr_name(had->entries[j].index));
 		free(list);
-	} while (++i < nr);
+	}
 }
 
 /* ---- tests of guests ---- */
@@ -912,40 +875,6 @@ TEST_F(xstate_msrs_guest, xss_before_xrstors)
 
 /* ---- what the host has in its MSRs ---- */
 
-FIXTURE(xstate_msrs_host) {
-	struct kvm_vm *vm;
-	struct kvm_vcpu *vcpu;
-	struct xregs regs;
-	u64 before[ARRAY_SIZE(rows)];
-	int fd;
-};
-
-FIXTURE_VARIANT(xstate_msrs_host) {
-	struct xstate_combo combo;
-};
-
-FIXTURE_VARIANT_ADD(xstate_msrs_host, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
-FIXTURE_VARIANT_ADD(xstate_msrs_host, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
-FIXTURE_VARIANT_ADD(xstate_msrs_host, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
-
-static bool cpu_has_msr(u32 msr)
-{
-	switch (msr) {
-	case 0:
-	case MSR_IA32_PASID:
-		return false;
-	case MSR_IA32_XSS:
-		return this_cpu_has(X86_FEATURE_XSAVES);
-	case MSR_IA32_XFD:
-	case MSR_IA32_XFD_ERR:
-		return this_cpu_has(X86_FEATURE_XFD);
-	case MSR_IA32_U_CET:
-	case MSR_IA32_S_CET:
-		return this_cpu_has(X86_FEATURE_SHSTK) || this_cpu_has(X86_FEATURE_IBT);
-	}
-	return this_cpu_has(X86_FEATURE_SHSTK);
-}
-
 /*
  * The script of the guest below: it changes all of CET, and IA32_XSS.  Values
  * of CET do no harm in MSRs of the host.
@@ -961,7 +890,7 @@ static void script_all(struct kvm_vcpu *vcpu)
 	sync_global_to_guest(vcpu->vm, nr_steps);
 }
 
-/* Where it has exited, by the turns of the loop in TEST_F(xstate_msrs_host, run) */
+/* Where it has exited, by the turns of the loop in TEST_F(xstate_msrs_guest, host_keeps) */
 static const char * const host_turns[] = {
 	"WRMSR of the guest", "another run", "#NM in the guest", "use of AMX in the guest",
 };
@@ -989,69 +918,62 @@ static void guest_all_code(void)
 	GUEST_DONE();
 }
 
-FIXTURE_SETUP(xstate_msrs_host)
+/* What the host had in its MSRs before the guest had values of its own */
+static u64 host_values[ARRAY_SIZE(rows)];
+
+/* Take note of that, and prepare the guest.  Return where MSRs of the host are read, or -1. */
+static int begin_host(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+		      const struct xregs *regs)
 {
-	u32 i;
+	int fd = host_msr_open(O_RDONLY);
+	const struct msr_row *m;
 
-	if (!xstate_begin(_metadata, &variant->combo))
-		return;
-	self->fd = host_msr_open(O_RDONLY);
-	for (i = 0; i < ARRAY_SIZE(rows); i++)
-		if (self->fd < 0 || (cpu_has_msr(rows[i].msr) &&
-				     pread(self->fd, &self->before[i], 8, rows[i].msr) != 8))
-			SKIP(return, "cannot read MSRs of the host");
-	if (!xstate_need_refusals(_metadata) || !xstate_need_guests(_metadata))
-		return;
-	for (i = 0; i < ARRAY_SIZE(rows); i++)
-		if (cpu_has_msr(rows[i].msr))
-			self->before[i] = host_msr_read(_metadata, self->fd, rows[i].msr);
-
-	self->vcpu = xstate_new_guest(&self->vm, &variant->combo, guest_all_code);
-	xregs_fill(&self->regs, self->vcpu, 0);
-	guest_tiles = self->regs;
-	sync_global_to_guest(self->vm, guest_tiles);
-	vcpu_set_xregs(_metadata, self->vcpu, &self->regs,
-		       xregs_mask(vcpu_xcr0_mask(self->vcpu)) & ~XFEATURE_MASK_XTILE);
-	script_all(self->vcpu);
+	for (m = rows; m < END_OF_ROWS; m++) {
+		if (fd < 0 || (has_msr(this_cpu_has, m->msr) &&
+			       pread(fd, &host_values[m - rows], 8, m->msr) != 8))
+			SKIP(return -1, "cannot read MSRs of the host");
+		if (has_msr(this_cpu_has, m->msr))
+			host_values[m - rows] = host_msr_read(_metadata, fd, m->msr);
+	}
+	vcpu_arch_set_entry_point(vcpu, guest_all_code);
+	guest_tiles = *regs;
+	sync_global_to_guest(vcpu->vm, guest_tiles);
+	vcpu_set_xregs(_metadata, vcpu, regs,
+		       xregs_mask(vcpu_xcr0_mask(vcpu)) & ~XFEATURE_MASK_XTILE);
+	script_all(vcpu);
+	return fd;
 }
 
-FIXTURE_TEARDOWN(xstate_msrs_host)
+static void expect_host(struct __test_metadata *const _metadata, int fd, const char *when)
 {
-	xstate_end(_metadata, self->vm);
-}
+	const struct msr_row *m;
 
-static void expect_host(struct __test_metadata *const _metadata,
-			int fd, const u64 *before, const char *when)
-{
-	u32 i;
-
-	for (i = 0; i < ARRAY_SIZE(rows); i++)
-		if (cpu_has_msr(rows[i].msr))
-			EXPECT_SAME(before[i], host_msr_read(_metadata, fd, rows[i].msr),
-				    "%s of the host after %s", msr_name(rows[i].msr), when);
-}
-
-/* Verify that no ioctl leaves a value of the guest in the CPU. */
-TEST_F(xstate_msrs_host, ioctls)
-{
-	expect_host(_metadata, self->fd, self->before, "KVM_SET_MSRS");
-	expect_cet(_metadata, self->vcpu, &self->regs, "KVM_SET_MSRS");
-	expect_host(_metadata, self->fd, self->before, "KVM_GET_MSRS");
-	xstate_run_immediate_exit(self->vcpu);
-	expect_host(_metadata, self->fd, self->before, "KVM_RUN without a run");
+	for (m = rows; m < END_OF_ROWS; m++)
+		if (has_msr(this_cpu_has, m->msr))
+			EXPECT_SAME(host_values[m - rows], host_msr_read(_metadata, fd, m->msr),
+				    "%s of the host after %s", msr_name(m->msr), when);
 }
 
 /*
- * Verify the same for a guest that runs and changes its CET, and if it has AMX,
- * switches that off, misses it, and uses it.
+ * Verify that no ioctl leaves a value of the guest in the CPU, nor does a guest
+ * that runs and changes its CET, and if it has AMX, switches that off, misses it,
+ * and uses it.
  */
-TEST_F(xstate_msrs_host, run)
+TEST_F(xstate_msrs_guest, host_keeps)
 {
+	int fd = begin_host(_metadata, self->vcpu, &self->regs);
 	int i, nr = vcpu_has_amx(self->vcpu) ? 4 : 2;
 
+	if (fd < 0)
+		return;
+	expect_host(_metadata, fd, "KVM_SET_MSRS");
+	expect_cet(_metadata, self->vcpu, &self->regs, "KVM_SET_MSRS");
+	expect_host(_metadata, fd, "KVM_GET_MSRS");
+	xstate_run_immediate_exit(self->vcpu);
+	expect_host(_metadata, fd, "KVM_RUN without a run");
 	for (i = 0; i < nr; i++) {
 		xstate_run(self->vcpu, UCALL_SYNC);
-		expect_host(_metadata, self->fd, self->before, host_turns[i]);
+		expect_host(_metadata, fd, host_turns[i]);
 	}
 	xstate_run(self->vcpu, UCALL_DONE);
 	/* That it did. */
@@ -1078,12 +1000,16 @@ static bool kernel_tracks_branches(void)
  * Verify that a kernel that tracks branches still does after KVM_RUN.  What
  * IA32_S_CET held before does not tell: this may not be the first guest.
  */
-TEST_F(xstate_msrs_host, kernel_ibt)
+TEST_F(xstate_msrs_guest, host_kernel_ibt)
 {
+	int fd = begin_host(_metadata, self->vcpu, &self->regs);
+
+	if (fd < 0)
+		return;
 	if (!kernel_tracks_branches())
 		SKIP(return, "cannot tell: no word of the kernel on branch tracking");
 	xstate_run(self->vcpu, UCALL_SYNC);
-	EXPECT_SAME(CET_ENDBR_EN, host_msr_read(_metadata, self->fd, MSR_IA32_S_CET) & CET_ENDBR_EN,
+	EXPECT_SAME(CET_ENDBR_EN, host_msr_read(_metadata, fd, MSR_IA32_S_CET) & CET_ENDBR_EN,
 		    "ENDBR_EN in IA32_S_CET of the host after KVM_RUN");
 }
 
