@@ -257,30 +257,27 @@ static const char *result_name(enum way way, int result)
  * may read a 0: KVM lets it copy all MSRs that it lists from vCPU to vCPU.  It
  * never lists IA32_PASID.
  */
-static void expect_read(struct __test_metadata *const _metadata, enum way way, u32 i, u64 kept,
-			const char *how)
+static void expect_read(struct __test_metadata *const _metadata, enum way way, u32 i, u64 kept)
 {
-	int wanted = steps[i].readable ? 0 : ways[way].refusal;
-	const char *name = row_name(steps[i].msr);
+	const struct step *s = &steps[i];
+	int wanted = s->readable ? 0 : ways[way].refusal;
+	const char *name = row_name(s->msr);
 
-	if (way != BY_GUEST && !steps[i].readable && !steps[i].get &&
-	    (steps[i].msr != MSR_IA32_PASID || !kvm_refuses_msrs()))
-		EXPECT_SAME(0, steps[i].read, "%s of %s, which the vCPU has not", ways[way].get,
-			    name);
-	else if (EXPECT_THAT(steps[i].get == wanted, "step %u: %s of %s%s: wanted %s got %s", i,
-			     ways[way].get, name, how, result_name(way, wanted),
-			     result_name(way, steps[i].get)) && !wanted)
-		EXPECT_SAME(kept, steps[i].read, "step %u: %s of %s%s after %s of %#lx", i,
-			    ways[way].get, name, how, steps[i].write ? ways[way].set : "no write",
-			    steps[i].value);
+	if (way != BY_GUEST && !s->readable && !s->get &&
+	    (s->msr != MSR_IA32_PASID || !kvm_refuses_msrs()))
+		EXPECT_SAME(0, s->read, "%s of %s, which the vCPU has not", ways[way].get, name);
+	else if (EXPECT_THAT(s->get == wanted, "step %u: %s of %s: wanted %s got %s", i,
+			     ways[way].get, name, result_name(way, wanted),
+			     result_name(way, s->get)) && !wanted)
+		EXPECT_SAME(kept, s->read, "step %u: %s of %s after %s of %#lx", i,
+			    ways[way].get, name, s->write ? ways[way].set : "no write", s->value);
 }
 
 /*
  * What was taken and refused is as the steps say, and what was read is what was
- * taken last, or @kept at first.  @how goes on after the name of the register.
+ * taken last, or @kept at first.
  */
-static void expect_steps(struct __test_metadata *const _metadata, enum way way, u64 kept,
-			 const char *how)
+static void expect_steps(struct __test_metadata *const _metadata, enum way way, u64 kept)
 {
 	const struct step *s;
 	int wanted;
@@ -290,13 +287,12 @@ static void expect_steps(struct __test_metadata *const _metadata, enum way way, 
 		s = &steps[i];
 		wanted = s->taken ? 0 : ways[way].refusal;
 		if (s->write)
-			EXPECT_THAT(s->set == wanted,
-				    "step %u: %s of %#lx to %s%s: wanted %s got %s", i,
-				    ways[way].set, s->value, row_name(s->msr), how,
+			EXPECT_THAT(s->set == wanted, "step %u: %s of %#lx to %s: wanted %s got %s",
+				    i, ways[way].set, s->value, row_name(s->msr),
 				    result_name(way, wanted), result_name(way, s->set));
 		if (s->write && !s->set)
 			kept = s->value;
-		expect_read(_metadata, way, i, kept, how);
+		expect_read(_metadata, way, i, kept);
 	}
 }
 
@@ -316,7 +312,7 @@ static void expect_row(struct __test_metadata *const _metadata, struct kvm_vcpu 
 			add_step(m->msr, row_value(vcpu, m, i ? 0 : 2), true, true);
 	}
 	take_steps(vcpu, way);
-	expect_steps(_metadata, way, row_value(vcpu, m, 0), "");
+	expect_steps(_metadata, way, row_value(vcpu, m, 0));
 }
 
 /* Nothing else may change: @mask of the components, CET, SSP, IA32_XSS, XCR0. */
@@ -384,7 +380,8 @@ TEST_F(xstate_msrs, reset)
 		if (m->msr)
 			add_read(m->msr, row_exists(self->vcpu, BY_MSRS, m));
 	take_steps(self->vcpu, BY_MSRS);
-	expect_steps(_metadata, BY_MSRS, 0, " after reset");
+	th_case("after reset");
+	expect_steps(_metadata, BY_MSRS, 0);
 }
 
 /*
@@ -424,7 +421,7 @@ TEST_F(xstate_msrs, values_one_reg)
 TEST_F(xstate_msrs, one_reg_ids)
 {
 	const u64 ids[] = { KVM_X86_REG_MSR(MSR_IA32_U_CET), KVM_X86_REG_KVM(KVM_REG_GUEST_SSP) };
-	u64 id, value[2] = { ssp_value(1), 0x5a };
+	u64 value[2] = { ssp_value(1), 0x5a };
 	unsigned int i;
 	int bit;
 
@@ -434,18 +431,20 @@ TEST_F(xstate_msrs, one_reg_ids)
 	for (i = 0; i < ARRAY_SIZE(ids); i++) {
 		/* With bit 32 the one type is the other. */
 		for (bit = 33; bit < 64; bit++) {
-			struct kvm_one_reg reg = { .addr = (unsigned long)value };
+			struct kvm_one_reg reg = {
+				.id = ids[i] ^ BIT_ULL(bit), .addr = (unsigned long)value,
+			};
 
-			id = ids[i] ^ BIT_ULL(bit);
-			reg.id = id;
+			th_case("register %#llx", reg.id);
 			EXPECT_ERRNO(EINVAL, vcpu_errno(self->vcpu, KVM_GET_ONE_REG, &reg),
-				     "KVM_GET_ONE_REG of register %#lx", id);
+				     "KVM_GET_ONE_REG");
 			EXPECT_ERRNO(EINVAL, vcpu_errno(self->vcpu, KVM_SET_ONE_REG, &reg),
-				     "KVM_SET_ONE_REG of register %#lx", id);
-			EXPECT_SAME(ssp_value(1), value[0], "memory for register %#lx", id);
-			EXPECT_SAME(0x5a, value[1], "memory behind register %#lx", id);
+				     "KVM_SET_ONE_REG");
+			EXPECT_SAME(ssp_value(1), value[0], "memory for the register");
+			EXPECT_SAME(0x5a, value[1], "memory behind the register");
 		}
 	}
+	th_no_case();
 	expect_xregs(_metadata, self->vcpu, &self->regs, self->mask, "refused KVM registers");
 }
 
@@ -666,11 +665,9 @@ static void stuff_pasid(struct kvm_vcpu *vcpu)
 {
 	struct kvm_cpuid2 *c = allocate_kvm_cpuid2(vcpu->cpuid->nent + 1);
 	struct kvm_cpuid_entry2 *e;
-	u32 i;
 
-	for (i = 0; i < vcpu->cpuid->nent; i++)
-		c->entries[i] = vcpu->cpuid->entries[i];
-	c->entries[i] = (struct kvm_cpuid_entry2) {
+	memcpy(c->entries, vcpu->cpuid->entries, vcpu->cpuid->nent * sizeof(*e));
+	c->entries[vcpu->cpuid->nent] = (struct kvm_cpuid_entry2) {
 		.function = 0xd, .index = XFEATURE_PASID,
 		.flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
 		.eax = 8, .ecx = 1,
@@ -712,7 +709,7 @@ TEST_F(xstate_msrs_guest, no_kvm_msr)
 	for (msr = KVM_MSR_UNUSED; msr <= KVM_MSR_LAST; msr++)
 		add_step(msr, ssp_value(1), false, false);
 	take_steps(self->vcpu, BY_GUEST);
-	expect_steps(_metadata, BY_GUEST, 0, "");
+	expect_steps(_metadata, BY_GUEST, 0);
 	expect_xregs(_metadata, self->vcpu, &self->regs, 0, "refused WRMSR");
 }
 
@@ -740,33 +737,28 @@ static void deny_cet_msrs(struct kvm_vm *vm, u32 access)
 static void expect_filtered(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 			    u32 denied, u32 seed, u32 next)
 {
-	static const char * const how[] = {
-		[0] = " with nothing denied",
-		[KVM_MSR_FILTER_READ] = " with reads denied",
-		[KVM_MSR_FILTER_WRITE] = " with writes denied",
-		[KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE] = " with both denied",
-	};
-	bool has, reads, writes;
+	bool may_read = !(denied & KVM_MSR_FILTER_READ), has;
+	bool may_write = !(denied & KVM_MSR_FILTER_WRITE);
 	u64 old, new;
 	u32 msr;
 	int i;
 
+	th_case("reads %s, writes %s", may_read ? "allowed" : "denied",
+		may_write ? "allowed" : "denied");
 	deny_cet_msrs(vcpu->vm, denied);
 	for (i = 0; i < NR_CET_MSRS; i++) {
 		msr = cet_msrs[i];
 		old = cet_msr_value(vcpu, msr, seed);
 		new = cet_msr_value(vcpu, msr, next);
 		has = vcpu_has_cet_msr(vcpu, msr);
-		reads = has && !(denied & KVM_MSR_FILTER_READ);
-		writes = has && !(denied & KVM_MSR_FILTER_WRITE);
 		nr_steps = 0;
-		add_read(msr, reads);
-		add_step(msr, new, writes, reads);
+		add_read(msr, has && may_read);
+		add_step(msr, new, has && may_write, has && may_read);
 		take_steps(vcpu, BY_GUEST);
-		expect_steps(_metadata, BY_GUEST, old, how[denied]);
+		expect_steps(_metadata, BY_GUEST, old);
 		if (has)
-			EXPECT_SAME(writes ? new : old, vcpu_get_msr(vcpu, msr), "%s%s",
-				    msr_name(msr), how[denied]);
+			EXPECT_SAME(may_write ? new : old, vcpu_get_msr(vcpu, msr), "%s",
+				    msr_name(msr));
 	}
 }
 
@@ -787,57 +779,19 @@ TEST_F(xstate_msrs_guest, filtered)
 	expect_filtered(_metadata, self->vcpu, 0, 2, 5);
 }
 
-/* What the guest of the next test may set in IA32_XSS, and a U_CET that is not 0 */
-static u64 guest_xss, guest_u_cet;
-static bool guest_has_xss;
-static u8 guest_area[XF_BASE_SIZE + 64] __aligned(64);
+static u8 guest_vector;
 
-static u8 guest_xrstors(void)
+/* XRSTORS of an area that has CET in its initial state, again and again */
+static void guest_xrstors_code(void)
 {
-	return kvm_asm_safe("xrstors64 (%[area])", [area] "r" (guest_area),
-			    "a" ((u32)XFEATURE_MASK_CET), "d" (0));
-}
+	static u8 area[XF_BASE_SIZE + 64] __aligned(64);
 
-/* Save CET, or where there is none, forge the header that would result. */
-static void guest_save_cet(void)
-{
-	u64 *xcomp_bv = (u64 *)(guest_area + XF_HEADER_OFFSET + 8);
-
-	*xcomp_bv = XCOMP_BV_COMPACTED | XFEATURE_MASK_CET;
-	if (!guest_xss)
-		return;
-	wrmsr(MSR_IA32_XSS, guest_xss);
-	wrmsr(MSR_IA32_U_CET, guest_u_cet);
-	asm volatile("xsaves64 (%[area])"
-		     : : [area] "r" (guest_area), "a" ((u32)XFEATURE_MASK_CET), "d" (0)
-		     : "memory");
-	__GUEST_ASSERT(*xcomp_bv == (XCOMP_BV_COMPACTED | XFEATURE_MASK_CET),
-		       "XCOMP_BV: wanted %lx got %lx",
-		       (u64)(XCOMP_BV_COMPACTED | XFEATURE_MASK_CET), *xcomp_bv);
-	wrmsr(MSR_IA32_U_CET, 0);
-}
-
-static void guest_restore_code(void)
-{
-	u8 refused = guest_has_xss ? GP_VECTOR : UD_VECTOR;
-	u8 vector, wanted = guest_xss ? 0 : refused;
-	u64 value;
-
-	guest_save_cet();
-	GUEST_SYNC(0);
-	vector = guest_xrstors();
-	__GUEST_ASSERT(vector == refused, "XRSTORS of CET, IA32_XSS 0: wanted vector %u got %u",
-		       refused, vector);
-	GUEST_SYNC(1);
-	vector = guest_xrstors();
-	__GUEST_ASSERT(vector == wanted, "XRSTORS of CET, IA32_XSS back: wanted vector %u got %u",
-		       wanted, vector);
-	if (guest_xss) {
-		value = rdmsr(MSR_IA32_U_CET);
-		__GUEST_ASSERT(value == guest_u_cet, "U_CET by XRSTORS: wanted %lx got %lx",
-			       guest_u_cet, value);
+	*(u64 *)(area + XF_HEADER_OFFSET + 8) = XCOMP_BV_COMPACTED | XFEATURE_MASK_CET;
+	for (;;) {
+		guest_vector = kvm_asm_safe("xrstors64 (%[area])", [area] "r" (area),
+					    "a" ((u32)XFEATURE_MASK_CET), "d" (0));
+		GUEST_SYNC(0);
 	}
-	GUEST_DONE();
 }
 
 /*
@@ -847,30 +801,24 @@ static void guest_restore_code(void)
  */
 TEST_F(xstate_msrs_guest, xss_before_xrstors)
 {
-	struct kvm_vcpu *vcpu = self->vcpu;
+	u64 all = vcpu_xss_mask(self->vcpu), xss[] = { all, 0, all };
+	bool has_xss = kvm_cpu_has(X86_FEATURE_XSAVES);
+	u8 wanted;
+	u32 i;
 
-	guest_xss = vcpu_xss_mask(vcpu);
-	if (guest_xss && !vcpu_has_cet_msr(vcpu, MSR_IA32_U_CET))
-		SKIP(return, "KVM offers no guest IBT");
-	guest_has_xss = kvm_cpu_has(X86_FEATURE_XSAVES);
-	if (!guest_has_xss && host_cpu_is_amd)
+	if (!has_xss && host_cpu_is_amd)
 		SKIP(return, "SVM lets guests use XSAVES without asking");
-	guest_u_cet = cet_msr_value(vcpu, MSR_IA32_U_CET, 0);
-	sync_global_to_guest(self->vm, guest_xss);
-	sync_global_to_guest(self->vm, guest_has_xss);
-	sync_global_to_guest(self->vm, guest_u_cet);
-	vcpu_arch_set_entry_point(vcpu, guest_restore_code);
-
-	xstate_run(vcpu, UCALL_SYNC);
-	if (guest_xss) {
-		EXPECT_SAME(0, vcpu_get_msr(vcpu, MSR_IA32_U_CET), "IA32_U_CET of the guest");
-		EXPECT_SAME(guest_xss, vcpu_get_msr(vcpu, MSR_IA32_XSS), "IA32_XSS of the guest");
-		vcpu_set_msr(vcpu, MSR_IA32_XSS, 0);
+	vcpu_arch_set_entry_point(self->vcpu, guest_xrstors_code);
+	for (i = 0; i < ARRAY_SIZE(xss); i++) {
+		wanted = xss[i] ? 0 : has_xss ? GP_VECTOR : UD_VECTOR;
+		if (all)
+			vcpu_set_msr(self->vcpu, MSR_IA32_XSS, xss[i]);
+		xstate_run(self->vcpu, UCALL_SYNC);
+		sync_global_from_guest(self->vm, guest_vector);
+		EXPECT_THAT(wanted == guest_vector,
+			    "XRSTORS of CET, turn %u, IA32_XSS %#lx: wanted %s got %s", i,
+			    (unsigned long)xss[i], vector_name(wanted), vector_name(guest_vector));
 	}
-	xstate_run(vcpu, UCALL_SYNC);
-	if (guest_xss)
-		vcpu_set_msr(vcpu, MSR_IA32_XSS, guest_xss);
-	xstate_run(vcpu, UCALL_DONE);
 }
 
 /* ---- what the host has in its MSRs ---- */
@@ -978,7 +926,7 @@ TEST_F(xstate_msrs_guest, host_keeps)
 	xstate_run(self->vcpu, UCALL_DONE);
 	/* That it did. */
 	sync_global_from_guest(self->vm, steps);
-	expect_steps(_metadata, BY_GUEST, 0, "");
+	expect_steps(_metadata, BY_GUEST, 0);
 }
 
 /* The kernel said at boot that it uses branch tracking itself. */
