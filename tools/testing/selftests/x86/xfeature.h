@@ -25,22 +25,6 @@
 
 #include "kselftest_harness_ext.h"
 
-#ifndef ARCH_GET_XCOMP_SUPP
-#define ARCH_GET_XCOMP_SUPP		0x1021
-#endif
-#ifndef ARCH_GET_XCOMP_PERM
-#define ARCH_GET_XCOMP_PERM		0x1022
-#endif
-#ifndef ARCH_REQ_XCOMP_PERM
-#define ARCH_REQ_XCOMP_PERM		0x1023
-#endif
-#ifndef ARCH_GET_XCOMP_GUEST_PERM
-#define ARCH_GET_XCOMP_GUEST_PERM	0x1024
-#endif
-#ifndef ARCH_REQ_XCOMP_GUEST_PERM
-#define ARCH_REQ_XCOMP_GUEST_PERM	0x1025
-#endif
-
 #define XF_BIT(i)			(UINT64_C(1) << (i))
 
 /*
@@ -62,13 +46,11 @@ enum {
 	XFEATURE_XTILE_DATA	= 18,
 };
 
-/* Upstream's names, for folders and trees that have none of them */
+/* Upstream's names, for x86/: libkvm has all of them, and more. */
 #ifndef XFEATURE_MASK_FP
 #define XFEATURE_MASK_FP		XF_BIT(0)
 #define XFEATURE_MASK_SSE		XF_BIT(1)
 #define XFEATURE_MASK_YMM		XF_BIT(2)
-#define XFEATURE_MASK_BNDREGS		XF_BIT(3)
-#define XFEATURE_MASK_BNDCSR		XF_BIT(4)
 #define XFEATURE_MASK_OPMASK		XF_BIT(5)
 #define XFEATURE_MASK_ZMM_Hi256		XF_BIT(6)
 #define XFEATURE_MASK_Hi16_ZMM		XF_BIT(7)
@@ -76,33 +58,17 @@ enum {
 #define XFEATURE_MASK_PASID		XF_BIT(10)
 #define XFEATURE_MASK_CET_USER		XF_BIT(11)
 #define XFEATURE_MASK_CET_KERNEL	XF_BIT(12)
-#define XFEATURE_MASK_LBR		XF_BIT(15)
 #define XFEATURE_MASK_XTILE_CFG		XF_BIT(17)
 #define XFEATURE_MASK_XTILE_DATA	XF_BIT(18)
 #define XFEATURE_MASK_AVX512		(XFEATURE_MASK_OPMASK | XFEATURE_MASK_ZMM_Hi256 | \
 					 XFEATURE_MASK_Hi16_ZMM)
 #define XFEATURE_MASK_XTILE		(XFEATURE_MASK_XTILE_CFG | XFEATURE_MASK_XTILE_DATA)
+#define MSR_IA32_PASID			0xd93
+#define MSR_IA32_XSS			0xda0
 #endif
 #define XFEATURE_MASK_FPSSE		(XFEATURE_MASK_FP | XFEATURE_MASK_SSE)
 #define XFEATURE_MASK_MPX		(XFEATURE_MASK_BNDREGS | XFEATURE_MASK_BNDCSR)
 #define XFEATURE_MASK_CET		(XFEATURE_MASK_CET_USER | XFEATURE_MASK_CET_KERNEL)
-
-#ifndef MSR_IA32_U_CET
-#define MSR_IA32_U_CET			0x6a0
-#define MSR_IA32_S_CET			0x6a2
-#define MSR_IA32_PL0_SSP		0x6a4
-#define MSR_IA32_PL1_SSP		0x6a5
-#define MSR_IA32_PL2_SSP		0x6a6
-#define MSR_IA32_PL3_SSP		0x6a7
-#define MSR_IA32_INT_SSP_TAB		0x6a8
-#endif
-#ifndef MSR_IA32_PASID
-#define MSR_IA32_PASID			0xd93
-#define MSR_IA32_PASID_VALID		XF_BIT(31)
-#endif
-#ifndef MSR_IA32_XSS
-#define MSR_IA32_XSS			0xda0
-#endif
 
 /* The legacy area and the XSAVE header precede all extended components. */
 #define XF_HEADER_OFFSET	512
