@@ -12,7 +12,7 @@
 
 /* ---- CPUID leaf 0xD ---- */
 
-struct xf_regs xf_cpuid(uint32_t leaf, uint32_t subleaf)
+INTEGER_ONLY struct xf_regs xf_cpuid(uint32_t leaf, uint32_t subleaf)
 {
 	struct xf_regs r;
 

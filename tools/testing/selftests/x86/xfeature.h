@@ -74,6 +74,9 @@ enum {
 #define XF_HEADER_OFFSET	512
 #define XF_BASE_SIZE		576
 
+/* For functions to which no compiler may add a use of x87, SSE or later registers */
+#define INTEGER_ONLY		__attribute__((target("general-regs-only")))
+
 struct xf_regs {
 	uint32_t eax, ebx, ecx, edx;
 };

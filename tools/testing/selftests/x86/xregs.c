@@ -3,7 +3,6 @@
 #define _GNU_SOURCE
 
 #include <assert.h>
-#include <stdarg.h>
 #include <sys/ptrace.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -13,8 +12,10 @@
 
 #ifdef __x86_64__
 #define XSAVE	"xsave64"
+#define XRSTOR	"xrstor64"
 #else
 #define XSAVE	"xsave"
+#define XRSTOR	"xrstor"
 #endif
 
 static_assert(offsetof(struct xregs, st) == 32, "layout of the FXSAVE area");
@@ -49,7 +50,7 @@ struct xregs *xregs_alloc(void)
 	return regs;
 }
 
-void *xregs_at(const struct xregs *regs, uint64_t bit)
+INTEGER_ONLY void *xregs_at(const struct xregs *regs, uint64_t bit)
 {
 	return (uint8_t *)regs + xf_cpuid(0xd, __builtin_ctzll(bit)).ebx;
 }
@@ -105,147 +106,104 @@ struct xregs *xregs_pattern(uint64_t mask)
 	return regs;
 }
 
-void xregs_save(struct xregs *regs, uint64_t mask)
+INTEGER_ONLY void xregs_save(struct xregs *regs, uint64_t mask)
 {
 	asm volatile(XSAVE " (%0)" : : "r" (regs), "a" ((uint32_t)mask),
 		     "d" ((uint32_t)(mask >> 32)) : "memory");
 }
 
-/* No compiled code runs in between, as it would use the registers. */
-long xregs_call_between(const struct xregs *loaded, struct xregs *saved, long nr, long arg1,
-			long arg2)
+INTEGER_ONLY void xregs_load(const struct xregs *regs, uint64_t mask)
 {
-	struct {
-		uint64_t mask, all;
-		const void *loaded;
-		void *saved, *own;
-		long nr, arg1, arg2, result;
-	} c = {
-		.mask = xregs_mask() | loaded->xstate_bv, .all = xf_xcr0(), .loaded = loaded,
-		.saved = saved, .own = xregs_alloc(), .nr = nr, .arg1 = arg1, .arg2 = arg2,
-	};
-
-#ifdef __x86_64__
-	asm volatile("mov 0(%%rbx), %%eax\n\t"
-		     "mov 4(%%rbx), %%edx\n\t"
-		     "mov 32(%%rbx), %%rdi\n\t"
-		     "xsave64 (%%rdi)\n\t"
-		     "mov 16(%%rbx), %%rdi\n\t"
-		     "xrstor64 (%%rdi)\n\t"
-		     "mov 40(%%rbx), %%rax\n\t"
-		     "mov 48(%%rbx), %%rdi\n\t"
-		     "mov 56(%%rbx), %%rsi\n\t"
-		     "syscall\n\t"
-		     "mov %%rax, 64(%%rbx)\n\t"
-		     "mov 8(%%rbx), %%eax\n\t"
-		     "mov 12(%%rbx), %%edx\n\t"
-		     "mov 24(%%rbx), %%rdi\n\t"
-		     "xsave64 (%%rdi)\n\t"
-		     "mov 0(%%rbx), %%eax\n\t"
-		     "mov 4(%%rbx), %%edx\n\t"
-		     "mov 32(%%rbx), %%rdi\n\t"
-		     "xrstor64 (%%rdi)\n\t"
-		     : : "b" (&c) : "rax", "rcx", "rdx", "rdi", "rsi", "r11", "memory");
-#else
-	asm volatile("push %%ebx\n\t"
-		     "mov 0(%%esi), %%eax\n\t"
-		     "mov 4(%%esi), %%edx\n\t"
-		     "mov 24(%%esi), %%edi\n\t"
-		     "xsave (%%edi)\n\t"
-		     "mov 16(%%esi), %%edi\n\t"
-		     "xrstor (%%edi)\n\t"
-		     "mov 28(%%esi), %%eax\n\t"
-		     "mov 32(%%esi), %%ebx\n\t"
-		     "mov 36(%%esi), %%ecx\n\t"
-		     "int $0x80\n\t"
-		     "mov %%eax, 40(%%esi)\n\t"
-		     "mov 8(%%esi), %%eax\n\t"
-		     "mov 12(%%esi), %%edx\n\t"
-		     "mov 20(%%esi), %%edi\n\t"
-		     "xsave (%%edi)\n\t"
-		     "mov 0(%%esi), %%eax\n\t"
-		     "mov 4(%%esi), %%edx\n\t"
-		     "mov 24(%%esi), %%edi\n\t"
-		     "xrstor (%%edi)\n\t"
-		     "pop %%ebx"
-		     : : "S" (&c) : "eax", "ecx", "edx", "edi", "memory");
-#endif
-	return c.result;
+	asm volatile(XRSTOR " (%0)" : : "r" (regs), "a" ((uint32_t)mask),
+		     "d" ((uint32_t)(mask >> 32)) : "memory");
 }
 
-/* Where an assertion stands, and what it says of its case */
-struct place {
-	struct __test_metadata *metadata;
-	const char *file;
-	int line;
-	char when[128];
-};
+INTEGER_ONLY long xregs_syscall(long nr, long arg1, long arg2)
+{
+#ifdef __x86_64__
+	asm volatile("syscall" : "+a" (nr) : "D" (arg1), "S" (arg2) : "rcx", "r11", "memory");
+#else
+	asm volatile("int $0x80" : "+a" (nr) : "b" (arg1), "c" (arg2) : "memory");
+#endif
+	return nr;
+}
 
-/* Report the first of @size bytes of @what that differs. */
-static void expect_bytes(const struct place *p, const char *what, const void *wanted,
-			 const void *got, size_t size)
+/*
+ * Load the components of xregs_mask() and of XSTATE_BV, and store all registers.
+ * Return what the system call returns.  The registers are then as they were.
+ */
+INTEGER_ONLY long xregs_call_between(const struct xregs *loaded, struct xregs *saved, long nr,
+				     long arg1, long arg2)
+{
+	uint64_t mask = xregs_mask() | loaded->xstate_bv, all = xf_xcr0();
+	struct xregs *own = xregs_alloc();
+
+	xregs_save(own, mask);
+	xregs_load(loaded, mask);
+	nr = xregs_syscall(nr, arg1, arg2);
+	xregs_save(saved, all);
+	xregs_load(own, mask);
+	return nr;
+}
+
+struct xregs *xregs_take_signal(struct __test_metadata *const _metadata,
+				const struct xregs *loaded,
+				void (*handler)(int sig, siginfo_t *info, void *context),
+				void *stack, size_t size)
+{
+	const struct sigaction action = {
+		.sa_sigaction = handler,
+		.sa_flags = SA_SIGINFO | SA_ONSTACK,
+	};
+	const stack_t ss = { .ss_sp = stack, .ss_size = size };
+	struct xregs *saved = xregs_alloc();
+
+	EXPECT_EQ(0, sigaltstack(&ss, NULL));
+	EXPECT_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	/* Another thread could take one that is sent to the process. */
+	EXPECT_EQ(0, xregs_call_between(loaded, saved, SYS_tkill, syscall(SYS_gettid), SIGUSR1));
+	return saved;
+}
+
+/* Add to @text which of @size bytes of @what is the first that differs, if one does. */
+void xregs_compare(char *text, const char *what, const void *wanted, const void *got, size_t size)
 {
 	const uint8_t *w = wanted, *g = got;
-	size_t i;
+	size_t i, len = strlen(text);
 
 	for (i = 0; i < size && w[i] == g[i]; i++)
 		;
-	if (i == size)
-		return;
-	p->metadata->exit_code = KSFT_FAIL;
-	ksft_print_msg("%s:%d: %s:%s %s: byte %zu of %zu: wanted %#x got %#x\n", p->file, p->line,
-		       th_row, what, p->when, i, size, w[i], g[i]);
+	if (i < size)
+		snprintf(text + len, XREGS_TEXT_SIZE - len,
+			 ":%s byte %zu of %zu: wanted %#x got %#x", what, i, size, w[i], g[i]);
 }
 
-static void expect_x87(const struct place *p, const struct xregs *wanted, const struct xregs *got)
+/* The first byte that differs of each register or component, valid until the next call */
+const char *xregs_difference(uint64_t mask, const struct xregs *wanted, const struct xregs *got)
 {
-	char what[8];
-	int i;
-
-	expect_bytes(p, " FCW", &wanted->fcw, &got->fcw, sizeof(got->fcw));
-	expect_bytes(p, " FTW", &wanted->ftw, &got->ftw, sizeof(got->ftw));
-	for (i = 0; i < 8; i++) {
-		snprintf(what, sizeof(what), " ST%d", i);
-		expect_bytes(p, what, wanted->st[i], got->st[i], 10);
-	}
-}
-
-void __xregs_expect(struct __test_metadata *const _metadata, const char *file, int line,
-		    uint64_t mask, const struct xregs *wanted, const struct xregs *got,
-		    const char *fmt, ...)
-{
-	struct place p = { _metadata, file, line, "" };
+	static char text[XREGS_TEXT_SIZE];
 	char name[32];
-	va_list args;
 	int i;
 
-	va_start(args, fmt);
-	vsnprintf(p.when, sizeof(p.when), fmt, args);
-	va_end(args);
-
-	if (mask & XFEATURE_MASK_FP)
-		expect_x87(&p, wanted, got);
+	text[0] = '\0';
+	if (mask & XFEATURE_MASK_FP) {
+		xregs_compare(text, " FCW", &wanted->fcw, &got->fcw, 2);
+		xregs_compare(text, " FTW", &wanted->ftw, &got->ftw, 1);
+		for (i = 0; i < 8; i++) {
+			snprintf(name, sizeof(name), " ST%d", i);
+			xregs_compare(text, name, wanted->st[i], got->st[i], 10);
+		}
+	}
 	if (mask & (XFEATURE_MASK_SSE | XFEATURE_MASK_YMM))
-		expect_bytes(&p, " MXCSR", &wanted->mxcsr, &got->mxcsr, sizeof(got->mxcsr));
+		xregs_compare(text, " MXCSR", &wanted->mxcsr, &got->mxcsr, 4);
 	if (mask & XFEATURE_MASK_SSE)
-		expect_bytes(&p, " XMM", wanted->xmm, got->xmm, 16 * XREGS_COUNT);
+		xregs_compare(text, " XMM", wanted->xmm, got->xmm, 16 * XREGS_COUNT);
 	for (i = 2; i < 63; i++)
 		if (mask & 1ULL << i)
-			expect_bytes(&p, xf_names(1ULL << i, name, sizeof(name)),
-				     xregs_at(wanted, 1ULL << i), xregs_at(got, 1ULL << i),
-				     component_size(i));
-}
-
-void __xregs_expect_bytes(struct __test_metadata *const _metadata, const char *file, int line,
-			  const void *wanted, const void *got, size_t size, const char *fmt, ...)
-{
-	struct place p = { _metadata, file, line, "" };
-	va_list args;
-
-	va_start(args, fmt);
-	vsnprintf(p.when, sizeof(p.when), fmt, args);
-	va_end(args);
-	expect_bytes(&p, "", wanted, got, size);
+			xregs_compare(text, xf_names(1ULL << i, name, sizeof(name)),
+				      xregs_at(wanted, 1ULL << i), xregs_at(got, 1ULL << i),
+				      component_size(i));
+	return text;
 }
 
 int xregs_set_regset(pid_t pid, int type, const void *from, size_t size)
@@ -316,6 +274,7 @@ int xregs_open_msrs(struct __test_metadata *const _metadata, int flags)
 	return open(path, flags | O_CLOEXEC);
 }
 
+/* A task that is preempted inside of the driver goes on there without its own MSRs. */
 uint64_t xregs_read_msr(struct __test_metadata *const _metadata, int fd, uint32_t msr)
 {
 	uint64_t value, last = 0;
@@ -362,15 +321,21 @@ void xregs_set_pkru(uint32_t pkru)
 }
 
 #ifdef __x86_64__
-void xregs_load_tiles(const struct xregs *regs)
+/* The configuration and all tiles of a pattern, by the instructions of AMX; they stay in use. */
+INTEGER_ONLY void xregs_load_tiles(const struct xregs *regs)
 {
 	void *data = xregs_at(regs, XFEATURE_MASK_XTILE_DATA);
 
-	asm volatile(XREGS_LOAD_TILES : "+D" (data)
-		     : "a" (xregs_at(regs, XFEATURE_MASK_XTILE_CFG)) : "rcx", "memory");
+	asm volatile("ldtilecfg (%1)\n\t"
+		     ".irp n, 0, 1, 2, 3, 4, 5, 6, 7\n\t"
+		     "tileloadd (%0,%2,1), %%tmm\\n\n\t"
+		     "add $1024, %0\n\t"
+		     ".endr"
+		     : "+&r" (data)
+		     : "r" (xregs_at(regs, XFEATURE_MASK_XTILE_CFG)), "r" (64L) : "memory");
 }
 
-void xregs_release_tiles(void)
+INTEGER_ONLY void xregs_release_tiles(void)
 {
 	asm volatile("tilerelease");
 }

@@ -7,19 +7,18 @@
 #ifndef SELFTESTS_X86_XREGS_H
 #define SELFTESTS_X86_XREGS_H
 
-#include <elf.h>
 #include <signal.h>
 #include <stddef.h>
 #include <sys/types.h>
 
 #include "xcomp.h"
 
-#ifndef NT_X86_SHSTK
+/* As in elf.h, of which old ones lack the last two */
+#define NT_PRFPREG		2
+#define NT_X86_XSTATE		0x202
 #define NT_X86_SHSTK		0x204
-#endif
-#ifndef NT_X86_XSAVE_LAYOUT
 #define NT_X86_XSAVE_LAYOUT	0x205
-#endif
+
 #ifndef ARCH_SHSTK_ENABLE
 #define ARCH_SHSTK_ENABLE	0x5001
 #define ARCH_SHSTK_SHSTK	1
@@ -85,54 +84,53 @@ void *xregs_at(const struct xregs *regs, uint64_t bit);
 /* Fill the components of @mask but x87 and SSE; they are initial with 0. */
 void xregs_set(struct xregs *regs, uint64_t mask, uint8_t fill);
 
-/* The XSAVE instruction */
+/* The XSAVE and XRSTOR instructions, and a system call that changes none of these registers */
 void xregs_save(struct xregs *regs, uint64_t mask);
+void xregs_load(const struct xregs *regs, uint64_t mask);
+long xregs_syscall(long nr, long arg1, long arg2);
 
-/*
- * Make the system call @nr with the components of xregs_mask() and of
- * XSTATE_BV loaded from @loaded, and store all registers to @saved when it
- * returns.  Return what it returns.  The registers are then as they were.
- */
+/* Make a system call with @loaded in the registers, and store them to @saved after it. */
 long xregs_call_between(const struct xregs *loaded, struct xregs *saved, long nr, long arg1,
 			long arg2);
 
+/* The same with a signal to this thread, and @handler on the stack of @size bytes at @stack */
+struct xregs *xregs_take_signal(struct __test_metadata *const _metadata,
+				const struct xregs *loaded,
+				void (*handler)(int sig, siginfo_t *info, void *context),
+				void *stack, size_t size);
+
 /* EXPECT_XREGS(mask, wanted, got, fmt, ...): the same in all components of @mask */
-#define EXPECT_XREGS(mask, wanted, got, ...) \
-	__xregs_expect(_metadata, XREGS_FILE, __LINE__, mask, wanted, got, __VA_ARGS__)
+#define EXPECT_XREGS(mask, wanted, got, fmt, ...) ({				\
+	const char *__text = xregs_difference(mask, wanted, got);		\
+										\
+	EXPECT_THAT(!*__text, fmt "%s", ##__VA_ARGS__, __text);			\
+})
 
 /* EXPECT_BYTES(wanted, got, size, fmt, ...): the same bytes of memory */
-#define EXPECT_BYTES(wanted, got, size, ...) \
-	__xregs_expect_bytes(_metadata, XREGS_FILE, __LINE__, wanted, got, size, __VA_ARGS__)
+#define EXPECT_BYTES(wanted, got, size, fmt, ...) ({				\
+	char __text[XREGS_TEXT_SIZE] = "";					\
+										\
+	xregs_compare(__text, "", wanted, got, size);				\
+	EXPECT_THAT(!*__text, fmt "%s", ##__VA_ARGS__, __text);			\
+})
 
-#define XREGS_FILE	(strrchr("/" __FILE__, '/') + 1)
+#define XREGS_TEXT_SIZE		512
 
-void __printf(7, 8)
-__xregs_expect(struct __test_metadata *const _metadata, const char *file, int line,
-	       uint64_t mask, const struct xregs *wanted, const struct xregs *got,
-	       const char *fmt, ...);
-void __printf(7, 8)
-__xregs_expect_bytes(struct __test_metadata *const _metadata, const char *file, int line,
-		     const void *wanted, const void *got, size_t size, const char *fmt, ...);
+const char *xregs_difference(uint64_t mask, const struct xregs *wanted, const struct xregs *got);
+void xregs_compare(char *text, const char *what, const void *wanted, const void *got, size_t size);
 
 /* 0 or an errno.  Reading gives ENODATA if the set has another size. */
 int xregs_set_regset(pid_t pid, int type, const void *from, size_t size);
 int xregs_get_regset(pid_t pid, int type, void *to, size_t size);
 
-/*
- * Start a child that calls @fn as a traced task, and wait until it stops there.
- * Return 0 where ptrace(2) is forbidden.  xregs_go_on() lets it run until it
- * stops or ends, and returns the status for waitpid()'s macros.
- */
+/* Start a child that calls @fn as a traced task, and stops; 0 for XREGS_NO_PTRACE. */
 #define XREGS_NO_PTRACE		"ptrace is forbidden"
 
 pid_t xregs_trace(struct __test_metadata *const _metadata, xcomp_fn fn, void *arg);
+/* Let it run until it stops again or ends; return the status for waitpid()'s macros. */
 int xregs_go_on(struct __test_metadata *const _metadata, pid_t pid);
 
-/*
- * Stay on this CPU and open its MSRs by the msr driver, which takes root; -1 if
- * there is none.  A task that is preempted inside of the driver goes on there
- * without its own, so that reading takes what it finds three times in a row.
- */
+/* Stay on this CPU and open its MSRs by the msr driver, which takes root; -1 without it. */
 int xregs_open_msrs(struct __test_metadata *const _metadata, int flags);
 uint64_t xregs_read_msr(struct __test_metadata *const _metadata, int fd, uint32_t msr);
 
@@ -142,19 +140,7 @@ uint32_t xregs_pkru(void);
 void xregs_set_pkru(uint32_t pkru);
 
 #ifdef __x86_64__
-/*
- * AMX, for processes that have the permission; others get SIGILL.  Loading
- * takes the configuration and all tiles from a pattern with both, by the
- * instructions of AMX, and leaves them in use.
- */
-#define XREGS_LOAD_TILES				\
-	"ldtilecfg (%%rax)\n\t"				\
-	"mov $64, %%ecx\n\t"				\
-	".irp n, 0, 1, 2, 3, 4, 5, 6, 7\n\t"		\
-	"tileloadd (%%rdi,%%rcx,1), %%tmm\\n\n\t"	\
-	"add $1024, %%rdi\n\t"				\
-	".endr\n\t"
-
+/* AMX, for processes that have the permission; others get SIGILL. */
 void xregs_load_tiles(const struct xregs *regs);
 void xregs_release_tiles(void);
 bool xregs_tiles_in_use(void);

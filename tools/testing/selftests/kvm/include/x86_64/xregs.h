@@ -126,9 +126,6 @@ void use_kernel_fpu(void);
 
 /* ---- instructions, for guest and host ---- */
 
-/* What no compiler may mix with registers that a test has loaded */
-#define INTEGER_ONLY		__attribute__((target("general-regs-only")))
-
 INTEGER_ONLY void xregs_wrpkru(u32 pkru);
 void guest_enable_xstate(u64 xcr0);
 INTEGER_ONLY void guest_load_xregs(const struct xregs *r, u64 mask);
