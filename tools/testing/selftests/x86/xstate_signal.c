@@ -14,8 +14,8 @@
 #include "xpasid.h"
 #include "xregs.h"
 
+#define FRAME_FCW		0xb7f
 #define FRAME_MXCSR		0x5f80
-#define FRAME_FCW		0x77f
 #define FRAME_PKRU		0x55555554
 #define FRAME_FILL		0x3c
 
@@ -26,10 +26,109 @@
 /* No CPU has a use for it. */
 #define RESERVED_MXCSR		0x80000000
 
-/* What the handler does with the XSAVE area of its frame */
-typedef void (*edit_fn)(struct xregs *frame);
+/* What the handler does with the XSAVE area of its frame; from XCOMP_BV on, that is refused. */
+enum {
+	NOTHING, VALUES, NO_BV, NO_XFEATURES, NO_MAGIC1, NO_MAGIC2, TOO_LARGE, TOO_SMALL,
+	BEYOND_EXTENDED, TILE, XCOMP_BV, RESERVED_BYTE, UNKNOWN, SUPERVISOR, MXCSR,
+};
 
-static edit_fn edit;
+static const char * const edits[] = {
+	[NOTHING] = "no change",
+	[VALUES] = "other values",
+	[NO_BV] = "no bits in XSTATE_BV",
+	[NO_XFEATURES] = "no bits in xfeatures",
+	[NO_MAGIC1] = "no magic1",
+	[NO_MAGIC2] = "no magic2",
+	[TOO_LARGE] = "too large a size",
+	[TOO_SMALL] = "too small a size",
+	[BEYOND_EXTENDED] = "a size beyond extended_size",
+	[TILE] = "XTILE_DATA",
+	[XCOMP_BV] = "XCOMP_BV without bit 63",
+	[RESERVED_BYTE] = "a reserved byte in the header",
+	[UNKNOWN] = "an unknown component",
+	[SUPERVISOR] = "PASID and CET",
+	[MXCSR] = "a reserved bit in MXCSR",
+};
+
+static int edit;
+#ifdef __x86_64__
+static bool leaves_tiles, handler_has_tiles;
+#endif
+
+static void write_values(struct xregs *regs)
+{
+	regs->fcw = FRAME_FCW;
+	regs->mxcsr = FRAME_MXCSR;
+	memset(regs->xmm, FRAME_FILL, 16 * XREGS_COUNT);
+	xregs_set(regs, xregs_mask() & ~XFEATURE_MASK_PKRU, FRAME_FILL);
+	if (xf_xcr0() & XFEATURE_MASK_PKRU)
+		*(uint32_t *)xregs_at(regs, XFEATURE_MASK_PKRU) = FRAME_PKRU;
+}
+
+/* Have another size, with a magic number where that puts it. */
+static void resize(struct xregs *frame, uint32_t size)
+{
+	uint8_t *bytes = (void *)frame;
+
+	memmove(bytes + size, bytes + frame->sw.xstate_size, FP_XSTATE_MAGIC2_SIZE);
+	frame->sw.extended_size += size - frame->sw.xstate_size;
+	frame->sw.xstate_size = size;
+}
+
+static void edit_frame(struct xregs *frame)
+{
+	const uint64_t supervisor = XFEATURE_MASK_PASID | XFEATURE_MASK_CET;
+
+	switch (edit) {
+	case VALUES:
+		write_values(frame);
+		/* FSAVE's registers, where a frame has them, are those that count. */
+		*(uint16_t *)((uint8_t *)frame - XREGS_IN_FRAME) = FRAME_FCW;
+		break;
+	case NO_BV:
+		frame->xstate_bv &= XFEATURE_MASK_FPSSE;
+		break;
+	case NO_XFEATURES:
+		frame->sw.xfeatures &= XFEATURE_MASK_FPSSE;
+		break;
+	case NO_MAGIC1:
+		frame->sw.magic1 = 0;
+		break;
+	case NO_MAGIC2:
+		memset((uint8_t *)frame + frame->sw.xstate_size, 0, FP_XSTATE_MAGIC2_SIZE);
+		break;
+	case TOO_LARGE:
+		resize(frame, frame->sw.xstate_size + 64);
+		break;
+	case TOO_SMALL:
+		resize(frame, XF_HEADER_OFFSET);
+		break;
+	case BEYOND_EXTENDED:
+		frame->sw.extended_size = frame->sw.xstate_size - 4;
+		break;
+	case TILE:
+		frame->sw.xfeatures |= XFEATURE_MASK_XTILE_DATA;
+		frame->xstate_bv |= XFEATURE_MASK_XTILE_DATA;
+		break;
+	case XCOMP_BV:
+		/* With bit 63 it would be a compacted area, which XRSTOR takes. */
+		frame->xcomp_bv = xf_xcr0();
+		break;
+	case RESERVED_BYTE:
+		frame->reserved4[0] = 1;
+		break;
+	case UNKNOWN:
+		frame->xstate_bv |= 1ULL << 62;
+		break;
+	case SUPERVISOR:
+		frame->sw.xfeatures |= supervisor;
+		frame->xstate_bv |= supervisor;
+		break;
+	case MXCSR:
+		frame->mxcsr = RESERVED_MXCSR;
+		break;
+	}
+}
 
 static void on_signal(int sig, siginfo_t *info, void *context)
 {
@@ -37,53 +136,33 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 
 	(void)sig;
 	(void)info;
-	edit((void *)((uint8_t *)uc->uc_mcontext.fpregs + XREGS_IN_FRAME));
-}
-
-static uint64_t after_sse(void)
-{
-	return xregs_mask() & ~XFEATURE_MASK_FPSSE;
+	edit_frame((void *)((uint8_t *)uc->uc_mcontext.fpregs + XREGS_IN_FRAME));
+#ifdef __x86_64__
+	/* Last of all, as the handler leaves its registers behind */
+	if (leaves_tiles) {
+		xregs_load_tiles(xregs_pattern(XFEATURE_MASK_XTILE));
+		handler_has_tiles = xregs_tiles_in_use();
+	}
+#endif
 }
 
 /*
- * Take a signal with @loaded in the registers and a handler that changes its
- * frame by @fn.  Return the registers after sigreturn(2).
+ * The registers after sigreturn(2), which were @loaded before the signal.  Zeros
+ * on the stack are no magic number, wherever the kernel looks for one.
  */
 static struct xregs *registers_after(struct __test_metadata *const _metadata,
-				     const struct xregs *loaded, edit_fn fn)
+				     const struct xregs *loaded)
 {
-	const struct sigaction action = {
-		.sa_sigaction = on_signal,
-		.sa_flags = SA_SIGINFO | SA_ONSTACK,
-	};
-	stack_t ss = { .ss_size = STACK_SIZE };
-	struct xregs *saved = xregs_alloc();
-
-	/* Zeros are no magic number, wherever the kernel looks for one. */
-	ss.ss_sp = xf_guarded(STACK_SIZE + ABOVE, 0);
-	edit = fn;
-	EXPECT_EQ(0, sigaltstack(&ss, NULL));
-	EXPECT_EQ(0, sigaction(SIGUSR1, &action, NULL));
-	EXPECT_EQ(0, xregs_call_between(loaded, saved, SYS_kill, getpid(), SIGUSR1));
-	return saved;
+	return xregs_take_signal(_metadata, loaded, on_signal, xf_guarded(STACK_SIZE + ABOVE, 0),
+				 STACK_SIZE);
 }
 
 /* The same with the pattern: the registers are @wanted after it. */
-static void expect_after(struct __test_metadata *const _metadata, const struct xregs *wanted,
-			 edit_fn fn, const char *when)
+static void expect_after(struct __test_metadata *const _metadata, const struct xregs *wanted)
 {
-	struct xregs *saved = registers_after(_metadata, xregs_pattern(xregs_mask()), fn);
+	struct xregs *saved = registers_after(_metadata, xregs_pattern(xregs_mask()));
 
-	EXPECT_XREGS(xregs_mask(), wanted, saved, "%s", when);
-}
-
-/* The pattern with all but x87 and SSE as it is initially */
-static struct xregs *only_fpsse(void)
-{
-	struct xregs *regs = xregs_pattern(xregs_mask());
-
-	xregs_set(regs, after_sse(), 0);
-	return regs;
+	EXPECT_XREGS(xregs_mask(), wanted, saved, "after a frame with %s", edits[edit]);
 }
 
 FIXTURE(xstate_signal) {
@@ -102,120 +181,34 @@ FIXTURE_TEARDOWN(xstate_signal)
 	xcomp_end(_metadata);
 }
 
-static void edit_values(struct xregs *frame)
-{
-	frame->mxcsr = FRAME_MXCSR;
-	memset(frame->xmm, FRAME_FILL, 16 * XREGS_COUNT);
-	xregs_set(frame, after_sse() & ~XFEATURE_MASK_PKRU, FRAME_FILL);
-	if (xf_xcr0() & XFEATURE_MASK_PKRU)
-		*(uint32_t *)xregs_at(frame, XFEATURE_MASK_PKRU) = FRAME_PKRU;
-}
-
 /* Verify that what a handler writes to its frame is what the task gets. */
 TEST_F(xstate_signal, values)
 {
 	struct xregs *wanted = xregs_pattern(xregs_mask());
 
-	edit_values(wanted);
-	expect_after(_metadata, wanted, edit_values, "as written to the frame");
+	edit = VALUES;
+	write_values(wanted);
+	expect_after(_metadata, wanted);
 }
-
-static void edit_bv(struct xregs *frame)
-{
-	frame->xstate_bv &= XFEATURE_MASK_FPSSE;
-}
-
-/* Verify that components that a handler takes out of XSTATE_BV are reset. */
-TEST_F(xstate_signal, bv)
-{
-	expect_after(_metadata, only_fpsse(), edit_bv, "without their bits in XSTATE_BV");
-}
-
-static void edit_xfeatures(struct xregs *frame)
-{
-	frame->sw.xfeatures &= XFEATURE_MASK_FPSSE;
-}
-
-/* Verify the same of components that a handler takes out of xfeatures. */
-TEST_F(xstate_signal, xfeatures)
-{
-	expect_after(_metadata, only_fpsse(), edit_xfeatures, "without their bits in xfeatures");
-}
-
-static uint32_t *magic2(struct xregs *frame)
-{
-	return (uint32_t *)((uint8_t *)frame + frame->sw.xstate_size);
-}
-
-static void edit_magic1(struct xregs *frame)
-{
-	frame->sw.magic1 = 0;
-}
-
-static void edit_magic2(struct xregs *frame)
-{
-	*magic2(frame) = 0;
-}
-
-/* Larger than any, with a magic number where that size puts it */
-static void edit_larger(struct xregs *frame)
-{
-	uint32_t magic = *magic2(frame);
-
-	frame->sw.xstate_size += 64;
-	frame->sw.extended_size += 64;
-	*magic2(frame) = magic;
-}
-
-static void edit_smaller(struct xregs *frame)
-{
-	uint32_t magic = *magic2(frame);
-
-	frame->sw.xstate_size = XF_HEADER_OFFSET;
-	*magic2(frame) = magic;
-}
-
-static void edit_extended(struct xregs *frame)
-{
-	frame->sw.extended_size = frame->sw.xstate_size - 4;
-}
-
-struct change {
-	const char *when;
-	edit_fn fn;
-};
 
 static void expect_only_fpsse(struct __test_metadata *const _metadata, void *arg)
 {
-	const struct change *c = arg;
+	struct xregs *wanted = xregs_pattern(xregs_mask());
 
-	expect_after(_metadata, only_fpsse(), c->fn, c->when);
+	(void)arg;
+	xregs_set(wanted, xregs_mask(), 0);
+	expect_after(_metadata, wanted);
 }
 
 /*
- * Verify that of a frame that does not say, in every way it has to, that it is
- * an XSAVE area of this task only the x87 and SSE state is taken.
+ * Verify that components that a handler takes out of XSTATE_BV or xfeatures are
+ * reset, and that of a frame that does not say, in every way it has to, that it
+ * is an XSAVE area of this task only the x87 and SSE state is taken.
  */
-TEST_F(xstate_signal, legacy)
+TEST_F(xstate_signal, left_out)
 {
-	static struct change changes[] = {
-		{ "without magic1", edit_magic1 },
-		{ "without magic2", edit_magic2 },
-		{ "with too large a size", edit_larger },
-		{ "with too small a size", edit_smaller },
-		{ "with a size beyond extended_size", edit_extended },
-	};
-	unsigned int i;
-
-	for (i = 0; i < ARRAY_SIZE(changes); i++)
-		xcomp_in_child(_metadata, changes[i].when, expect_only_fpsse, &changes[i]);
-}
-
-static void edit_fpsse(struct xregs *frame)
-{
-	edit_values(frame);
-	/* FSAVE's registers, where a frame has them, are those that count. */
-	*(uint16_t *)((uint8_t *)frame - XREGS_IN_FRAME) = FRAME_FCW;
+	for (edit = NO_BV; edit <= BEYOND_EXTENDED; edit++)
+		xcomp_in_child(_metadata, edits[edit], expect_only_fpsse, NULL);
 }
 
 /*
@@ -224,30 +217,24 @@ static void edit_fpsse(struct xregs *frame)
  */
 TEST_F(xstate_signal, fpsse)
 {
-	struct xregs *regs = xregs_pattern(xregs_mask()), *saved;
+	struct xregs *loaded = xregs_pattern(xregs_mask()), *wanted = xregs_alloc(), *saved;
 
-	regs->xstate_bv &= ~XFEATURE_MASK_FPSSE;
+	loaded->xstate_bv &= ~XFEATURE_MASK_FPSSE;
 	/* XRSTOR loads it along with AVX, and XSAVE takes others for SSE. */
-	regs->mxcsr = XREGS_INITIAL_MXCSR;
-	saved = registers_after(_metadata, regs, edit_fpsse);
-
-	edit_values(regs);
-	EXPECT_SAME(FRAME_MXCSR, saved->mxcsr, "MXCSR that was initial");
-	EXPECT_SAME(FRAME_FCW, saved->fcw, "FCW that was initial");
-	EXPECT_BYTES(regs->xmm, saved->xmm, 16 * XREGS_COUNT, "XMM that was initial");
+	loaded->mxcsr = XREGS_INITIAL_MXCSR;
+	edit = VALUES;
+	saved = registers_after(_metadata, loaded);
+	write_values(wanted);
+	EXPECT_XREGS(XFEATURE_MASK_FPSSE, wanted, saved, "what was initial");
 }
 
 #ifdef __x86_64__
-static void edit_tile(struct xregs *frame)
-{
-	frame->sw.xfeatures |= XFEATURE_MASK_XTILE_DATA;
-	frame->xstate_bv |= XFEATURE_MASK_XTILE_DATA;
-}
-
 static void tile_by_frame(struct __test_metadata *const _metadata, void *when)
 {
-	expect_after(_metadata, xregs_pattern(xregs_mask()), edit_tile, when);
-	EXPECT_THAT(!xregs_tiles_in_use(), "tiles in use %s", (char *)when);
+	th_case("%s", (char *)when);
+	edit = TILE;
+	expect_after(_metadata, xregs_pattern(xregs_mask()));
+	EXPECT_THAT(!xregs_tiles_in_use(), "tiles in use after a frame with XTILE_DATA");
 }
 
 /*
@@ -258,51 +245,22 @@ TEST_F(xstate_signal, tile)
 {
 	if (!xcomp_have_amx())
 		SKIP(return, XCOMP_NO_AMX);
-	xcomp_in_child(_metadata, "no permission", tile_by_frame,
-		       "with XTILE_DATA in the frame, without permission");
+	xcomp_in_child(_metadata, "no permission", tile_by_frame, "without permission");
 	xcomp_request_guest(_metadata, &self->perm);
-	xcomp_in_child(_metadata, "guest's permission", tile_by_frame,
-		       "with XTILE_DATA in the frame and the guest's permission");
+	xcomp_in_child(_metadata, "guest's permission", tile_by_frame, "guest's permission");
 	xcomp_request_host(_metadata, &self->perm);
-	xcomp_in_child(_metadata, "host's permission", tile_by_frame,
-		       "with XTILE_DATA in the frame and both permissions");
+	xcomp_in_child(_metadata, "both permissions", tile_by_frame, "both permissions");
 }
 
-static bool handler_has_tiles;
-
-/* Last of all, as the handler leaves its registers behind */
-static void leave_tiles(struct xregs *frame)
+static void expect_no_tiles(struct __test_metadata *const _metadata, void *used)
 {
-	(void)frame;
-	xregs_load_tiles(xregs_pattern(XFEATURE_MASK_XTILE));
-	handler_has_tiles = xregs_tiles_in_use();
-}
-
-static void leave_tiles_xfeatures(struct xregs *frame)
-{
-	frame->sw.xfeatures &= ~XFEATURE_MASK_XTILE_DATA;
-	leave_tiles(frame);
-}
-
-static void leave_tiles_legacy(struct xregs *frame)
-{
-	edit_magic1(frame);
-	leave_tiles(frame);
-}
-
-static void expect_no_tiles(struct __test_metadata *const _metadata, void *arg)
-{
-	const struct change *c = arg;
-
-	registers_after(_metadata, xregs_pattern(xregs_mask()), c->fn);
-	EXPECT_THAT(handler_has_tiles, "no tiles in use in the handler, %s", c->when);
-	EXPECT_THAT(!xregs_tiles_in_use(), "tiles in use after the handler, %s", c->when);
-}
-
-static void use_amx_first(struct __test_metadata *const _metadata, void *arg)
-{
-	xcomp_touch_amx();
-	expect_no_tiles(_metadata, arg);
+	th_case("AMX used before: %s", used ? "yes" : "no");
+	leaves_tiles = true;
+	if (used)
+		xcomp_touch_amx();
+	registers_after(_metadata, xregs_pattern(xregs_mask()));
+	EXPECT_THAT(handler_has_tiles, "no tiles in use in the handler");
+	EXPECT_THAT(!xregs_tiles_in_use(), "tiles in use after a frame with %s", edits[edit]);
 }
 
 /*
@@ -311,25 +269,18 @@ static void use_amx_first(struct __test_metadata *const _metadata, void *arg)
  */
 TEST_F(xstate_signal, tile_left)
 {
-	static struct change first = { "which was the first to use them", leave_tiles };
-	static struct change changes[] = {
-		{ "with tiles that are not in XSTATE_BV", leave_tiles },
-		{ "with tiles that are not in xfeatures", leave_tiles_xfeatures },
-		{ "with a frame without magic1", leave_tiles_legacy },
-	};
-	unsigned int i;
-
 	if (!xcomp_have_amx())
 		SKIP(return, XCOMP_NO_AMX);
 	xcomp_request_host(_metadata, &self->perm);
-	xcomp_in_child(_metadata, first.when, expect_no_tiles, &first);
-	for (i = 0; i < ARRAY_SIZE(changes); i++)
-		xcomp_in_child(_metadata, changes[i].when, use_amx_first, &changes[i]);
+	for (edit = NOTHING; edit <= BEYOND_EXTENDED; edit++) {
+		xcomp_in_child(_metadata, "a first use by the handler", expect_no_tiles, NULL);
+		xcomp_in_child(_metadata, "a second use by the handler", expect_no_tiles, self);
+	}
 }
 #endif /* __x86_64__ */
 
 /* A child that takes a signal with such a frame is killed. */
-static void expect_killed(struct __test_metadata *const _metadata, edit_fn fn, const char *what)
+static void expect_killed(struct __test_metadata *const _metadata)
 {
 	pid_t pid = xcomp_fork(_metadata);
 	int status;
@@ -338,48 +289,19 @@ static void expect_killed(struct __test_metadata *const _metadata, edit_fn fn, c
 		signal(SIGSEGV, SIG_DFL);
 		/* No core dump */
 		prctl(PR_SET_DUMPABLE, 0);
-		registers_after(_metadata, xregs_pattern(xregs_mask()), fn);
+		registers_after(_metadata, xregs_pattern(xregs_mask()));
 		xcomp_exit();
 	}
-	status = xcomp_wait(_metadata, pid, what);
+	status = xcomp_wait(_metadata, pid, edits[edit]);
 	EXPECT_SAME(SIGSEGV, WIFSIGNALED(status) ? WTERMSIG(status) : 0,
-		    "signal that ends a task whose frame has %s", what);
-}
-
-/* With bit 63 it would be a compacted area, which XRSTOR takes. */
-static void edit_xcomp_bv(struct xregs *frame)
-{
-	frame->xcomp_bv = xf_xcr0();
-}
-
-static void edit_reserved(struct xregs *frame)
-{
-	frame->reserved4[0] = 1;
-}
-
-static void edit_unknown(struct xregs *frame)
-{
-	frame->xstate_bv |= 1ULL << 62;
-}
-
-static void edit_supervisor(struct xregs *frame)
-{
-	frame->sw.xfeatures |= XFEATURE_MASK_PASID | XFEATURE_MASK_CET;
-	frame->xstate_bv |= XFEATURE_MASK_PASID | XFEATURE_MASK_CET;
+		    "signal that ends a task whose frame has %s", edits[edit]);
 }
 
 /* Verify that a task is killed for a frame that XRSTOR would fault on. */
 TEST_F(xstate_signal, refused)
 {
-	expect_killed(_metadata, edit_xcomp_bv, "XCOMP_BV without bit 63");
-	expect_killed(_metadata, edit_reserved, "a reserved byte in the header");
-	expect_killed(_metadata, edit_unknown, "an unknown component");
-	expect_killed(_metadata, edit_supervisor, "PASID and CET in XSTATE_BV");
-}
-
-static void edit_mxcsr(struct xregs *frame)
-{
-	frame->mxcsr = RESERVED_MXCSR;
+	for (edit = XCOMP_BV; edit <= SUPERVISOR; edit++)
+		expect_killed(_metadata);
 }
 
 static void end_quietly(int sig)
@@ -396,7 +318,7 @@ static bool xrstor_faults(struct __test_metadata *const _metadata)
 		signal(SIGSEGV, end_quietly);
 		regs = xregs_pattern(xregs_mask());
 		regs->mxcsr = RESERVED_MXCSR;
-		xregs_call_between(regs, xregs_alloc(), SYS_getpid, 0, 0);
+		xregs_load(regs, xregs_mask());
 		xcomp_exit();
 	}
 	return xcomp_wait(_metadata, pid, "XRSTOR of a reserved bit in MXCSR");
@@ -407,26 +329,19 @@ TEST_F(xstate_signal, refused_mxcsr)
 {
 	if (!xrstor_faults(_metadata))
 		SKIP(return, "XRSTOR takes reserved bits of MXCSR");
-	expect_killed(_metadata, edit_mxcsr, "a reserved bit in MXCSR");
+	edit = MXCSR;
+	expect_killed(_metadata);
 }
 
 /* Verify that supervisor state, which no frame has, is kept. */
 TEST_F(xstate_signal, pasid)
 {
-	static const struct change changes[] = {
-		{ "after sigreturn() of a changed frame", edit_values },
-		{ "after sigreturn() without bits in XSTATE_BV", edit_bv },
-		{ "after sigreturn() without bits in xfeatures", edit_xfeatures },
-		{ "after sigreturn() without magic2", edit_magic2 },
-	};
-	unsigned int i;
-
 	if (!xpasid_need(_metadata))
 		return;
-	for (i = 0; i < ARRAY_SIZE(changes); i++) {
+	for (edit = VALUES; edit <= BEYOND_EXTENDED; edit++) {
 		xpasid_give(_metadata);
-		registers_after(_metadata, xregs_pattern(xregs_mask()), changes[i].fn);
-		xpasid_expect_kept(_metadata, changes[i].when);
+		registers_after(_metadata, xregs_pattern(xregs_mask()));
+		xpasid_expect_kept(_metadata, edits[edit]);
 	}
 }
 
