@@ -121,6 +121,7 @@ static void expect_frame(struct __test_metadata *const _metadata, bool used, con
 	if (min && mask == xf_xcr0())
 		EXPECT_THAT(needed + MINSIGSTKSZ_SLACK >= min,
 			    "AT_MINSIGSTKSZ %zu for a frame of %zu", min, needed);
+	th_no_case();
 }
 
 FIXTURE(xstate_frame) {

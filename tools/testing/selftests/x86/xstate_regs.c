@@ -247,15 +247,28 @@ TEST_F(xstate_regs, tile_not_inherited)
 	xregs_release_tiles();
 }
 
-/* The registers of a stopped child: their size, their mask, what can be set */
-static void expect_regset(struct __test_metadata *const _metadata, pid_t pid, bool used)
+static void stop(struct __test_metadata *const _metadata, void *used)
+{
+	if (*(bool *)used)
+		xcomp_use_amx(_metadata, "in a traced child");
+	raise(SIGSTOP);
+}
+
+/* The registers of a child that has used AMX or not: their size, their mask, what can be set */
+static void expect_traced(struct __test_metadata *const _metadata, bool used, const char *when)
 {
 	uint64_t mask = xf_permitted(used) | XFEATURE_MASK_FPSSE, bv;
-	uint32_t size = xf_standard_size(xf_xcr0()), room = size + 4096;
-	struct xregs *regs = (void *)xf_guarded(room, 0x5a);
-	struct iovec iov = { regs, room };
+	pid_t pid = xregs_trace(_metadata, stop, &used);
+	uint32_t size = xf_standard_size(xf_xcr0());
+	struct iovec iov = { .iov_len = size + 4096 };
+	struct xregs *regs;
 	int i;
 
+	if (!pid)
+		SKIP(return, XREGS_NO_PTRACE);
+	th_case("%s", when);
+	iov.iov_base = xf_guarded(iov.iov_len, 0x5a);
+	regs = iov.iov_base;
 	ASSERT_EQ(0, ptrace(PTRACE_GETREGSET, pid, NT_X86_XSTATE, &iov));
 	EXPECT_SAME(size, iov.iov_len, "size of NT_X86_XSTATE");
 	EXPECT_SAME_MASK(xf_names, xf_xcr0(), regs->xcr0, "mask in NT_X86_XSTATE");
@@ -270,24 +283,7 @@ static void expect_regset(struct __test_metadata *const _metadata, pid_t pid, bo
 		EXPECT_ERRNO(EINVAL, xregs_set_regset(pid, NT_X86_XSTATE, regs, size),
 			     "setting %s, which the task has not", xf_name(i));
 	}
-}
-
-static void stop(struct __test_metadata *const _metadata, void *used)
-{
-	if (used)
-		xcomp_use_amx(_metadata, "in a traced child");
-	raise(SIGSTOP);
-}
-
-/* Of a child that has used AMX or not */
-static void expect_traced(struct __test_metadata *const _metadata, bool used, const char *when)
-{
-	pid_t pid = xregs_trace(_metadata, stop, used ? &used : NULL);
-
-	if (!pid)
-		SKIP(return, XREGS_NO_PTRACE);
-	th_case("%s", when);
-	expect_regset(_metadata, pid, used);
+	th_no_case();
 	xcomp_kill(_metadata, pid);
 }
 
