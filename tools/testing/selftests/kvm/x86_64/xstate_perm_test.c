@@ -13,7 +13,6 @@
  */
 #include <sys/utsname.h>
 
-#include "cet_guest.h"
 #include "fpu_trace.h"
 #include "host_msr.h"
 #include "xregs.h"
@@ -44,7 +43,7 @@ static struct kvm_cpuid2 *supported_cpuid(void)
  * Kernels before 6.4 offer XTILE_CFG without XTILE_DATA where the permission is
  * missing.
  */
-static bool offers_half_amx(struct kvm_cpuid2 *supported, bool granted)
+static bool offers_half_amx(const struct kvm_cpuid2 *supported, bool granted)
 {
 	unsigned int major, minor;
 	struct utsname uts;
@@ -56,7 +55,7 @@ static bool offers_half_amx(struct kvm_cpuid2 *supported, bool granted)
 }
 
 /* User components that KVM must offer, those of kernels before 6.4 included */
-static u64 offered_xcr0(struct kvm_cpuid2 *supported, bool granted)
+static u64 offered_xcr0(const struct kvm_cpuid2 *supported, bool granted)
 {
 	if (granted)
 		return kvm_known_xcr0();
@@ -64,11 +63,17 @@ static u64 offered_xcr0(struct kvm_cpuid2 *supported, bool granted)
 	       (offers_half_amx(supported, granted) ? XFEATURE_MASK_XTILE_CFG : 0);
 }
 
+/* KVM_CAP_XSAVE2: what does for every vCPU of a process, each of which takes 4 KiB or more */
+static u32 promised_size(const struct kvm_cpuid2 *supported, bool granted)
+{
+	return max_t(u32, xf_standard_size(offered_xcr0(supported, granted)),
+		     sizeof(struct kvm_xsave));
+}
+
 /* ---- what depends on the permission alone ---- */
 
 FIXTURE(xstate_perm_proc) {
-	struct kvm_vm *first;		/* of who asks late */
-	struct kvm_vm *vm;
+	struct kvm_vm *vm;		/* has a vCPU only where the request comes late */
 	struct kvm_cpuid2 *supported;
 	bool host, guest;		/* what was granted */
 };
@@ -89,9 +94,9 @@ FIXTURE_SETUP(xstate_perm_proc)
 {
 	if (!xstate_begin(_metadata, &variant->combo))
 		return;
+	self->vm = vm_create_barebones();
 	if (variant->combo.perm == PERM_LATE) {
-		self->first = vm_create_barebones();
-		__vm_vcpu_add(self->first, 0);
+		__vm_vcpu_add(self->vm, 0);
 		xstate_request_locked(_metadata);
 	}
 	self->host = xstate_host_granted(&variant->combo);
@@ -101,8 +106,6 @@ FIXTURE_SETUP(xstate_perm_proc)
 
 FIXTURE_TEARDOWN(xstate_perm_proc)
 {
-	if (self->first)
-		kvm_vm_free(self->first);
 	xstate_end(_metadata, self->vm);
 }
 
@@ -192,11 +195,8 @@ TEST_F(xstate_perm_proc, guest_supp)
 /* Verify KVM_CAP_XSAVE2, of /dev/kvm and of a VM, against the own sum. */
 TEST_F(xstate_perm_proc, cap_xsave2)
 {
-	u32 size = xf_standard_size(offered_xcr0(self->supported, self->guest));
+	u32 size = promised_size(self->supported, self->guest);
 
-	if (size < sizeof(struct kvm_xsave))
-		size = sizeof(struct kvm_xsave);
-	self->vm = vm_create_barebones();
 	EXPECT_SAME(size, kvm_check_cap(KVM_CAP_XSAVE2), "KVM_CAP_XSAVE2 of /dev/kvm");
 	EXPECT_SAME(size, vm_check_cap(self->vm, KVM_CAP_XSAVE2), "KVM_CAP_XSAVE2 of a VM");
 }
@@ -254,32 +254,28 @@ TEST_F(xstate_perm_proc, cpuid_subleaves)
 		got = cpuid_regs(self->supported, 0xd, i);
 		expect_leaf(_metadata, 0xd, i, wanted, got);
 		EXPECT_SAME(!!(mask & BIT_ULL(i)), !!got.eax, "sub-leaf %d has a size", i);
-		EXPECT_SAME(!!(kvm_offered_xss() & BIT_ULL(i)), got.ecx & 1,
-			    "sub-leaf %d is of a supervisor component", i);
 	}
 }
 
 /*
- * Verify that a permission changes nothing else in CPUID: AMX instructions, CET,
- * XSAVES and the supervisor components are offered as to a process without
- * permission, and ENQCMD, which goes with PASID, never is.
+ * Verify that a permission changes nothing else in CPUID: AMX instructions, CET
+ * and XSAVES are offered as to a process without permission, and ENQCMD, which
+ * goes with PASID, never is.  All that is expected of CET goes by what this
+ * process is offered.
  */
 TEST_F(xstate_perm_proc, cpuid_constant)
 {
 	static const u32 same[][2] = {
 		{ 7, 0 }, { 7, 1 }, { 0x1d, 0 }, { 0x1d, 1 }, { 0x1e, 0 }, { 0x1e, 1 },
-		{ 0xd, 10 }, { 0xd, 11 }, { 0xd, 12 },
 	};
-	struct xf_regs before = cpuid_regs(unpermitted, 0xd, 1);
-	struct xf_regs now = cpuid_regs(self->supported, 0xd, 1);
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(same); i++)
 		expect_leaf(_metadata, same[i][0], same[i][1],
 			    cpuid_regs(unpermitted, same[i][0], same[i][1]),
 			    cpuid_regs(self->supported, same[i][0], same[i][1]));
-	EXPECT_SAME(before.eax, now.eax, "CPUID.(0xD,1).EAX");
-	EXPECT_XFEATURES(before.ecx, now.ecx, "CPUID.(0xD,1).ECX");
+	EXPECT_SAME(cpuid_regs(unpermitted, 0xd, 1).eax, cpuid_regs(self->supported, 0xd, 1).eax,
+		    "CPUID.(0xD,1).EAX");
 	EXPECT_SAME(0, cpuid_regs(self->supported, 7, 0).ecx & BIT(29), "ENQCMD in CPUID");
 }
 
@@ -357,71 +353,6 @@ TEST_F(xstate_perm_proc, cet_offered)
 			    "no indirect branch tracking in CPUID.7.EDX %#x", r.edx);
 	EXPECT_XFEATURES(XFEATURE_MASK_CET, cpuid_regs(self->supported, 0xd, 1).ecx,
 			 "CET in CPUID.(0xD,1).ECX");
-}
-
-/* Write all CET MSRs that the vCPU has, and IA32_XSS, in one ioctl; SSP is none. */
-static void set_cet(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
-		    const struct xregs *r)
-{
-	struct kvm_msrs *msrs = calloc(1, sizeof(*msrs) +
-				       (NR_CET_MSRS + 1) * sizeof(msrs->entries[0]));
-	u64 ssp = ssp_value(0);
-	int i;
-
-	for (i = 0; i < NR_CET_MSRS; i++)
-		if (vcpu_has_cet_msr(vcpu, cet_msrs[i]))
-			msrs->entries[msrs->nmsrs++] = (struct kvm_msr_entry) {
-				.index = cet_msrs[i], .data = r->cet[i],
-			};
-	if (vcpu_xss_mask(vcpu))
-		msrs->entries[msrs->nmsrs++] = (struct kvm_msr_entry) {
-			.index = MSR_IA32_XSS, .data = vcpu_xss_mask(vcpu),
-		};
-	if (msrs->nmsrs)
-		EXPECT_SAME(msrs->nmsrs, __vcpu_ioctl(vcpu, KVM_SET_MSRS, msrs),
-			    "MSRs that KVM_SET_MSRS took");
-	free(msrs);
-
-	/* Kernels without guest CET do not even have the ioctl. */
-	if (vcpu_has_shstk(vcpu))
-		ssp = r->ssp;
-	else if (kvm_check_cap(KVM_CAP_ONE_REG) <= 0)
-		return;
-	EXPECT_ERRNO(vcpu_has_shstk(vcpu) ? 0 : EINVAL,
-		     vcpu_one_reg_ssp(vcpu, KVM_SET_ONE_REG, &ssp), "KVM_SET_ONE_REG of SSP");
-}
-
-/* The guest's code and its host take turns in writing the MSRs. */
-static struct cet_guest cet_guest;
-
-static void long_mode_code(void)
-{
-	cet_guest_expect(&cet_guest, 0, "after KVM_SET_MSRS");
-	cet_guest_write(&cet_guest, 1);
-	GUEST_SYNC(0);
-	cet_guest_expect(&cet_guest, 1, "after an exit");
-	GUEST_DONE();
-}
-
-/*
- * Verify that a guest of libkvm, which has AMX where the permission allows it,
- * finds its CET MSRs as the host wrote them, and the host finds them as the guest
- * did.
- */
-TEST_F(xstate_perm_proc, long_mode_guest)
-{
-	const struct xstate_combo combo = { variant->combo.perm, host_has_amx(), CET };
-	struct kvm_vcpu *vcpu;
-
-	if (!xstate_need_guests(_metadata) || !xstate_need_refusals(_metadata))
-		return;
-	vcpu = xstate_new_guest(&self->vm, &combo, long_mode_code);
-	cet_guest_init(&cet_guest, vcpu, 0, 1);
-	sync_global_to_guest(self->vm, cet_guest);
-	set_cet(_metadata, vcpu, &cet_guest.regs[0]);
-	xstate_run(vcpu, UCALL_SYNC);
-	xstate_run(vcpu, UCALL_DONE);
-	expect_cet(_metadata, vcpu, &cet_guest.regs[1], "KVM_RUN of a guest that wrote it");
 }
 
 /* ---- what depends on guest CPUID as well ---- */
@@ -508,7 +439,6 @@ static void expect_amx_refused(struct __test_metadata *const _metadata, struct k
 FIXTURE_SETUP(xstate_perm)
 {
 	const struct xstate_combo *combo = &variant->combo;
-	struct xf_regs offered = cpuid_regs(unpermitted, 7, 0);
 	struct kvm_cpuid2 *cpuid;
 
 	if (!xstate_begin(_metadata, combo))
@@ -517,12 +447,6 @@ FIXTURE_SETUP(xstate_perm)
 	self->vcpu = __vm_vcpu_add(self->vm, 0);
 	if (combo->perm == PERM_LATE)
 		xstate_request_locked(_metadata);
-
-	/* All that is expected of CET goes by what this process is offered. */
-	EXPECT_SAME(!!(offered.ecx & BIT(X86_FEATURE_SHSTK.bit)), kvm_cpu_has(X86_FEATURE_SHSTK),
-		    "shadow stacks are offered as without permission");
-	EXPECT_SAME(!!(offered.edx & BIT(X86_FEATURE_IBT.bit)), kvm_cpu_has(X86_FEATURE_IBT),
-		    "branch tracking is offered as without permission");
 
 	cpuid = xstate_cpuid(combo);
 	vcpu_init_cpuid(self->vcpu, cpuid);
@@ -536,16 +460,13 @@ FIXTURE_TEARDOWN(xstate_perm)
 	xstate_end(_metadata, self->vm);
 }
 
-/* Give the vCPU a value in each of its registers, and XCR0 all that it may have. */
-static u64 set_regs(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
-		    const struct xregs *r)
+/* Give the vCPU a value in each of its registers.  Return the components of those. */
+static u64 set_regs(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu)
 {
 	u64 mask = xregs_guest_mask(vcpu);
 
-	EXPECT_THAT(vcpu_takes_xcr0(vcpu, vcpu_xcr0_mask(vcpu)), "KVM_SET_XCRS of %#lx: not taken",
-		    (unsigned long)vcpu_xcr0_mask(vcpu));
-	set_cet(_metadata, vcpu, r);
-	vcpu_set_xregs_area(_metadata, vcpu, r, mask);
+	xregs_fill(&regs, vcpu, 0);
+	vcpu_set_xregs(_metadata, vcpu, &regs, mask);
 	return mask;
 }
 
@@ -567,9 +488,7 @@ TEST_F(xstate_perm, set_cpuid)
 	EXPECT_SAME(variant->combo.amx && xstate_guest_granted(&variant->combo),
 		    vcpu_has_amx(self->vcpu), "AMX in the vCPU's CPUID");
 
-	xregs_fill(&regs, self->vcpu, 0);
-	mask = set_regs(_metadata, self->vcpu, &regs);
-	expect_xregs(_metadata, self->vcpu, &regs, mask, "KVM_SET_MSRS and KVM_SET_XSAVE");
+	mask = set_regs(_metadata, self->vcpu);
 	before = vcpu_current_cpuid(self->vcpu);
 	area = vcpu_area(self->vcpu);
 
@@ -587,34 +506,13 @@ TEST_F(xstate_perm, set_cpuid)
 			   xstate_guest_granted(&variant->combo), "after KVM_SET_CPUID2");
 }
 
-/* KVM_GET_XSAVE2 gives @size bytes now and not one more of those @promised. */
-static void expect_bytes(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu, u32 size,
-			 u32 promised)
-{
-	u8 *a = xf_guarded(promised, 0x5a), *b = xf_guarded(promised, 0xa5);
-	u8 *shorter = xf_guarded(size - 1, 0);
-	u32 i, written = 0;
-
-	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_GET_XSAVE2, a), "KVM_GET_XSAVE2");
-	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_GET_XSAVE2, b), "KVM_GET_XSAVE2 once more");
-
-	/* What is the same over two kinds of poison was written. */
-	while (written < promised && a[written] == b[written])
-		written++;
-	for (i = written; i < promised && a[i] == 0x5a && b[i] == 0xa5; i++)
-		;
-	EXPECT_SAME(size, written, "bytes that KVM_GET_XSAVE2 wrote");
-	EXPECT_SAME(promised, i, "end of what KVM_GET_XSAVE2 left alone");
-
-	EXPECT_ERRNO(EFAULT, vcpu_errno(vcpu, KVM_GET_XSAVE2, shorter),
-		     "KVM_GET_XSAVE2 into one byte less than %u", size);
-	EXPECT_ERRNO(EFAULT, vcpu_errno(vcpu, KVM_SET_XSAVE, shorter),
-		     "KVM_SET_XSAVE of one byte less than %u", size);
-}
-
-/* What user space never sees does not come in by an image, nor does the rest of that. */
-static void expect_supervisor_refused(struct __test_metadata *const _metadata,
-				      struct kvm_vcpu *vcpu, const u8 *old, u32 size)
+/*
+ * What user space never sees does not come in by an image, nor does the rest of
+ * that.  What the host has is taken even if guest CPUID has it not, such as an
+ * XTILE_CFG of all zeros, but KVM_GET_XSAVE2 must not show it.
+ */
+static void expect_hidden(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			  const u8 *old, u32 size)
 {
 	u8 *image = xf_guarded(size, 0);
 	int i;
@@ -627,105 +525,83 @@ static void expect_supervisor_refused(struct __test_metadata *const _metadata,
 			     "KVM_SET_XSAVE with bit %d in XSTATE_BV", i);
 	}
 	expect_same_area(_metadata, old, vcpu_area(vcpu), size, "refused KVM_SET_XSAVE");
-}
 
-/*
- * KVM_SET_XSAVE takes what the host has even if guest CPUID has it not, such as
- * an XTILE_CFG of all zeros; KVM_GET_XSAVE2 must not show it.
- */
-static void expect_xtile_cfg_hidden(struct __test_metadata *const _metadata,
-				    struct kvm_vcpu *vcpu, u8 *image)
-{
+	if (!host_has_amx() || vcpu_has_amx(vcpu))
+		return;
 	xarea_set_header(image, 0, XFEATURE_MASK_FPSSE | XFEATURE_MASK_XTILE_CFG);
 	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_SET_XSAVE, image), "KVM_SET_XSAVE with XTILE_CFG");
 	EXPECT_XFEATURES(0, xarea_header(vcpu_area(vcpu), 0) & XFEATURE_MASK_XTILE,
 			 "AMX in XSTATE_BV after KVM_SET_XSAVE with XTILE_CFG");
 }
 
-/* KVM_GET_XSAVE has room for struct kvm_xsave: the same, or nothing. */
-static void expect_old_ioctl(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
-			     const u8 *area, u32 size)
-{
-	u8 *old = xf_guarded(sizeof(struct kvm_xsave), 0x77);
-
-	EXPECT_ERRNO(size > sizeof(struct kvm_xsave) ? EINVAL : 0,
-		     vcpu_errno(vcpu, KVM_GET_XSAVE, old), "KVM_GET_XSAVE");
-	if (size == sizeof(struct kvm_xsave))
-		expect_same_area(_metadata, area, old, size,
-				 "KVM_GET_XSAVE, set against KVM_GET_XSAVE2");
-}
-
 /*
  * Verify that KVM_GET_XSAVE2 writes exactly the bytes that this vCPU's CPUID calls
- * for, that KVM_GET_XSAVE works up to 4 KiB and not beyond, and that the XSAVE
- * header shows user components of the guest only.
+ * for, that KVM_GET_XSAVE works up to 4 KiB and not beyond, that the capability
+ * is still the permission's, and that the XSAVE header shows user components of
+ * the guest only.
  */
 TEST_F(xstate_perm, xsave2)
 {
-	u32 size = vcpu_xsave_size(self->vcpu), promised;
 	u64 mask, bv, xcr0 = vcpu_xcr0_mask(self->vcpu);
-	u8 *area;
-
-	promised = vm_check_cap(self->vm, KVM_CAP_XSAVE2);
-	xregs_fill(&regs, self->vcpu, 0);
-	mask = set_regs(_metadata, self->vcpu, &regs);
-	expect_bytes(_metadata, self->vcpu, size, promised > size ? promised : size);
-
-	area = xf_guarded(size, 0);
-	EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_GET_XSAVE2, area), "KVM_GET_XSAVE2");
-	expect_old_ioctl(_metadata, self->vcpu, area, size);
+	bool granted = xstate_guest_granted(&variant->combo);
+	u32 size = vcpu_xsave_size(self->vcpu);
+	u8 *area = xf_guarded(size, XAREA_POISON);
+	u8 *shorter = xf_guarded(size - 1, 0);
 
 	/* KVM keeps PKRU elsewhere. */
-	mask &= ~XFEATURE_MASK_PKRU;
+	mask = set_regs(_metadata, self->vcpu) & ~XFEATURE_MASK_PKRU;
+	EXPECT_SAME(promised_size(kvm_get_supported_cpuid(), granted),
+		    vm_check_cap(self->vm, KVM_CAP_XSAVE2), "KVM_CAP_XSAVE2 of a VM with a vCPU");
+	EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_GET_XSAVE2, area), "KVM_GET_XSAVE2 to %u bytes",
+		     size);
+	EXPECT_ERRNO(EFAULT, vcpu_errno(self->vcpu, KVM_GET_XSAVE2, shorter),
+		     "KVM_GET_XSAVE2 to one byte less than %u", size);
+	EXPECT_ERRNO(EFAULT, vcpu_errno(self->vcpu, KVM_SET_XSAVE, shorter),
+		     "KVM_SET_XSAVE of one byte less than %u", size);
+	EXPECT_ERRNO(size > sizeof(struct kvm_xsave) ? EINVAL : 0,
+		     vcpu_errno(self->vcpu, KVM_GET_XSAVE, xf_guarded(size, 0)), "KVM_GET_XSAVE");
+
 	bv = xarea_header(area, 0);
 	EXPECT_XFEATURES(0, bv & ~(xcr0 | XFEATURE_MASK_FPSSE),
 			 "XSTATE_BV beyond the guest's components");
 	EXPECT_XFEATURES(mask, bv & mask, "XSTATE_BV, what was set");
 	EXPECT_SAME(0, xarea_header(area, 1), "XCOMP_BV in the standard format");
 	expect_area(_metadata, area, &regs, mask, 0, "KVM_GET_XSAVE2");
-	expect_supervisor_refused(_metadata, self->vcpu, area, size);
-	if (host_has_amx() && !vcpu_has_amx(self->vcpu))
-		expect_xtile_cfg_hidden(_metadata, self->vcpu, area);
+	expect_hidden(_metadata, self->vcpu, area, size);
 }
 
-/* The sizes in the vCPU's CPUID are those of XCR0 and IA32_XSS as they are. */
-static void expect_sizes(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu, u64 xcr0,
-			 u64 xss)
-{
-	struct kvm_cpuid2 *cpuid = vcpu_current_cpuid(vcpu);
-	struct xf_regs r = cpuid_regs(cpuid, 0xd, 1);
-
-	EXPECT_SAME(xf_standard_size(xcr0), cpuid_regs(cpuid, 0xd, 0).ebx,
-		    "CPUID.(0xD,0).EBX of the vCPU with XCR0 %#lx and XSS %#lx",
-		    (unsigned long)xcr0, (unsigned long)xss);
-	if (r.eax & COMPACTS)
-		EXPECT_SAME(xf_compacted_size(xcr0 | xss), r.ebx,
-			    "CPUID.(0xD,1).EBX of the vCPU with XCR0 %#lx and XSS %#lx",
-			    (unsigned long)xcr0, (unsigned long)xss);
-	free(cpuid);
-}
-
-static void expect_sizes_by_xss(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
-				u64 xcr0)
+/* The sizes in the vCPU's CPUID are those of XCR0, which is @xcr0, and of any IA32_XSS. */
+static void expect_sizes(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu, u64 xcr0)
 {
 	static const u64 xss[] = {
 		0, XFEATURE_MASK_CET_USER, XFEATURE_MASK_CET_KERNEL, XFEATURE_MASK_CET,
 	};
 	u64 guest_xss = vcpu_xss_mask(vcpu);
+	struct kvm_cpuid2 *cpuid;
+	struct xf_regs r;
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(xss); i++) {
 		if (xss[i] & ~guest_xss)
 			continue;
+		th_case("XCR0 %#lx, IA32_XSS %#lx", xcr0, xss[i]);
 		EXPECT_THAT(!guest_xss || vcpu_takes_msr(vcpu, MSR_IA32_XSS, xss[i]),
-			    "IA32_XSS %#lx not taken", (unsigned long)xss[i]);
-		expect_sizes(_metadata, vcpu, xcr0, xss[i]);
+			    "IA32_XSS not taken");
+		cpuid = vcpu_current_cpuid(vcpu);
+		r = cpuid_regs(cpuid, 0xd, 1);
+		EXPECT_SAME(xf_standard_size(xcr0), cpuid_regs(cpuid, 0xd, 0).ebx,
+			    "CPUID.(0xD,0).EBX of the vCPU");
+		if (r.eax & COMPACTS)
+			EXPECT_SAME(xf_compacted_size(xcr0 | xss[i]), r.ebx,
+				    "CPUID.(0xD,1).EBX of the vCPU");
+		free(cpuid);
 	}
+	th_no_case();
 }
 
 /*
  * Verify that the sizes in the vCPU's own CPUID leaf 0xD follow its XCR0 and
- * IA32_XSS, and that half of AMX is refused in XCR0.
+ * IA32_XSS, and that AMX is refused in XCR0 where it is not in CPUID.
  */
 TEST_F(xstate_perm, runtime_size)
 {
@@ -740,16 +616,10 @@ TEST_F(xstate_perm, runtime_size)
 		if ((guest & groups[i]) != groups[i])
 			continue;
 		xcr0 |= groups[i];
-		EXPECT_THAT(vcpu_takes_xcr0(self->vcpu, xcr0), "XCR0 %#lx not taken",
-			    (unsigned long)xcr0);
-		expect_sizes_by_xss(_metadata, self->vcpu, xcr0);
+		EXPECT_THAT(vcpu_takes_xcr0(self->vcpu, xcr0), "XCR0 %#lx not taken", xcr0);
+		expect_sizes(_metadata, self->vcpu, xcr0);
 	}
 
-	xcr0 &= ~XFEATURE_MASK_XTILE;
-	EXPECT_THAT(!vcpu_takes_xcr0(self->vcpu, xcr0 | XFEATURE_MASK_XTILE_CFG),
-		    "XCR0 with XTILE_CFG alone was taken");
-	EXPECT_THAT(!vcpu_takes_xcr0(self->vcpu, xcr0 | XFEATURE_MASK_XTILE_DATA),
-		    "XCR0 with XTILE_DATA alone was taken");
 	EXPECT_SAME(vcpu_has_amx(self->vcpu),
 		    vcpu_takes_xcr0(self->vcpu, xcr0 | XFEATURE_MASK_XTILE),
 		    "XCR0 with XTILE is taken");
@@ -783,49 +653,33 @@ TEST_F(xstate_perm, xss)
 	EXPECT_XFEATURES(wanted, vcpu_get_msr(self->vcpu, MSR_IA32_XSS), "IA32_XSS in the end");
 }
 
-/* What guest CPUID has not cannot be written, nor does it hold anything. */
-static void expect_msr_absent(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
-			      u32 msr)
-{
-	u64 value;
-
-	/* With ignore_msrs KVM drops writes to unknown MSRs silently. */
-	if (kvm_refuses_msrs())
-		EXPECT_THAT(!vcpu_takes_msr(vcpu, msr, 8), "%s is absent, but takes a value",
-			    msr_name(msr));
-	if (vcpu_reads_msr(vcpu, msr, &value))
-		EXPECT_SAME(0, value, "%s, which is absent", msr_name(msr));
-}
-
 /*
  * Verify that the CET MSRs that guest CPUID has outlive KVM_SET_MSRS,
- * KVM_SET_XSAVE, KVM_RUN and the same KVM_SET_CPUID2 once more, each read back by
- * an ioctl of its own, and that those that it has not cannot be written.
- * IA32_S_CET, IA32_XSS and SSP are kept elsewhere and must be there as well.
+ * KVM_SET_XSAVE and KVM_RUN, each read back by an ioctl of its own, and that those
+ * that it has not cannot be written, nor hold anything.  IA32_S_CET, IA32_XSS and
+ * SSP are kept elsewhere and must be there as well.
  */
 TEST_F(xstate_perm, cet_msrs)
 {
-	struct kvm_cpuid2 *cpuid = xstate_cpuid(&variant->combo);
 	struct kvm_vcpu *vcpu = self->vcpu;
-	u64 mask = xregs_guest_mask(vcpu);
+	u64 value, mask = set_regs(_metadata, vcpu);
 	int i;
 
-	xregs_fill(&regs, vcpu, 0);
-	EXPECT_THAT(vcpu_takes_xcr0(vcpu, vcpu_xcr0_mask(vcpu)), "KVM_SET_XCRS not taken");
-	set_cet(_metadata, vcpu, &regs);
-	expect_cet(_metadata, vcpu, &regs, "KVM_SET_MSRS");
-	expect_kept_elsewhere(_metadata, vcpu, &regs, "KVM_SET_MSRS");
-
+	expect_xregs(_metadata, vcpu, &regs, mask, "KVM_SET_MSRS");
 	vcpu_set_xregs_area(_metadata, vcpu, &regs, mask);
 	expect_xregs(_metadata, vcpu, &regs, mask, "KVM_SET_XSAVE");
 	xstate_run_immediate_exit(vcpu);
 	expect_xregs(_metadata, vcpu, &regs, mask, "KVM_RUN");
-	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_SET_CPUID2, cpuid), "the same KVM_SET_CPUID2");
-	expect_xregs(_metadata, vcpu, &regs, mask, "the same KVM_SET_CPUID2 again");
 
-	for (i = 0; i < NR_CET_MSRS; i++)
-		if (!vcpu_has_cet_msr(vcpu, cet_msrs[i]))
-			expect_msr_absent(_metadata, vcpu, cet_msrs[i]);
+	for (i = 0; i < NR_CET_MSRS; i++) {
+		if (vcpu_has_cet_msr(vcpu, cet_msrs[i]))
+			continue;
+		/* With ignore_msrs KVM drops writes to unknown MSRs silently. */
+		EXPECT_THAT(!kvm_refuses_msrs() || !vcpu_takes_msr(vcpu, cet_msrs[i], 8),
+			    "%s is absent, but takes a value", msr_name(cet_msrs[i]));
+		if (vcpu_reads_msr(vcpu, cet_msrs[i], &value))
+			EXPECT_SAME(0, value, "%s, which is absent", msr_name(cet_msrs[i]));
+	}
 }
 
 /* ---- a guest of 64 KiB in long mode that executes one instruction per KVM_RUN ---- */
@@ -848,7 +702,6 @@ TEST_F(xstate_perm, cet_msrs)
 #define GUEST_AREA	0x8000
 
 #define GUEST_CS	8
-#define GUEST_DS	16
 
 /* Page tables with one large page, descriptors, and the instructions */
 static void fill_guest(u8 *memory)
@@ -864,7 +717,6 @@ static void fill_guest(u8 *memory)
 	*(u64 *)(memory + GUEST_PDPT) = (GUEST_BASE + GUEST_PD) | 3;
 	*(u64 *)(memory + GUEST_PD) = 0x83;
 	*(u64 *)(memory + GUEST_GDT + GUEST_CS) = 0x00af9b000000ffff;
-	*(u64 *)(memory + GUEST_GDT + GUEST_DS) = 0x00cf93000000ffff;
 	*(u64 *)(memory + GUEST_IDT + 16 * GP_VECTOR) = gate;
 	memcpy(memory + GUEST_RDMSR, rdmsr, sizeof(rdmsr));
 	memcpy(memory + GUEST_WRMSR, wrmsr, sizeof(wrmsr));
@@ -874,18 +726,15 @@ static void fill_guest(u8 *memory)
 	xarea_set_header(memory + GUEST_AREA, 0, 0);
 }
 
-/* Give the vCPU its memory and put it into long mode.  Return the memory. */
+/*
+ * Give the vCPU its memory and put it into long mode, where the data segments of
+ * a reset will do.  Return the memory.
+ */
 static u8 *start_guest(struct kvm_vcpu *vcpu)
 {
-	struct kvm_segment data = {
-		.selector = GUEST_DS, .type = 3, .limit = ~0u, .present = 1, .s = 1, .g = 1,
-		.db = 1,
-	};
-	u8 *memory = mmap(NULL, GUEST_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-			  -1, 0);
+	u8 *memory = xf_guarded(GUEST_SIZE, 0);
 	struct kvm_sregs sregs;
 
-	TEST_ASSERT(memory != MAP_FAILED, "mmap: %s", strerror(errno));
 	fill_guest(memory);
 	vm_set_user_memory_region(vcpu->vm, 1, 0, GUEST_BASE, GUEST_SIZE, memory);
 
@@ -896,18 +745,11 @@ static u8 *start_guest(struct kvm_vcpu *vcpu)
 	sregs.cr4 |= X86_CR4_PAE | X86_CR4_OSXSAVE;
 	sregs.efer |= EFER_LME | EFER_LMA;
 	sregs.gdt.base = GUEST_BASE + GUEST_GDT;
-	sregs.gdt.limit = GUEST_DS + 7;
+	sregs.gdt.limit = GUEST_CS + 7;
 	sregs.idt.base = GUEST_BASE + GUEST_IDT;
 	sregs.idt.limit = 16 * GP_VECTOR + 15;
-	sregs.ds = data;
-	sregs.es = data;
-	sregs.fs = data;
-	sregs.gs = data;
-	sregs.ss = data;
-	sregs.cs = data;
 	sregs.cs.selector = GUEST_CS;
-	sregs.cs.type = 11;
-	sregs.cs.db = 0;
+	sregs.cs.base = 0;
 	sregs.cs.l = 1;
 	vcpu_sregs_set(vcpu, &sregs);
 	return memory;
@@ -949,7 +791,7 @@ static void expect_guest_rdmsr(struct __test_metadata *const _metadata, struct k
 static void expect_guest_wrmsr(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 			       u32 msr, bool taken, u64 value)
 {
-	unsigned long written = value;
+	u64 written = value;
 	u8 vector = guest_step(vcpu, GUEST_WRMSR, msr, &value);
 
 	EXPECT_THAT(vector == (taken ? 0 : GP_VECTOR), "WRMSR of %#lx to %s: %s", written,
@@ -967,7 +809,7 @@ static void expect_guest_cet(struct __test_metadata *const _metadata, struct kvm
 	int i;
 
 	xregs_fill(&regs, vcpu, 0);
-	set_cet(_metadata, vcpu, &regs);
+	vcpu_set_cet(_metadata, vcpu, &regs);
 	for (i = 0; i < NR_CET_MSRS; i++) {
 		present = vcpu_has_cet_msr(vcpu, cet_msrs[i]);
 		value = present ? cet_msr_value(vcpu, cet_msrs[i], 1) : 8;
@@ -1027,7 +869,7 @@ static void expect_guest_saves(struct __test_metadata *const _metadata, struct k
 TEST_F(xstate_perm, guest)
 {
 	struct kvm_vcpu *vcpu = self->vcpu, *other;
-	u8 *memory, *image;
+	u8 *memory;
 	u64 mask;
 
 	if (!xstate_need_refusals(_metadata))
@@ -1041,27 +883,16 @@ TEST_F(xstate_perm, guest)
 	}
 	expect_guest_xss(_metadata, vcpu);
 
-	xregs_fill(&regs, vcpu, 0);
-	mask = set_regs(_metadata, vcpu, &regs);
+	mask = set_regs(_metadata, vcpu);
 	expect_guest_saves(_metadata, vcpu, &regs, mask, memory + GUEST_AREA);
 	expect_xregs(_metadata, vcpu, &regs, mask, "XSAVES in the guest");
 
-	image = vcpu_area(vcpu);
 	other = xstate_add_vcpu(self->vm, 1, &variant->combo);
-	EXPECT_ERRNO(0, vcpu_errno(other, KVM_SET_XSAVE, image), "KVM_SET_XSAVE of another vCPU");
+	EXPECT_ERRNO(0, vcpu_errno(other, KVM_SET_XSAVE, vcpu_area(vcpu)),
+		     "KVM_SET_XSAVE of another vCPU");
 	EXPECT_THAT(vcpu_takes_xcr0(other, vcpu_xcr0_mask(other)), "XCR0 not taken");
-	set_cet(_metadata, other, &regs);
+	vcpu_set_cet(_metadata, other, &regs);
 	expect_xregs(_metadata, other, &regs, mask, "a restore into another vCPU");
-}
-
-static struct kvm_vcpu *add_vcpu_without_amx(struct kvm_vm *vm, const struct xstate_combo *combo)
-{
-	struct kvm_cpuid2 *cpuid = xstate_cpuid_with(combo, false);
-	struct kvm_vcpu *vcpu = __vm_vcpu_add(vm, 1);
-
-	vcpu_init_cpuid(vcpu, cpuid);
-	free(cpuid);
-	return vcpu;
 }
 
 /*
@@ -1072,6 +903,7 @@ static struct kvm_vcpu *add_vcpu_without_amx(struct kvm_vm *vm, const struct xst
  */
 TEST_F(xstate_perm, xcomp_bv)
 {
+	struct xstate_combo noamx = { variant->combo.perm, NOAMX, variant->combo.cet };
 	bool host = xstate_host_granted(&variant->combo);
 	struct fpstate_run run[2];
 	struct fpu_trace trace;
@@ -1079,9 +911,8 @@ TEST_F(xstate_perm, xcomp_bv)
 
 	if (!fpu_trace_need(_metadata))
 		return;
-	other = add_vcpu_without_amx(self->vm, &variant->combo);
-	xregs_fill(&regs, self->vcpu, 0);
-	set_cet(_metadata, self->vcpu, &regs);
+	other = xstate_add_vcpu(self->vm, 1, &noamx);
+	set_regs(_metadata, self->vcpu);
 	if (host)
 		use_amx(_metadata);
 
