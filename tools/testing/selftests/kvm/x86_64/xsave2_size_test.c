@@ -19,16 +19,6 @@
 
 #define image_mxcsr(image)	(*(u32 *)((image) + XAREA_MXCSR))
 
-/* The smallest buffer that does for every vCPU of a process */
-static u32 promised_size(const struct xstate_combo *combo)
-{
-	bool granted = combo->perm == PERM_GUEST || combo->perm == PERM_BOTH;
-	u32 size;
-
-	size = xf_standard_size(kvm_known_xcr0() & ~(granted ? 0 : XFEATURE_MASK_XTILE));
-	return max_t(u32, size, XSAVE_SIZE);
-}
-
 /* An image with @bv, of exactly the bytes that KVM may read */
 static u8 *new_image(struct kvm_vcpu *vcpu, const struct xregs *regs, u64 bv)
 {
@@ -49,21 +39,6 @@ static u8 *init_image(struct kvm_vcpu *vcpu, u64 bv)
 	image_mxcsr(image) = MXCSR_INIT;
 	xarea_set_header(image, 0, bv);
 	return image;
-}
-
-/* What KVM_GET_XSAVE2 writes to a buffer of @size bytes */
-static u8 *read_bytes(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu, u32 size)
-{
-	u8 *image = xf_guarded(size, XAREA_POISON);
-
-	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_GET_XSAVE2, image), "KVM_GET_XSAVE2 of %u bytes",
-		     size);
-	return image;
-}
-
-static u8 *read_image(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu)
-{
-	return read_bytes(_metadata, vcpu, vcpu_xsave_size(vcpu));
 }
 
 static void expect_bytes(struct __test_metadata *const _metadata, const u8 *p, u8 wanted,
@@ -110,18 +85,6 @@ FIXTURE_TEARDOWN(xsave2_size)
 	xstate_end(_metadata, self->vm);
 }
 
-/*
- * Verify that the capability is what the permission allows, on /dev/kvm and on
- * the VM alike, whatever the CPUID of this vCPU has.
- */
-TEST_F(xsave2_size, capability)
-{
-	u32 size = promised_size(&variant->combo);
-
-	EXPECT_SAME(size, kvm_check_cap(KVM_CAP_XSAVE2), "KVM_CAP_XSAVE2 of /dev/kvm");
-	EXPECT_SAME(size, vm_check_cap(self->vm, KVM_CAP_XSAVE2), "KVM_CAP_XSAVE2 of the VM");
-}
-
 /* Read an image in the midst of memory that is all @poison. */
 static void expect_written(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 			   const u8 *wanted, size_t offset, u8 poison)
@@ -148,7 +111,7 @@ static void expect_written(struct __test_metadata *const _metadata, struct kvm_v
 TEST_F(xsave2_size, bytes_written)
 {
 	static const size_t offsets[] = { 0, 1, 3, 8, 63, 64, 100, 4095 };
-	u8 *wanted = read_image(_metadata, self->vcpu);
+	u8 *wanted = vcpu_area(self->vcpu);
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(offsets); i++) {
@@ -161,7 +124,7 @@ TEST_F(xsave2_size, bytes_written)
 TEST_F(xsave2_size, get_xsave)
 {
 	bool fits = self->size <= XSAVE_SIZE;
-	u8 *wanted = read_image(_metadata, self->vcpu);
+	u8 *wanted = vcpu_area(self->vcpu);
 	u8 *p = xf_guarded(4 * XSAVE_SIZE, XAREA_POISON);
 	size_t written = fits ? self->size : 0;
 
@@ -175,7 +138,9 @@ TEST_F(xsave2_size, get_xsave)
 /*
  * Verify that KVM_SET_XSAVE reads exactly its bytes, at any address, up to the
  * end of what is mapped, and from memory that can only be read.  All else is
- * set in there, so that a read from it is refused.
+ * set in there, so that a read from it is refused.  All components come back byte
+ * for byte, over KVM_RUN too, eight full tiles as well: IA32_XFD is 0, as it must
+ * be in the image of a vCPU with live tiles.
  */
 TEST_F(xsave2_size, bytes_read)
 {
@@ -194,10 +159,12 @@ TEST_F(xsave2_size, bytes_read)
 		vcpu_set_xregs(_metadata, self->vcpu, &self->regs, self->mask);
 		EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_SET_XSAVE, at),
 			     "KVM_SET_XSAVE %zu bytes before the end", offsets[i]);
-		got = read_image(_metadata, self->vcpu);
+		got = vcpu_area(self->vcpu);
 		EXPECT_XFEATURES(self->mask, xarea_header(got, 0),
 				 "XSTATE_BV of an image %zu bytes before the end", offsets[i]);
 		expect_area(_metadata, got, &set, self->mask, 0, "KVM_SET_XSAVE");
+		xstate_run_immediate_exit(self->vcpu);
+		expect_area(_metadata, vcpu_area(self->vcpu), &set, self->mask, 0, "KVM_RUN");
 		expect_cet(_metadata, self->vcpu, &self->regs, "KVM_SET_XSAVE");
 	}
 }
@@ -236,15 +203,14 @@ TEST_F(xsave2_size, bad_addresses)
 		{ "the last byte of all", (u8 *)~0ul },
 		{ "read-only memory", read_only },
 	};
-	u8 *before = read_image(_metadata, self->vcpu);
+	u8 *before = vcpu_area(self->vcpu);
 
 	ASSERT_EQ(0, mprotect(p - page, page, PROT_NONE));
 	ASSERT_EQ(0, mprotect(read_only, len, PROT_READ));
 	for (i = 0; i < ARRAY_SIZE(bad); i++)
 		expect_bad_address(_metadata, self, bad[i].address, bad[i].what,
 				   bad[i].address == read_only);
-	expect_same_area(_metadata, before, read_image(_metadata, self->vcpu), self->size,
-			 "bad addresses");
+	expect_same_area(_metadata, before, vcpu_area(self->vcpu), self->size, "bad addresses");
 	expect_xregs(_metadata, self->vcpu, &self->regs, self->mask, "bad addresses");
 }
 
@@ -275,8 +241,7 @@ TEST_F(xsave2_size, header_bits)
 			expect_xregs(_metadata, self->vcpu, &self->regs, self->mask, when);
 			continue;
 		}
-		EXPECT_XFEATURES(bv & shown,
-				 xarea_header(read_image(_metadata, self->vcpu), 0), "%s", when);
+		EXPECT_XFEATURES(bv & shown, xarea_header(vcpu_area(self->vcpu), 0), "%s", when);
 		expect_cet(_metadata, self->vcpu, &self->regs, when);
 	}
 }
@@ -338,7 +303,7 @@ TEST_F(xsave2_size, mxcsr)
 			continue;
 		}
 		xstate_run_immediate_exit(self->vcpu);
-		EXPECT_SAME(value, image_mxcsr(read_image(_metadata, self->vcpu)), "%s", when);
+		EXPECT_SAME(value, image_mxcsr(vcpu_area(self->vcpu)), "%s", when);
 	}
 }
 
@@ -353,7 +318,7 @@ TEST_F(xsave2_size, mxcsr_with_avx)
 	image = new_image(self->vcpu, &self->regs, XFEATURE_MASK_YMM);
 	image_mxcsr(image) = value;
 	EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_SET_XSAVE, image), "KVM_SET_XSAVE of AVX");
-	EXPECT_SAME(value, image_mxcsr(read_image(_metadata, self->vcpu)), "MXCSR");
+	EXPECT_SAME(value, image_mxcsr(vcpu_area(self->vcpu)), "MXCSR");
 }
 
 /* Verify that MXCSR does not matter where XSTATE_BV has none of x87, SSE and AVX. */
@@ -375,8 +340,9 @@ TEST_F(xsave2_size, init_values)
 	u8 *init = init_image(self->vcpu, 0), *got;
 	u64 pkru = self->mask & XFEATURE_MASK_PKRU;
 
+	xstate_run_immediate_exit(self->vcpu);
 	EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_SET_XSAVE, init), "KVM_SET_XSAVE of no bits");
-	got = read_image(_metadata, self->vcpu);
+	got = vcpu_area(self->vcpu);
 	*(u32 *)(init + XAREA_MXCSR_MASK) = mxcsr_mask();
 	*(u64 *)(init + XAREA_SW_BYTES) = xf_xcr0();
 	EXPECT_XFEATURES(0, xarea_header(got, 0), "XSTATE_BV");
@@ -390,7 +356,8 @@ TEST_F(xsave2_size, init_values)
 
 /*
  * Verify that what guest CPUID hides is not shown, though it was set, and that
- * a vCPU without AMX reads 4 KiB of an image that is larger.
+ * a vCPU without AMX reads 4 KiB of an image that is larger, but none with tiles,
+ * for which it has no room.
  */
 TEST_F(xsave2_size, hidden_components)
 {
@@ -398,12 +365,14 @@ TEST_F(xsave2_size, hidden_components)
 	u64 has = XFEATURE_MASK_FPSSE | XFEATURE_MASK_YMM, shown = has & kvm_known_xcr0();
 	struct kvm_cpuid2 *cpuid = xstate_cpuid(&variant->combo);
 	struct kvm_vcpu *other = __vm_vcpu_add(self->vm, 1);
-	u8 *got;
+	u8 *got = xf_guarded(XSAVE_SIZE, XAREA_POISON);
 
 	cpuid_entry(cpuid, 0xd, 0)->eax = has;
 	vcpu_init_cpuid(other, cpuid);
 	EXPECT_ERRNO(0, vcpu_errno(other, KVM_SET_XSAVE, image), "KVM_SET_XSAVE");
-	got = read_bytes(_metadata, other, XSAVE_SIZE);
+	image = init_image(self->vcpu, XFEATURE_MASK_XTILE);
+	EXPECT_ERRNO(EINVAL, vcpu_errno(other, KVM_SET_XSAVE, image), "KVM_SET_XSAVE of tiles");
+	EXPECT_ERRNO(0, vcpu_errno(other, KVM_GET_XSAVE2, got), "KVM_GET_XSAVE2");
 	EXPECT_XFEATURES(shown, xarea_header(got, 0), "XSTATE_BV");
 	expect_area(_metadata, got, &self->regs, shown, 0, "KVM_SET_XSAVE");
 	expect_bytes(_metadata, got + xf_standard_size(has), 0, XSAVE_SIZE - xf_standard_size(has),
@@ -411,76 +380,26 @@ TEST_F(xsave2_size, hidden_components)
 }
 
 /*
- * Verify that a vCPU without AMX, which has no room for tiles, refuses an image
- * with tiles, and keeps what it has.
+ * Verify that a CPUID without AMX leaves a vCPU its size, though it once had AMX,
+ * and its state, and that it does not show XTILE any more.
  */
-TEST_F(xsave2_size, no_room_for_tiles)
-{
-	struct xstate_combo combo = { variant->combo.perm, NOAMX, variant->combo.cet };
-	struct kvm_vcpu *other = xstate_add_vcpu(self->vm, 1, &combo);
-	u64 mask = self->mask & ~XFEATURE_MASK_XTILE;
-	struct xregs held;
-
-	xregs_fill(&held, other, 1);
-	vcpu_set_xregs(_metadata, other, &held, mask);
-	EXPECT_ERRNO(EINVAL, vcpu_errno(other, KVM_SET_XSAVE,
-					init_image(other, XFEATURE_MASK_XTILE)),
-		     "KVM_SET_XSAVE of tiles");
-	expect_xregs(_metadata, other, &held, mask, "a refused image with tiles");
-}
-
-/* ---- vCPUs with AMX ---- */
-
-FIXTURE(xsave2_amx) {
-	struct kvm_vm *vm;
-	struct kvm_vcpu *vcpu;
-	struct xregs regs;
-	u64 mask;
-};
-
-FIXTURE_VARIANT(xsave2_amx) {
-	struct xstate_combo combo;
-};
-
-FIXTURE_VARIANT_ADD(xsave2_amx, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
-FIXTURE_VARIANT_ADD(xsave2_amx, both_amx_nocet) { .combo = { PERM_BOTH, AMX, NOCET } };
-
-FIXTURE_SETUP(xsave2_amx)
-{
-	if (!xstate_begin(_metadata, &variant->combo))
-		return;
-	self->vcpu = xstate_new_vcpu(&self->vm, &variant->combo);
-	self->mask = xregs_mask(vcpu_xcr0_mask(self->vcpu));
-	xregs_fill(&self->regs, self->vcpu, 0);
-	vcpu_set_xregs(_metadata, self->vcpu, &self->regs, self->mask);
-}
-
-FIXTURE_TEARDOWN(xsave2_amx)
-{
-	xstate_end(_metadata, self->vm);
-}
-
-/*
- * Verify that a vCPU that once had AMX keeps its size when another CPUID takes
- * AMX away, and its state, and does not show XTILE any more.
- */
-TEST_F(xsave2_amx, sticky_growth)
+TEST_F(xsave2_size, sticky_growth)
 {
 	u64 mask = self->mask & ~XFEATURE_MASK_XTILE;
-	u32 size = vcpu_xsave_size(self->vcpu);
 	static const struct xregs none;
 	u8 *got;
 
 	vcpu_init_cpuid(self->vcpu, xstate_cpuid_with(&variant->combo, false));
-	got = read_bytes(_metadata, self->vcpu, size);
+	got = vcpu_area(self->vcpu);
 	EXPECT_XFEATURES(mask, xarea_header(got, 0), "XSTATE_BV without AMX");
 	expect_area(_metadata, got, &self->regs, mask, 0, "a CPUID without AMX");
 	expect_area(_metadata, got, &none, XFEATURE_MASK_XTILE, 0, "a CPUID without AMX");
-	EXPECT_ERRNO(EINVAL, vcpu_errno(self->vcpu, KVM_GET_XSAVE, got), "KVM_GET_XSAVE");
-	EXPECT_ERRNO(EFAULT, vcpu_errno(self->vcpu, KVM_GET_XSAVE2, xf_guarded(size - 1, 0)),
-		     "KVM_GET_XSAVE2 of %u bytes", size - 1);
-	EXPECT_SAME(promised_size(&variant->combo), vm_check_cap(self->vm, KVM_CAP_XSAVE2),
-		    "KVM_CAP_XSAVE2 of the VM");
+	EXPECT_ERRNO(self->size > XSAVE_SIZE ? EINVAL : 0,
+		     vcpu_errno(self->vcpu, KVM_GET_XSAVE, got), "KVM_GET_XSAVE");
+	EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_GET_XSAVE2, xf_guarded(self->size, 0)),
+		     "KVM_GET_XSAVE2 of %u bytes", self->size);
+	EXPECT_ERRNO(EFAULT, vcpu_errno(self->vcpu, KVM_GET_XSAVE2, xf_guarded(self->size - 1, 0)),
+		     "KVM_GET_XSAVE2 of %u bytes", self->size - 1);
 }
 
 /*
@@ -488,7 +407,7 @@ TEST_F(xsave2_amx, sticky_growth)
  * that brings AMX: KVM_GET_XSAVE then gives EINVAL, the others EFAULT, and
  * nothing changes by that.
  */
-TEST_F(xsave2_amx, growth)
+TEST_F(xsave2_size, growth)
 {
 	static const struct {
 		const char *name;
@@ -502,6 +421,7 @@ TEST_F(xsave2_amx, growth)
 	struct xstate_combo combo = { variant->combo.perm, NOAMX, variant->combo.cet };
 	struct kvm_vcpu *other = xstate_add_vcpu(self->vm, 1, &combo);
 	u8 *p = xf_guarded(XSAVE_SIZE, 0), *before;
+	bool fits = self->size <= XSAVE_SIZE;
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(calls); i++)
@@ -510,46 +430,12 @@ TEST_F(xsave2_amx, growth)
 
 	vcpu_init_cpuid(other, xstate_cpuid(&variant->combo));
 	vcpu_set_xregs(_metadata, other, &self->regs, self->mask);
-	before = read_image(_metadata, other);
-	xarea_fill(p, 0, XSAVE_SIZE);
+	before = vcpu_area(other);
 	for (i = 0; i < ARRAY_SIZE(calls); i++)
-		EXPECT_ERRNO(calls[i].error, vcpu_errno(other, calls[i].cmd, p),
-			     "%s on 4 KiB with AMX", calls[i].name);
-	expect_same_area(_metadata, before, read_image(_metadata, other),
-			 vcpu_xsave_size(other), "ioctls on 4 KiB");
+		EXPECT_ERRNO(fits ? 0 : calls[i].error, vcpu_errno(other, calls[i].cmd, p),
+			     "%s on 4 KiB after KVM_SET_CPUID2", calls[i].name);
+	expect_same_area(_metadata, before, vcpu_area(other), self->size, "ioctls on 4 KiB");
 	expect_xregs(_metadata, other, &self->regs, self->mask, "ioctls on 4 KiB");
-}
-
-/*
- * Verify that all tiles and their configuration come back byte for byte, over
- * KVM_RUN too, and are gone once their bits are clear.  IA32_XFD is 0, as it
- * must be in the image of a vCPU with live tiles.
- */
-TEST_F(xsave2_amx, tiles)
-{
-	static const struct xregs none;
-	struct xregs set;
-	u8 *got;
-	int i;
-
-	xregs_fill(&set, self->vcpu, 1);
-	EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_SET_XSAVE,
-				   new_image(self->vcpu, &set, self->mask)),
-		     "KVM_SET_XSAVE of tiles");
-	for (i = 0; i < 2; i++) {
-		got = read_image(_metadata, self->vcpu);
-		EXPECT_XFEATURES(XFEATURE_MASK_XTILE, xarea_header(got, 0) & XFEATURE_MASK_XTILE,
-				 "XSTATE_BV after %d KVM_RUN", i);
-		expect_area(_metadata, got, &set, XFEATURE_MASK_XTILE, 0, "KVM_SET_XSAVE");
-		xstate_run_immediate_exit(self->vcpu);
-		expect_cet(_metadata, self->vcpu, &self->regs, "KVM_SET_XSAVE of tiles");
-	}
-
-	EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_SET_XSAVE, init_image(self->vcpu, 0)),
-		     "KVM_SET_XSAVE of no tiles");
-	got = read_image(_metadata, self->vcpu);
-	EXPECT_XFEATURES(0, xarea_header(got, 0) & XFEATURE_MASK_XTILE, "XSTATE_BV");
-	expect_area(_metadata, got, &none, XFEATURE_MASK_XTILE, 0, "KVM_SET_XSAVE of no tiles");
 }
 
 XSTATE_IOCTL_HARNESS_MAIN
