@@ -133,6 +133,7 @@ FIXTURE_VARIANT(xstate_cpuid) {
 	struct xstate_combo combo;
 };
 
+FIXTURE_VARIANT_ADD(xstate_cpuid, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
 FIXTURE_VARIANT_ADD(xstate_cpuid, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
 FIXTURE_VARIANT_ADD(xstate_cpuid, guest_noamx_cet) { .combo = { PERM_GUEST, NOAMX, CET } };
 FIXTURE_VARIANT_ADD(xstate_cpuid, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
@@ -397,6 +398,79 @@ TEST_F(xstate_cpuid, xsetbv)
 	EXPECT_XFEATURES(s->max, vcpu_xcr0(self->vcpu), "XCR0 in the end");
 	EXPECT_SAME(false, s->osxsave_off, "OSXSAVE in CPUID with CR4.OSXSAVE cleared");
 	EXPECT_SAME(true, s->osxsave_on, "OSXSAVE in CPUID with CR4.OSXSAVE set");
+}
+
+/* KVM refuses @cpuid if any bit of @mask in its register @reg changes, or all of them. */
+static void expect_bits_refused(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+				struct kvm_cpuid2 *cpuid, u32 *reg, u32 mask)
+{
+	u32 i, bits;
+
+	for (i = 0; i <= 32; i++) {
+		bits = i < 32 ? mask & 1u << i : mask;
+		if (!bits)
+			continue;
+		*reg ^= bits;
+		EXPECT_ERRNO(EINVAL, vcpu_errno(vcpu, KVM_SET_CPUID2, cpuid),
+			     "KVM_SET_CPUID2 with bits %#x changed", bits);
+		*reg ^= bits;
+	}
+}
+
+/* KVM refuses all changes of what AMX, CET and XSAVE depend on, and losses of sub-leaves. */
+static void expect_changes_refused(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+				   const struct kvm_cpuid2 *before)
+{
+	const struct {
+		u32 function, index, reg, mask;
+	} fixed[] = {
+		{ 0xd, 0, KVM_CPUID_EAX, XFEATURE_MASK_XTILE },
+		{ 0xd, 0, KVM_CPUID_EAX, ~0u }, { 0xd, 0, KVM_CPUID_EDX, ~0u },
+		{ 0xd, 1, KVM_CPUID_EAX, ~0u }, { 0xd, 1, KVM_CPUID_ECX, ~0u },
+		{ 0xd, 1, KVM_CPUID_EDX, ~0u },
+		{ 7, 0, KVM_CPUID_ECX, BIT(X86_FEATURE_SHSTK.bit) },
+		{ 7, 0, KVM_CPUID_EDX, BIT(X86_FEATURE_IBT.bit) | CPUID_7_EDX_AMX },
+	};
+	struct kvm_cpuid2 *cpuid = cpuid_copy(before);
+	struct kvm_cpuid_entry2 *e;
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(fixed); i++) {
+		e = cpuid_entry(cpuid, fixed[i].function, fixed[i].index);
+		th_case("E%cX of CPUID.(%#x,%u)", 'A' + fixed[i].reg, e->function, e->index);
+		expect_bits_refused(_metadata, vcpu, cpuid, &e->eax + fixed[i].reg, fixed[i].mask);
+	}
+	th_no_case();
+	for (i = 0; i < 63; i++) {
+		memcpy(cpuid, before, sizeof(*before) + before->nent * sizeof(*e));
+		cpuid_drop(cpuid, 0xd, i);
+		if (cpuid->nent != before->nent)
+			EXPECT_ERRNO(EINVAL, vcpu_errno(vcpu, KVM_SET_CPUID2, cpuid),
+				     "KVM_SET_CPUID2 without sub-leaf %u of 0xD", i);
+	}
+	free(cpuid);
+}
+
+/*
+ * Verify that once the vCPU has run no bit of its CPUID that AMX, CET or XSAVE
+ * depend on can change, neither come nor go, and that the attempt costs it nothing:
+ * not its CPUID, no state, nor the size of that.
+ */
+TEST_F(xstate_cpuid, bits_after_run)
+{
+	struct kvm_cpuid2 *before;
+	struct kvm_xsave area;
+
+	if (!xstate_run_without_memory(_metadata, self->vcpu))
+		return;
+	vcpu_set_xregs(_metadata, self->vcpu, &self->regs, self->mask);
+	before = vcpu_current_cpuid(self->vcpu);
+	expect_changes_refused(_metadata, self->vcpu, before);
+	expect_same_cpuid(_metadata, self->vcpu, before, "after refused KVM_SET_CPUID2");
+	EXPECT_ERRNO(vcpu_xsave_size(self->vcpu) > sizeof(area) ? EINVAL : 0,
+		     vcpu_errno(self->vcpu, KVM_GET_XSAVE, &area),
+		     "KVM_GET_XSAVE after refused KVM_SET_CPUID2");
+	expect_xregs(_metadata, self->vcpu, &self->regs, self->mask, "refused KVM_SET_CPUID2");
 }
 
 XSTATE_IOCTL_HARNESS_MAIN

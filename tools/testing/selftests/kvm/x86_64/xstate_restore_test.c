@@ -3,7 +3,8 @@
  * Save AMX, CET and XSAVE state of one vCPU and restore it into another one.
  *
  * VMMs restore XSAVE state, XCR0, MSRs and registers in different orders, all
- * after CPUID; each order must give the same vCPU.  A vCPU unlike the one that
+ * after CPUID; each order must give the same vCPU.  What comes before CPUID is
+ * refused, or kept.  A vCPU unlike the one that
  * was saved must refuse what it cannot take, and be left with what it had.
  *
  * Never restore IA32_XFD with bit 18 set after an image with tile data.
@@ -169,6 +170,7 @@ FIXTURE_VARIANT(xstate_restore) {
 
 FIXTURE_VARIANT_ADD(xstate_restore, none) { .combo = { PERM_NONE, NOAMX, NOCET } };
 FIXTURE_VARIANT_ADD(xstate_restore, cet) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xstate_restore, permitted) { .combo = { PERM_GUEST, NOAMX, CET } };
 FIXTURE_VARIANT_ADD(xstate_restore, amx) { .combo = { PERM_GUEST, AMX, NOCET } };
 FIXTURE_VARIANT_ADD(xstate_restore, amx_ibt) { .combo = { PERM_GUEST, AMX, IBT } };
 FIXTURE_VARIANT_ADD(xstate_restore, amx_shstk) { .combo = { PERM_GUEST, AMX, SHSTK } };
@@ -232,6 +234,83 @@ TEST_F(xstate_restore, every_order)
 	expect_every_order(_metadata, &variant->combo, 0);
 	if (variant->combo.amx)
 		expect_every_order(_metadata, &variant->combo, XFEATURE_MASK_XTILE_DATA);
+}
+
+/*
+ * Try the steps in @early.  A vCPU without CPUID has nothing to restore but XSAVE
+ * state, and that without tiles, and otherwise takes what it has at reset anyway.
+ */
+static void restore_early(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			  const struct snapshot *s, u32 early)
+{
+	const struct kvm_msr_entry *e = s->msrs.entry;
+	u32 i;
+
+	if (early & BIT(SET_XCRS))
+		restore(_metadata, vcpu, s, SET_XCRS, s->xcr0 == XFEATURE_MASK_FP ? 0 : EINVAL);
+	for (i = 0; early & BIT(SET_MSRS) && i < s->msrs.header.nmsrs; i++)
+		EXPECT_THAT(vcpu_takes_msr(vcpu, e[i].index, e[i].data) == !e[i].data,
+			    "KVM_SET_MSRS of %#llx to %s: %s", e[i].data, msr_name(e[i].index),
+			    e[i].data ? "taken" : "not taken");
+	if (early & BIT(SET_XSAVE))
+		restore(_metadata, vcpu, s, SET_XSAVE,
+			s->bv & XFEATURE_MASK_XTILE_DATA ? EINVAL : 0);
+	if (early & BIT(SET_SSP))
+		restore(_metadata, vcpu, s, SET_SSP, EINVAL);
+}
+
+/* The steps in @early, then CPUID, then all that was not taken until then */
+static void expect_late_cpuid(struct __test_metadata *const _metadata, struct kvm_vm *vm,
+			      const struct xstate_combo *combo, const struct snapshot *s, u32 early)
+{
+	bool kept = early & BIT(SET_XSAVE) && !(s->bv & XFEATURE_MASK_XTILE_DATA);
+	struct kvm_vcpu *vcpu = __vm_vcpu_add(vm, early);
+	struct kvm_cpuid2 *cpuid = xstate_cpuid(combo);
+	struct snapshot got;
+	enum step step;
+	u32 i;
+
+	restore_early(_metadata, vcpu, s, early);
+	vcpu_init_cpuid(vcpu, cpuid);
+	free(cpuid);
+
+	xarea_copy(&got, s, sizeof(got));
+	save(vcpu, &got);
+	EXPECT_XFEATURES(XFEATURE_MASK_FP, got.xcr0, "XCR0 after KVM_SET_CPUID2");
+	EXPECT_SAME(0, got.ssp, "SSP after KVM_SET_CPUID2");
+	for (i = 0; i < got.msrs.header.nmsrs; i++)
+		EXPECT_SAME(0, got.msrs.entry[i].data, "%s after KVM_SET_CPUID2",
+			    msr_name(got.msrs.entry[i].index));
+	/* Whether initial x87 and SSE state counts as in use is up to the CPU. */
+	if (!kept)
+		EXPECT_XFEATURES(0, xarea_header(got.image, 0) &
+				    ~(XFEATURE_MASK_FPSSE | XFEATURE_MASK_PKRU),
+				 "XSTATE_BV after KVM_SET_CPUID2");
+
+	for (step = 0; step < NR_STEPS; step++)
+		if (step != SET_XSAVE || !kept)
+			restore(_metadata, vcpu, s, step, 0);
+	expect_snapshot(_metadata, vcpu, s, "all steps");
+}
+
+/*
+ * Verify what comes of state that is restored before CPUID: that of XSAVE is
+ * taken, unless there are tiles, and kept; all else needs CPUID, is refused
+ * without, leaves the vCPU as after reset, and can be restored then.
+ */
+TEST_F(xstate_restore, before_cpuid)
+{
+	struct snapshot s;
+	u32 early;
+
+	if (!xstate_need_refusals(_metadata))
+		return;
+	make_source(_metadata, &variant->combo, 0, &s);
+	self->vm = vm_create_barebones();
+	for (early = 0; early < BIT(NR_STEPS) && !_metadata->exit_code; early++) {
+		th_case("steps %#x before KVM_SET_CPUID2", early);
+		expect_late_cpuid(_metadata, self->vm, &variant->combo, &s, early);
+	}
 }
 
 /* What the guest loads into all registers, and then finds there */
