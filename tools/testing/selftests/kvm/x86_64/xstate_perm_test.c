@@ -221,8 +221,9 @@ TEST_F(xstate_perm_proc, cpuid_0xd_0)
 
 /*
  * Verify that CPUID.(0xD,1) offers the supervisor components of CET and no other,
- * PASID least of all, and the compacted size of them and of what the guest may
- * use.
+ * PASID least of all, the compacted size of them and of what the guest may use,
+ * and XSAVES if the host uses it itself: each CPU that has it can let guests
+ * execute it.  That of a machine that is a guest may be kept from it.
  */
 TEST_F(xstate_perm_proc, cpuid_0xd_1)
 {
@@ -232,6 +233,9 @@ TEST_F(xstate_perm_proc, cpuid_0xd_1)
 	EXPECT_XFEATURES(kvm_offered_xss(), (u64)r.edx << 32 | r.ecx, "CPUID.(0xD,1).EDX:ECX");
 	EXPECT_SAME(r.eax & COMPACTS ? xf_compacted_size(mask) : 0, r.ebx, "CPUID.(0xD,1).EBX");
 	EXPECT_SAME(0, r.eax & ~xf_cpuid(0xd, 1).eax, "CPUID.(0xD,1).EAX beyond the CPU's");
+	if (xf_cpuinfo_flag("xsaves") && !xf_cpuinfo_flag("hypervisor"))
+		EXPECT_THAT(r.eax & BIT(X86_FEATURE_XSAVES.bit),
+			    "no XSAVES, which the host uses, in CPUID.(0xD,1).EAX %#x", r.eax);
 }
 
 /*
