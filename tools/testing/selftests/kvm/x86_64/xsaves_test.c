@@ -115,55 +115,49 @@ static void guest_code(void)
 
 /* ---- host ---- */
 
-/* The guest, and what it may enable */
 struct guest {
 	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpu;
 	struct op *op;
-	u64 xcr0, xss;
 };
-
-static void new_guest(struct guest *g, struct kvm_cpuid2 *cpuid)
-{
-	g->vcpu = xstate_new_guest_with(&g->vm, cpuid, guest_code);
-	g->xcr0 = xregs_guest_mask(g->vcpu);
-	g->xss = xregs_mask(vcpu_xss_mask(g->vcpu));
-	g->op = addr_gva2hva(g->vm, (gva_t)&op);
-	g->op->xcr0 = g->xcr0;
-	g->op->xcr0_max = g->xcr0;
-	g->op->xss = g->xss;
-	g->op->xss_max = g->xss;
-	g->op->rfbm = ~0ull;
-	/* An even seed: with others IA32_U_CET is 0 where there is no IBT. */
-	xregs_fill(&g->op->regs, g->vcpu, 2);
-}
 
 static void begin(struct __test_metadata *const _metadata, struct guest *g,
 		  const struct xstate_combo *combo)
 {
+	struct op *o;
+
 	if (!xstate_begin(_metadata, combo))
 		return;
 	if (combo->cet && !kvm_cpu_has(X86_FEATURE_SHSTK))
 		SKIP(return, "KVM offers no guest CET");
-	new_guest(g, xstate_cpuid(combo));
+	g->vcpu = xstate_new_guest(&g->vm, combo, guest_code);
+	o = addr_gva2hva(g->vm, (gva_t)&op);
+	g->op = o;
+	o->xcr0_max = xregs_guest_mask(g->vcpu);
+	o->xss_max = xregs_mask(vcpu_xss_mask(g->vcpu));
+	o->xcr0 = o->xcr0_max;
+	o->xss = o->xss_max;
+	o->rfbm = ~0ull;
+	/* An even seed: with others IA32_U_CET is 0 where there is no IBT. */
+	xregs_fill(&o->regs, g->vcpu, 2);
 }
 
 static bool insn_missing(struct guest *g, enum xsave_insn insn)
 {
-	struct kvm_cpuid_entry2 *e = cpuid_entry(g->vcpu->cpuid, 0xd, 1);
-
-	return insns[insn].cpuid & ~(e ? e->eax : 0);
+	return insns[insn].cpuid & ~cpuid_regs(g->vcpu->cpuid, 0xd, 1).eax;
 }
 
 /*
- * Have the guest execute @insn.  If it leaves before, with all its registers
- * loaded, have KVM put its FPU aside and load it again by an ioctl.  Return the
- * vector of the exception, or 0.
+ * Have the guest execute @insn, which is the case from now on.  If it leaves
+ * before, with all its registers loaded, have KVM put its FPU aside and load it
+ * again by an ioctl.  Return the vector of the exception, or 0.
  */
 static u32 run_op(struct guest *g, enum xsave_insn insn)
 {
 	struct op *o = g->op;
 
+	th_case("%s, XCR0 %#lx, XSS %#lx, RFBM %#lx, header of image %#lx %#lx", insns[insn].name,
+		o->xcr0, o->xss, o->rfbm, xarea_header(o->image, 0), xarea_header(o->image, 1));
 	o->insn = insn;
 	xarea_fill(o->area, XAREA_POISON, sizeof(o->area));
 	xarea_set_header(o->area, 0, 0);
@@ -176,41 +170,35 @@ static u32 run_op(struct guest *g, enum xsave_insn insn)
 }
 
 /* The guest's last instruction has saved @in_use to its area, and nothing else. */
-static void expect_saved(struct __test_metadata *const _metadata, struct guest *g, u64 rfbm,
+static void expect_saved(struct __test_metadata *const _metadata, struct op *o, u64 rfbm,
 			 u64 in_use)
 {
-	struct op *o = g->op;
 	u64 format = o->insn >= XSAVEC ? rfbm | XCOMP_BV_COMPACTED : 0;
-	char what[128];
 
-	snprintf(what, sizeof(what), "%s, XCR0 %#lx, XSS %#lx, RFBM %#lx", insns[o->insn].name,
-		 (unsigned long)o->xcr0, (unsigned long)o->xss, (unsigned long)o->rfbm);
-	EXPECT_XFEATURES(rfbm & in_use, xarea_header(o->area, 0), "XSTATE_BV of %s", what);
+	EXPECT_XFEATURES(rfbm & in_use, xarea_header(o->area, 0), "XSTATE_BV");
 	if (format)
-		EXPECT_XFEATURES(format, xarea_header(o->area, 1), "XCOMP_BV of %s", what);
-	expect_area(_metadata, o->area, &o->regs, rfbm & in_use, format, what);
-	expect_poison(_metadata, o->area, rfbm & in_use, format, what);
+		EXPECT_XFEATURES(format, xarea_header(o->area, 1), "XCOMP_BV");
+	expect_area(_metadata, o->area, &o->regs, rfbm & in_use, format, "saved");
+	expect_poison(_metadata, o->area, rfbm & in_use, format, "saved");
 }
 
 /* Execute one instruction that saves, with all components in use, and judge. */
 static void expect_save(struct __test_metadata *const _metadata, struct guest *g,
 			enum xsave_insn insn, u64 rfbm)
 {
-	u64 enabled = g->op->xcr0 | (insn == XSAVES ? g->op->xss : 0);
+	struct op *o = g->op;
 
-	g->op->rfbm = rfbm;
-	g->op->load = g->xcr0 | g->xss;
-	if (EXPECT_SAME(0, run_op(g, insn), "vector of %s, XCR0 %#lx, XSS %#lx, RFBM %#lx",
-			insns[insn].name, (unsigned long)g->op->xcr0, (unsigned long)g->op->xss,
-			(unsigned long)rfbm))
-		expect_saved(_metadata, g, rfbm & enabled, ~0ull);
+	o->rfbm = rfbm;
+	o->load = o->xcr0_max | o->xss_max;
+	if (EXPECT_SAME(0, run_op(g, insn), "vector"))
+		expect_saved(_metadata, o, rfbm & (o->xcr0 | (insn == XSAVES ? o->xss : 0)), ~0ull);
 }
 
 /* The same for every RFBM that is a subset of what is enabled; one failure is enough. */
 static void expect_every_rfbm(struct __test_metadata *const _metadata, struct guest *g,
 			      enum xsave_insn insn)
 {
-	u64 all = g->xcr0 | (insn == XSAVES ? g->xss : 0), rfbm = all;
+	u64 all = g->op->xcr0 | (insn == XSAVES ? g->op->xss : 0), rfbm = all;
 
 	do {
 		expect_save(_metadata, g, insn, rfbm);
@@ -226,26 +214,21 @@ static void expect_every_xcr0_and_xss(struct __test_metadata *const _metadata, s
 				      enum xsave_insn insn)
 {
 	bool compacted = !insn_missing(g, XSAVEC) || !insn_missing(g, XSAVES);
-	u64 all = g->xcr0 | g->xss, mask;
 	struct op *o = g->op;
+	u64 all = o->xcr0_max | o->xss_max, mask;
 
 	o->sizes = true;
 	for (mask = all; mask && !_metadata->exit_code; mask = (mask - 1) & all) {
-		o->xcr0 = mask & g->xcr0;
-		o->xss = mask & g->xss;
+		o->xcr0 = mask & o->xcr0_max;
+		o->xss = mask & o->xss_max;
 		if (!xcr0_is_legal(o->xcr0))
 			continue;
 		expect_save(_metadata, g, insn, ~0ull);
-		EXPECT_SAME(xf_standard_size(o->xcr0), o->standard_size,
-			    "CPUID 0xD.0 EBX, XCR0 %#lx", (unsigned long)o->xcr0);
+		EXPECT_SAME(xf_standard_size(o->xcr0), o->standard_size, "CPUID 0xD.0 EBX");
 		if (compacted)
-			EXPECT_SAME(xf_compacted_size(mask), o->compacted_size,
-				    "CPUID 0xD.1 EBX, XCR0 %#lx, XSS %#lx",
-				    (unsigned long)o->xcr0, (unsigned long)o->xss);
+			EXPECT_SAME(xf_compacted_size(mask), o->compacted_size, "CPUID 0xD.1 EBX");
 	}
 }
-
-/* ---- what depends on the combination ---- */
 
 FIXTURE(xsaves) {
 	struct guest g;
@@ -283,6 +266,28 @@ TEST_F(xsaves, every_xcr0_and_xss)
 }
 
 /*
+ * Verify that XSAVES and XRSTORS raise #UD where guest CPUID has them not, and
+ * that the guest finds the sizes and areas of the other instructions as ever.
+ */
+TEST_F(xsaves, hidden)
+{
+	struct guest *g = &self->g;
+	enum xsave_insn insn;
+
+	vcpu_clear_cpuid_feature(g->vcpu, X86_FEATURE_XSAVES);
+	g->op->xss_max = 0;
+	expect_every_xcr0_and_xss(_metadata, g, insn_missing(g, XSAVEC) ? XSAVE : XSAVEC);
+
+	/* SVM does not let KVM take these two from a guest. */
+	for (insn = XSAVES; insn <= XRSTORS && host_cpu_is_intel; insn++) {
+		if (!insn_missing(g, insn))
+			continue;
+		EXPECT_SAME(UD_VECTOR, run_op(g, insn), "vector");
+		expect_poison(_metadata, g->op->area, 0, 0, "#UD");
+	}
+}
+
+/*
  * Verify what each instruction that saves writes, for every RFBM.  A guest with
  * CET needs that of XSAVES only: the others must never save a supervisor
  * component, whatever IA32_XSS and RFBM say.
@@ -295,7 +300,7 @@ TEST_F(xsaves, every_rfbm)
 	for (insn = XSAVE; insn <= XSAVES; insn++) {
 		if (insn_missing(g, insn))
 			continue;
-		if (g->xss && insn != XSAVES)
+		if (g->op->xss && insn != XSAVES)
 			expect_save(_metadata, g, insn, ~0ull);
 		else
 			expect_every_rfbm(_metadata, g, insn);
@@ -307,18 +312,15 @@ static void expect_restored(struct __test_metadata *const _metadata, struct gues
 			    u64 bv)
 {
 	static const struct xregs init = { .fcw = FCW_INIT, .mxcsr = MXCSR_INIT };
-	u64 all = g->xcr0 | g->xss, format = all | XCOMP_BV_COMPACTED;
-	u64 initial = rfbm & ~bv & all, kept = all & ~rfbm, may_go = initial, saved;
 	struct op *o = g->op;
+	u64 all = o->xcr0 | o->xss, format = all | XCOMP_BV_COMPACTED;
+	u64 initial = rfbm & ~bv & all, kept = all & ~rfbm, may_go = initial, saved;
 	struct xregs other;
-	char what[64];
 
-	snprintf(what, sizeof(what), "XRSTORS, RFBM %#lx, XSTATE_BV %#lx", (unsigned long)rfbm,
-		 (unsigned long)bv);
 	xregs_fill(&other, g->vcpu, 1);
 	xregs_to_area(&other, o->image, bv, format);
 	o->rfbm = rfbm;
-	if (!EXPECT_SAME(0, run_op(g, XRSTORS), "vector of %s", what))
+	if (!EXPECT_SAME(0, run_op(g, XRSTORS), "vector"))
 		return;
 
 	/*
@@ -327,12 +329,11 @@ static void expect_restored(struct __test_metadata *const _metadata, struct gues
 	 */
 	if (initial & XFEATURE_MASK_XTILE_CFG)
 		may_go |= kept & XFEATURE_MASK_XTILE_DATA;
-	kept &= ~may_go;
 	saved = xarea_header(o->area, 0);
-	EXPECT_XFEATURES(all, saved | may_go, "XSTATE_BV after %s", what);
-	expect_area(_metadata, o->area, &init, saved & initial, format, what);
-	expect_area(_metadata, o->area, &other, rfbm & bv & all, format, what);
-	expect_area(_metadata, o->area, &o->regs, kept, format, what);
+	EXPECT_XFEATURES(all, saved | may_go, "XSTATE_BV of XSAVES after it");
+	expect_area(_metadata, o->area, &init, saved & initial, format, "made initial");
+	expect_area(_metadata, o->area, &other, rfbm & bv & all, format, "restored");
+	expect_area(_metadata, o->area, &o->regs, kept & ~may_go, format, "left alone");
 }
 
 /*
@@ -342,7 +343,7 @@ static void expect_restored(struct __test_metadata *const _metadata, struct gues
 TEST_F(xsaves, xrstors)
 {
 	struct guest *g = &self->g;
-	u64 all = g->xcr0 | g->xss;
+	u64 all = g->op->xcr0 | g->op->xss;
 	int i;
 
 	if (insn_missing(g, XRSTORS))
@@ -364,26 +365,47 @@ TEST_F(xsaves, xrstors)
 static void expect_refused(struct __test_metadata *const _metadata, struct guest *g, u64 bv,
 			   u64 format, const char *what)
 {
-	struct op *o = g->op;
+	u8 *image = g->op->image;
 
-	xarea_fill(o->image, 0, sizeof(o->image));
-	xarea_set_header(o->image, 0, bv);
-	xarea_set_header(o->image, 1, format);
-	EXPECT_SAME(GP_VECTOR, run_op(g, XRSTORS),
-		    "vector of XRSTORS, %s: XSTATE_BV %#lx, XCOMP_BV %#lx", what,
-		    (unsigned long)bv, (unsigned long)format);
+	xarea_fill(image, 0, XAREA_SIZE);
+	xarea_set_header(image, 0, bv);
+	xarea_set_header(image, 1, format);
+	EXPECT_SAME(GP_VECTOR, run_op(g, XRSTORS), "vector for %s", what);
+}
+
+/*
+ * Components without their bit in IA32_XSS, as after a restore that forgot it, are
+ * refused by XRSTORS, and all supervisor components by XRSTOR.
+ */
+static void expect_refused_without_xss(struct __test_metadata *const _metadata, struct guest *g)
+{
+	struct op *o = g->op;
+	u64 all = o->xcr0 | o->xss;
+	int i;
+
+	xregs_to_area(&o->regs, o->image, all, XCOMP_BV_COMPACTED | all);
+	for (i = 0; i < 63; i++) {
+		if (!(o->xss_max & BIT_ULL(i)))
+			continue;
+		o->xss = o->xss_max & ~BIT_ULL(i);
+		EXPECT_SAME(GP_VECTOR, run_op(g, XRSTORS), "vector, %s not in XSS", xf_name(i));
+	}
+	o->xss = o->xss_max;
+	EXPECT_SAME(0, run_op(g, XRSTORS), "vector with nothing wrong");
+	if (o->xss)
+		EXPECT_SAME(GP_VECTOR, run_op(g, XRSTOR), "vector for supervisor components");
 }
 
 /*
  * Verify that XRSTORS raises #GP for the standard format, for components that
- * neither XCR0 nor IA32_XSS have, for XSTATE_BV beyond XCOMP_BV, and for
- * reserved bytes of the header.
+ * neither XCR0 nor IA32_XSS have, CET included, for XSTATE_BV beyond XCOMP_BV,
+ * and for reserved bytes of the header; and that XRSTOR of CET always does.
  */
 TEST_F(xsaves, xrstors_refused)
 {
 	struct guest *g = &self->g;
-	u64 all = g->xcr0 | g->xss;
 	struct op *o = g->op;
+	u64 all = o->xcr0 | o->xss;
 	int i;
 
 	if (insn_missing(g, XRSTORS))
@@ -399,11 +421,29 @@ TEST_F(xsaves, xrstors_refused)
 	for (i = 16; i < 64; i++) {
 		xregs_to_area(&o->regs, o->image, 0, XCOMP_BV_COMPACTED | all);
 		o->image[XF_HEADER_OFFSET + i] = 1;
-		EXPECT_SAME(GP_VECTOR, run_op(g, XRSTORS), "vector of XRSTORS, byte %d of header",
-			    i);
+		EXPECT_SAME(GP_VECTOR, run_op(g, XRSTORS), "vector for byte %d of header", i);
 	}
-	xregs_to_area(&o->regs, o->image, 0, XCOMP_BV_COMPACTED | all);
-	EXPECT_SAME(0, run_op(g, XRSTORS), "vector of XRSTORS with nothing wrong");
+	expect_refused_without_xss(_metadata, g);
+}
+
+/*
+ * Verify that each instruction raises #GP for an address that is not 64-byte
+ * aligned, and writes nothing.
+ */
+TEST_F(xsaves, misaligned)
+{
+	struct guest *g = &self->g;
+	struct op *o = g->op;
+	enum xsave_insn insn;
+
+	o->skew = 32;
+	xregs_to_area(&o->regs, o->image, 0, XCOMP_BV_COMPACTED | o->xcr0);
+	for (insn = XSAVE; insn < NR_INSNS; insn++) {
+		if (insn_missing(g, insn))
+			continue;
+		EXPECT_SAME(GP_VECTOR, run_op(g, insn), "vector");
+		expect_poison(_metadata, o->area, 0, 0, "#GP");
+	}
 }
 
 /* ---- guests with AMX ---- */
@@ -435,11 +475,10 @@ FIXTURE_TEARDOWN(xsaves_amx)
  */
 static void expect_tiles(struct __test_metadata *const _metadata, struct guest *g, bool in_use)
 {
-	static const u8 zero[XAREA_SIZE];
-	struct xf_regs c;
+	const char *when = in_use ? "KVM_GET_XSAVE2 before TILERELEASE" :
+				    "KVM_GET_XSAVE2 after TILERELEASE";
+	static const struct xregs released;
 	u8 *area;
-	u32 n;
-	int i;
 
 	g->op->release = !in_use;
 	xregs_run(g->vcpu);
@@ -447,20 +486,9 @@ static void expect_tiles(struct __test_metadata *const _metadata, struct guest *
 	xregs_run(g->vcpu);
 
 	EXPECT_XFEATURES(in_use ? XFEATURE_MASK_XTILE : 0,
-			 xarea_header(area, 0) & XFEATURE_MASK_XTILE,
-			 "XSTATE_BV of KVM_GET_XSAVE2 %s TILERELEASE", in_use ? "before" : "after");
-	if (in_use) {
-		expect_area(_metadata, area, &g->op->regs, XFEATURE_MASK_XTILE, 0,
-			    "KVM_GET_XSAVE2");
-		return;
-	}
-	for (i = XFEATURE_XTILE_CFG; i <= XFEATURE_XTILE_DATA; i++) {
-		c = xf_cpuid(0xd, i);
-		n = xarea_differ(area + c.ebx, zero, c.eax);
-		if (n < c.eax)
-			EXPECT_SAME(0, area[c.ebx + n], "%s after TILERELEASE, byte %u",
-				    xf_name(i), n);
-	}
+			 xarea_header(area, 0) & XFEATURE_MASK_XTILE, "XSTATE_BV of %s", when);
+	expect_area(_metadata, area, in_use ? &g->op->regs : &released, XFEATURE_MASK_XTILE, 0,
+		    when);
 }
 
 /*
@@ -471,132 +499,19 @@ static void expect_tiles(struct __test_metadata *const _metadata, struct guest *
 TEST_F(xsaves_amx, tilerelease)
 {
 	struct guest *g = &self->g;
+	struct op *o = g->op;
 	enum xsave_insn insn;
 
 	if (insn_missing(g, XSAVES))
 		SKIP(return, "XSAVES is not in guest CPUID");
-	g->op->leave = true;
-	g->op->load = g->xcr0 | g->xss;
+	o->leave = true;
+	o->load = o->xcr0 | o->xss;
 	expect_tiles(_metadata, g, true);
 	expect_tiles(_metadata, g, false);
 	for (insn = XSAVEC; insn <= XSAVES; insn++)
-		if (EXPECT_SAME(0, run_op(g, insn), "vector of %s", insns[insn].name))
-			expect_saved(_metadata, g, g->xcr0 | (insn == XSAVES ? g->xss : 0),
+		if (EXPECT_SAME(0, run_op(g, insn), "vector"))
+			expect_saved(_metadata, o, o->xcr0 | (insn == XSAVES ? o->xss : 0),
 				     ~XFEATURE_MASK_XTILE);
-}
-
-/* ---- guests with CET ---- */
-
-FIXTURE(xsaves_cet) {
-	struct guest g;
-};
-
-FIXTURE_VARIANT(xsaves_cet) {
-	struct xstate_combo combo;
-};
-
-FIXTURE_VARIANT_ADD(xsaves_cet, cet) { .combo = { PERM_NONE, NOAMX, CET } };
-FIXTURE_VARIANT_ADD(xsaves_cet, amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
-
-FIXTURE_SETUP(xsaves_cet)
-{
-	begin(_metadata, &self->g, &variant->combo);
-}
-
-FIXTURE_TEARDOWN(xsaves_cet)
-{
-	xstate_end(_metadata, self->g.vm);
-}
-
-/*
- * Verify that XRSTORS of CET state raises #GP once the bit is clear in IA32_XSS,
- * as after a restore that forgot IA32_XSS, and that XRSTOR always does.
- */
-TEST_F(xsaves_cet, xrstors_without_xss)
-{
-	struct guest *g = &self->g;
-	u64 all = g->xcr0 | g->xss;
-	struct op *o = g->op;
-	int i;
-
-	if (insn_missing(g, XRSTORS))
-		SKIP(return, "XRSTORS is not in guest CPUID");
-	xregs_to_area(&o->regs, o->image, all, XCOMP_BV_COMPACTED | all);
-	for (i = 0; i < 63; i++) {
-		if (!(g->xss & BIT_ULL(i)))
-			continue;
-		o->xss = g->xss & ~BIT_ULL(i);
-		EXPECT_SAME(GP_VECTOR, run_op(g, XRSTORS), "vector of XRSTORS, %s not in XSS",
-			    xf_name(i));
-	}
-	o->xss = g->xss;
-	EXPECT_SAME(0, run_op(g, XRSTORS), "vector of XRSTORS, all of CET in XSS");
-	EXPECT_SAME(GP_VECTOR, run_op(g, XRSTOR), "vector of XRSTOR of supervisor components");
-}
-
-/* ---- what does not depend on the combination ---- */
-
-FIXTURE(xsaves_any) {
-	struct guest g;
-	struct xstate_combo combo;
-};
-
-FIXTURE_SETUP(xsaves_any)
-{
-	self->combo = (struct xstate_combo) { PERM_NONE, NOAMX, NOCET };
-	xstate_begin(_metadata, &self->combo);
-}
-
-FIXTURE_TEARDOWN(xsaves_any)
-{
-	xstate_end(_metadata, self->g.vm);
-}
-
-/*
- * Verify that XSAVES and XRSTORS raise #UD where guest CPUID has them not, and
- * that the guest finds the sizes and areas of the other instructions as ever.
- */
-TEST_F(xsaves_any, hidden)
-{
-	struct kvm_cpuid2 *cpuid = xstate_cpuid(&self->combo);
-	struct kvm_cpuid_entry2 *e = cpuid_entry(cpuid, 0xd, 1);
-	struct guest *g = &self->g;
-	enum xsave_insn insn;
-
-	if (e)
-		e->eax &= ~insns[XSAVES].cpuid;
-	new_guest(g, cpuid);
-	expect_every_xcr0_and_xss(_metadata, g, insn_missing(g, XSAVEC) ? XSAVE : XSAVEC);
-
-	/* SVM does not let KVM take these two from a guest. */
-	for (insn = XSAVES; insn <= XRSTORS && host_cpu_is_intel; insn++) {
-		if (!insn_missing(g, insn))
-			continue;
-		EXPECT_SAME(UD_VECTOR, run_op(g, insn), "vector of %s", insns[insn].name);
-		expect_poison(_metadata, g->op->area, 0, 0, insns[insn].name);
-	}
-}
-
-/*
- * Verify that each instruction raises #GP for an address that is not 64-byte
- * aligned, and writes nothing.
- */
-TEST_F(xsaves_any, misaligned)
-{
-	struct guest *g = &self->g;
-	enum xsave_insn insn;
-	struct op *o;
-
-	new_guest(g, xstate_cpuid(&self->combo));
-	o = g->op;
-	o->skew = 32;
-	xregs_to_area(&o->regs, o->image, 0, XCOMP_BV_COMPACTED | g->xcr0);
-	for (insn = XSAVE; insn < NR_INSNS; insn++) {
-		if (insn_missing(g, insn))
-			continue;
-		EXPECT_SAME(GP_VECTOR, run_op(g, insn), "vector of %s", insns[insn].name);
-		expect_poison(_metadata, o->area, 0, 0, insns[insn].name);
-	}
 }
 
 XSTATE_HARNESS_MAIN
