@@ -27,7 +27,7 @@ static const u32 xfd_msrs[] = { MSR_IA32_XFD, MSR_IA32_XFD_ERR };
 
 /* What one guest is told and what it finds, one for each vCPU */
 struct guest {
-	u64 xcr0, xss;
+	u64 xcr0, xss, xfd;
 	u64 msrs[ARRAY_SIZE(xfd_msrs)];
 	struct {
 		u64 vector, xfd_err, kept_err, cr0;
@@ -67,9 +67,8 @@ static u8 guest_amx(struct guest *g, enum amx amx)
 	}
 }
 
-static void guest_nm_code(void)
+static void guest_nm_code(struct guest *g)
 {
-	struct guest *g = guests;
 	u32 i;
 
 	guest_enable_xstate(g->xcr0);
@@ -99,10 +98,8 @@ static void guest_nm_handler(struct ex_regs *regs __maybe_unused)
 }
 
 /* As an operating system does it: the handler gives AMX, the program goes on. */
-static void guest_lazy_code(void)
+static void guest_lazy_code(struct guest *g)
 {
-	struct guest *g = guests;
-
 	guest_enable_xstate(g->xcr0);
 	wrmsr(MSR_IA32_XFD, XFEATURE_MASK_XTILE_DATA);
 	tile_load_config(g->regs.tilecfg);
@@ -111,11 +108,11 @@ static void guest_lazy_code(void)
 	GUEST_DONE();
 }
 
-static INTEGER_ONLY void guest_live(struct guest *g, bool toggle, u64 xfd)
+static INTEGER_ONLY void guest_live(struct guest *g)
 {
 	guest_load_xregs(&g->regs, g->xcr0 | g->xss);
-	for (;; xfd ^= toggle ? XFEATURE_MASK_XTILE_DATA : 0) {
-		wrmsr(MSR_IA32_XFD, xfd);
+	for (;;) {
+		wrmsr(MSR_IA32_XFD, g->xfd);
 		guest_leave();
 		asm volatile("xsaves64 %0" : "+m" (g->area) : "a" (-1), "d" (-1));
 		guest_leave();
@@ -123,19 +120,16 @@ static INTEGER_ONLY void guest_live(struct guest *g, bool toggle, u64 xfd)
 }
 
 /* All registers live: IA32_XFD toggles, or differs between two vCPUs. */
-static void guest_live_code(u64 id, u64 toggle, u64 xfd)
+static void guest_live_code(struct guest *g)
 {
-	struct guest *g = guests + id;
-
 	guest_enable_xstate(g->xcr0);
 	if (g->xss)
 		wrmsr(MSR_IA32_XSS, g->xss);
-	guest_live(g, toggle, xfd);
+	guest_live(g);
 }
 
-static void guest_read_code(void)
+static void guest_read_code(struct guest *g)
 {
-	struct guest *g = guests;
 	u32 i;
 
 	for (i = 0; i < ARRAY_SIZE(xfd_msrs); i++)
@@ -144,14 +138,11 @@ static void guest_read_code(void)
 	guest_enable_xstate(g->xcr0);
 	wrmsr(MSR_IA32_XFD, 0);
 	guest_leave();
-	GUEST_DONE();
 }
 
 /* Between two exits: AMX is switched off, and missed at once. */
-static void guest_missing_code(void)
+static void guest_missing_code(struct guest *g)
 {
-	struct guest *g = guests;
-
 	guest_enable_xstate(g->xcr0);
 	tile_load_config(g->regs.tilecfg);
 	wrmsr(MSR_IA32_XFD, XFEATURE_MASK_XTILE_DATA);
@@ -166,10 +157,8 @@ static void guest_missing_code(void)
 	}
 }
 
-static void guest_watch_code(void)
+static void guest_watch_code(struct guest *g)
 {
-	struct guest *g = &guests[1];
-
 	for (;;) {
 		g->xfd_err = rdmsr(MSR_IA32_XFD_ERR);
 		guest_leave();
@@ -178,8 +167,11 @@ static void guest_watch_code(void)
 
 /* ---- tests ---- */
 
+/* Two vCPUs, of which most tests run one, and what they share with the host */
 FIXTURE(xfd) {
 	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpus[2];
+	struct guest *g;
 };
 
 FIXTURE_VARIANT(xfd) {
@@ -191,10 +183,24 @@ FIXTURE_VARIANT_ADD(xfd, amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
 
 FIXTURE_SETUP(xfd)
 {
+	struct kvm_vcpu *vcpu;
+	u32 i;
+
 	if (!xstate_begin(_metadata, &variant->combo))
 		return;
 	if (variant->combo.cet && !kvm_cpu_has(X86_FEATURE_SHSTK))
 		SKIP(return, "KVM offers no guest CET");
+	self->vcpus[0] = xstate_new_guest(&self->vm, &variant->combo, guest_nm_code);
+	self->vcpus[1] = xstate_add_guest(self->vm, 1, &variant->combo, guest_watch_code);
+	self->g = addr_gva2hva(self->vm, (gva_t)&guests);
+	for (i = 0; i < ARRAY_SIZE(guests); i++) {
+		vcpu = self->vcpus[i];
+		vcpu_args_set(vcpu, 1, &guests[i]);
+		self->g[i].xcr0 = xregs_guest_mask(vcpu);
+		self->g[i].xss = xregs_mask(vcpu_xss_mask(vcpu));
+		/* Even seeds: with others IA32_U_CET is 0 where there is no IBT. */
+		xregs_fill(&self->g[i].regs, vcpu, 2 * i + 2);
+	}
 }
 
 FIXTURE_TEARDOWN(xfd)
@@ -202,48 +208,25 @@ FIXTURE_TEARDOWN(xfd)
 	xstate_end(_metadata, self->vm);
 }
 
-/*
- * Make both vCPUs, of which most tests run one.  Return what they share with the
- * host.
- */
-static struct guest *new_guests(struct kvm_vm **vm, const struct xstate_combo *combo, void *code,
-				struct kvm_vcpu *vcpus[2])
-{
-	struct guest *g;
-	u32 i;
-
-	vcpus[0] = xstate_new_guest(vm, combo, code);
-	vcpus[1] = xstate_add_guest(*vm, 1, combo, code);
-	g = addr_gva2hva(*vm, (gva_t)&guests);
-	for (i = 0; i < ARRAY_SIZE(guests); i++) {
-		g[i].xcr0 = xregs_guest_mask(vcpus[i]);
-		g[i].xss = xregs_mask(vcpu_xss_mask(vcpus[i]));
-		/* Even seeds: with others IA32_U_CET is 0 where there is no IBT. */
-		xregs_fill(&g[i].regs, vcpus[i], 2 * i + 2);
-	}
-	return g;
-}
-
 /* Run one AMX instruction of guest_nm_code(), and look at the MSRs meanwhile. */
 static void expect_nm(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 		      struct guest *g, enum amx amx)
 {
-	const char *name = amx_names[amx];
 	u64 err = amx_err(amx);
 
+	th_case("%s", amx_names[amx]);
 	xregs_run(vcpu);
 	xarea_fill(g->area, 0, XF_BASE_SIZE);
 	xarea_set_header(g->area, 0, XFEATURE_MASK_XTILE_DATA);
 	EXPECT_SAME(XFEATURE_MASK_XTILE_DATA, vcpu_get_msr(vcpu, MSR_IA32_XFD),
-		    "%s: IA32_XFD as the host reads it", name);
-	EXPECT_SAME(0, vcpu_get_msr(vcpu, MSR_IA32_XFD_ERR), "%s: IA32_XFD_ERR before it", name);
+		    "IA32_XFD as the host reads it");
+	EXPECT_SAME(0, vcpu_get_msr(vcpu, MSR_IA32_XFD_ERR), "IA32_XFD_ERR before it");
 	xregs_run(vcpu);
 
-	EXPECT_SAME(err ? NM_VECTOR : 0, g->amx[amx].vector, "%s: vector", name);
-	EXPECT_SAME(err, g->amx[amx].xfd_err, "%s: IA32_XFD_ERR as the guest reads it", name);
-	EXPECT_SAME(0, g->amx[amx].cr0 & X86_CR0_TS, "%s: CR0.TS", name);
-	EXPECT_SAME(err, vcpu_get_msr(vcpu, MSR_IA32_XFD_ERR),
-		    "%s: IA32_XFD_ERR as the host reads it", name);
+	EXPECT_SAME(err ? NM_VECTOR : 0, g->amx[amx].vector, "vector");
+	EXPECT_SAME(err, g->amx[amx].xfd_err, "IA32_XFD_ERR as the guest reads it");
+	EXPECT_SAME(0, g->amx[amx].cr0 & X86_CR0_TS, "CR0.TS");
+	EXPECT_SAME(err, vcpu_get_msr(vcpu, MSR_IA32_XFD_ERR), "IA32_XFD_ERR as the host reads it");
 }
 
 /*
@@ -252,17 +235,15 @@ static void expect_nm(struct __test_metadata *const _metadata, struct kvm_vcpu *
  */
 TEST_F(xfd, nm)
 {
-	struct kvm_vcpu *vcpus[2];
-	struct guest *g;
 	u32 i;
 
-	g = new_guests(&self->vm, &variant->combo, guest_nm_code, vcpus);
 	for (i = 0; i < NR_AMX; i++)
-		expect_nm(_metadata, vcpus[0], g, i);
-	xstate_run(vcpus[0], UCALL_DONE);
-	for (i = 0; i < NR_AMX; i++)
-		EXPECT_SAME(amx_err(i), g->amx[i].kept_err, "%s: IA32_XFD_ERR after an exit",
-			    amx_names[i]);
+		expect_nm(_metadata, self->vcpus[0], self->g, i);
+	xstate_run(self->vcpus[0], UCALL_DONE);
+	for (i = 0; i < NR_AMX; i++) {
+		th_case("%s", amx_names[i]);
+		EXPECT_SAME(amx_err(i), self->g->amx[i].kept_err, "IA32_XFD_ERR after an exit");
+	}
 }
 
 /*
@@ -271,48 +252,49 @@ TEST_F(xfd, nm)
  */
 TEST_F(xfd, nm_once)
 {
-	struct kvm_vcpu *vcpus[2];
-	const u8 *wanted;
-	struct guest *g;
+	struct kvm_vcpu *vcpu = self->vcpus[0];
+	struct guest *g = self->g;
+	u8 *wanted = g->regs.tile[0];
 	size_t n;
 	u32 i;
 
-	g = new_guests(&self->vm, &variant->combo, guest_lazy_code, vcpus);
+	vcpu_arch_set_entry_point(vcpu, guest_lazy_code);
 	vm_install_exception_handler(self->vm, NM_VECTOR, guest_nm_handler);
-	xstate_run(vcpus[0], UCALL_DONE);
+	xstate_run(vcpu, UCALL_DONE);
 	EXPECT_SAME(1, g->nm_count, "how often TILELOADD raised #NM");
 	EXPECT_SAME(XFEATURE_MASK_XTILE_DATA, g->xfd_err, "IA32_XFD_ERR in the handler");
-	wanted = g->regs.tile[0];
 	n = xarea_differ(wanted, g->area, sizeof(g->regs.tile));
 	if (n < sizeof(g->regs.tile))
 		EXPECT_SAME(wanted[n], g->area[n], "XTILE_DATA after TILELOADD, byte %zu", n);
 	for (i = 0; i < ARRAY_SIZE(xfd_msrs); i++)
-		EXPECT_SAME(0, vcpu_get_msr(vcpus[0], xfd_msrs[i]), "%s after the handler",
+		EXPECT_SAME(0, vcpu_get_msr(vcpu, xfd_msrs[i]), "%s after the handler",
 			    msr_name(xfd_msrs[i]));
 }
 
 /*
- * One round of guest_live_code(): all components but the disarmed one hold
- * what was loaded.  Tile data that was disarmed once may be gone or be there.
+ * One round of guest_live_code(): all components but the one that @xfd disarms
+ * hold what was loaded.  Tile data that was disarmed once may be gone or be there.
  */
 static void expect_live(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
-			struct guest *g, u64 xfd, bool may_lose, const char *what)
+			struct guest *g, u64 xfd, bool may_lose)
 {
 	u64 all = g->xcr0 | g->xss, kept = all & ~xfd, bv;
 
+	th_case("vCPU %u with IA32_XFD %#lx", vcpu->id, xfd);
+	g->xfd = xfd;
 	xregs_run(vcpu);
-	EXPECT_SAME(xfd, vcpu_get_msr(vcpu, MSR_IA32_XFD), "IA32_XFD of the %s", what);
+	EXPECT_SAME(xfd, vcpu_get_msr(vcpu, MSR_IA32_XFD), "IA32_XFD");
 	if (g->xss)
 		EXPECT_SAME(g->regs.cet[0], vcpu_get_msr(vcpu, cet_msrs[0]),
-			    "%s of the %s after a write of IA32_XFD", msr_name(cet_msrs[0]), what);
+			    "%s after a write of IA32_XFD", msr_name(cet_msrs[0]));
 	xregs_run(vcpu);
 
 	bv = xarea_header(g->area, 0);
 	if (may_lose && !(bv & XFEATURE_MASK_XTILE_DATA))
 		kept &= ~XFEATURE_MASK_XTILE_DATA;
-	if (EXPECT_XFEATURES(kept, bv, "XSTATE_BV as the %s saves it, IA32_XFD being %#lx", what,
-			     (unsigned long)xfd))
-		expect_area(_metadata, g->area, &g->regs, kept, all | XCOMP_BV_COMPACTED, what);
+	if (EXPECT_XFEATURES(kept, bv, "XSTATE_BV as the guest saves it"))
+		expect_area(_metadata, g->area, &g->regs, kept, all | XCOMP_BV_COMPACTED,
+			    "saved by the guest");
 }
 
 /*
@@ -321,18 +303,15 @@ static void expect_live(struct __test_metadata *const _metadata, struct kvm_vcpu
  */
 TEST_F(xfd, toggle)
 {
-	struct kvm_vcpu *vcpus[2];
-	struct guest *g;
 	u32 i;
 
 	if (!kvm_cpu_has(X86_FEATURE_XSAVES))
 		SKIP(return, "XSAVES is not in guest CPUID");
-	g = new_guests(&self->vm, &variant->combo, guest_live_code, vcpus);
-	vcpu_args_set(vcpus[0], 3, 0ul, 1ul, 0ul);
+	vcpu_arch_set_entry_point(self->vcpus[0], guest_live_code);
 	/* One round that failed says enough. */
 	for (i = 0; i < 8 && !_metadata->exit_code; i++)
-		expect_live(_metadata, vcpus[0], &g[0], i & 1 ? XFEATURE_MASK_XTILE_DATA : 0, i,
-			    "vCPU that toggles IA32_XFD");
+		expect_live(_metadata, self->vcpus[0], &self->g[0],
+			    i & 1 ? XFEATURE_MASK_XTILE_DATA : 0, i);
 }
 
 /*
@@ -341,20 +320,15 @@ TEST_F(xfd, toggle)
  */
 TEST_F(xfd, two_vcpus)
 {
-	struct kvm_vcpu *vcpus[2];
-	struct guest *g;
 	u32 i;
 
 	if (!kvm_cpu_has(X86_FEATURE_XSAVES))
 		SKIP(return, "XSAVES is not in guest CPUID");
-	g = new_guests(&self->vm, &variant->combo, guest_live_code, vcpus);
-	vcpu_args_set(vcpus[0], 3, 0ul, 0ul, (u64)XFEATURE_MASK_XTILE_DATA);
-	vcpu_args_set(vcpus[1], 3, 1ul, 0ul, 0ul);
-	for (i = 0; i < 8 && !_metadata->exit_code; i++) {
-		expect_live(_metadata, vcpus[0], &g[0], XFEATURE_MASK_XTILE_DATA, false,
-			    "vCPU with IA32_XFD");
-		expect_live(_metadata, vcpus[1], &g[1], 0, false, "vCPU with tiles");
-	}
+	vcpu_arch_set_entry_point(self->vcpus[0], guest_live_code);
+	vcpu_arch_set_entry_point(self->vcpus[1], guest_live_code);
+	for (i = 0; i < 16 && !_metadata->exit_code; i++)
+		expect_live(_metadata, self->vcpus[i & 1], &self->g[i & 1],
+			    i & 1 ? 0 : XFEATURE_MASK_XTILE_DATA, false);
 }
 
 /* Restore tiles while IA32_XFD disarms them: KVM drops them, and nothing else. */
@@ -384,14 +358,12 @@ static void expect_tiles_dropped(struct __test_metadata *const _metadata, struct
  */
 TEST_F(xfd, restore)
 {
-	struct kvm_vcpu *vcpus[2], *vcpu;
-	struct guest *g;
+	struct kvm_vcpu *vcpu = self->vcpus[0];
+	struct guest *g = self->g;
 	u8 *area;
 	u32 i;
 
-	g = new_guests(&self->vm, &variant->combo, guest_read_code, vcpus);
-	vcpu = vcpus[0];
-
+	vcpu_arch_set_entry_point(vcpu, guest_read_code);
 	expect_tiles_dropped(_metadata, vcpu, g);
 	/* Kernels that keep the tile data panic as soon as they load it. */
 	if (_metadata->exit_code)
@@ -416,43 +388,30 @@ TEST_F(xfd, restore)
  */
 TEST_F(xfd, err_is_own)
 {
-	struct kvm_vcpu *vcpus[2], *nm, *watch;
-	struct guest *g;
+	struct kvm_vcpu *nm = self->vcpus[0], *watch = self->vcpus[1];
+	struct guest *g = self->g;
 	u32 i;
 
-	g = new_guests(&self->vm, &variant->combo, guest_missing_code, vcpus);
-	nm = vcpus[0];
-	watch = vcpus[1];
-	vcpu_arch_set_entry_point(watch, guest_watch_code);
+	vcpu_arch_set_entry_point(nm, guest_missing_code);
 	for (i = 0; i < 4; i++) {
+		th_case("round %u", i);
 		xregs_run(nm);
-		if (i)
-			EXPECT_SAME(XFEATURE_MASK_XTILE_DATA, g[0].xfd_err,
-				    "round %u: IA32_XFD_ERR as the guest reads it", i);
+		EXPECT_SAME(i ? XFEATURE_MASK_XTILE_DATA : 0, g[0].xfd_err,
+			    "IA32_XFD_ERR as the guest reads it");
 		EXPECT_SAME(0, vcpu_get_msr(nm, MSR_IA32_XFD_ERR),
-			    "round %u: IA32_XFD_ERR cleared by the guest", i);
+			    "IA32_XFD_ERR cleared by the guest");
 		xregs_run(nm);
-		EXPECT_SAME(NM_VECTOR, g[0].vector, "round %u: vector of TILEZERO", i);
+		EXPECT_SAME(NM_VECTOR, g[0].vector, "vector of TILEZERO");
 		EXPECT_SAME(XFEATURE_MASK_XTILE_DATA, vcpu_get_msr(nm, MSR_IA32_XFD_ERR),
-			    "round %u: IA32_XFD_ERR after #NM", i);
+			    "IA32_XFD_ERR after #NM");
 		g[1].xfd_err = ~0ull;
 		xregs_run(watch);
-		EXPECT_SAME(0, g[1].xfd_err, "round %u: IA32_XFD_ERR as another guest reads it", i);
+		EXPECT_SAME(0, g[1].xfd_err, "IA32_XFD_ERR as another guest reads it");
 		EXPECT_SAME(0, vcpu_get_msr(watch, MSR_IA32_XFD_ERR),
-			    "round %u: IA32_XFD_ERR of another vCPU", i);
+			    "IA32_XFD_ERR of another vCPU");
 		EXPECT_SAME(XFEATURE_MASK_XTILE_DATA, vcpu_get_msr(nm, MSR_IA32_XFD_ERR),
-			    "round %u: IA32_XFD_ERR after another vCPU ran", i);
+			    "IA32_XFD_ERR after another vCPU ran");
 	}
-}
-
-/* Verify that KVM lists both MSRs for saving. */
-TEST_F(xfd, listed)
-{
-	u32 i;
-
-	for (i = 0; i < ARRAY_SIZE(xfd_msrs); i++)
-		EXPECT_THAT(kvm_msr_is_in_save_restore_list(xfd_msrs[i]),
-			    "KVM_GET_MSR_INDEX_LIST: no %s", msr_name(xfd_msrs[i]));
 }
 
 XSTATE_HARNESS_MAIN
