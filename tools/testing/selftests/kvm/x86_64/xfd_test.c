@@ -28,11 +28,9 @@ static const u32 xfd_msrs[] = { MSR_IA32_XFD, MSR_IA32_XFD_ERR };
 /* What one guest is told and what it finds, one for each vCPU */
 struct guest {
 	u64 xcr0, xss, xfd;
+	enum amx amx;
+	u64 vector, xfd_err, kept_err, cr0, nm_count;
 	u64 msrs[ARRAY_SIZE(xfd_msrs)];
-	struct {
-		u64 vector, xfd_err, kept_err, cr0;
-	} amx[NR_AMX];
-	u64 vector, nm_count, xfd_err;
 	struct xregs regs;
 	u8 area[XAREA_SIZE] __aligned(64);
 };
@@ -69,22 +67,20 @@ static u8 guest_amx(struct guest *g, enum amx amx)
 
 static void guest_nm_code(struct guest *g)
 {
-	u32 i;
-
 	guest_enable_xstate(g->xcr0);
 	guest_amx(g, LDTILECFG);
-	for (i = 0; i < NR_AMX; i++) {
+	for (;;) {
 		wrmsr(MSR_IA32_XFD, XFEATURE_MASK_XTILE_DATA);
 		guest_leave();
-		g->amx[i].vector = guest_amx(g, i);
-		g->amx[i].xfd_err = rdmsr(MSR_IA32_XFD_ERR);
-		g->amx[i].cr0 = get_cr0();
+		g->vector = guest_amx(g, g->amx);
+		g->xfd_err = rdmsr(MSR_IA32_XFD_ERR);
+		g->cr0 = get_cr0();
 		guest_leave();
-		g->amx[i].kept_err = rdmsr(MSR_IA32_XFD_ERR);
+		g->kept_err = rdmsr(MSR_IA32_XFD_ERR);
 		wrmsr(MSR_IA32_XFD_ERR, 0);
 		wrmsr(MSR_IA32_XFD, 0);
+		guest_leave();
 	}
-	GUEST_DONE();
 }
 
 static void guest_nm_handler(struct ex_regs *regs __maybe_unused)
@@ -215,6 +211,7 @@ static void expect_nm(struct __test_metadata *const _metadata, struct kvm_vcpu *
 	u64 err = amx_err(amx);
 
 	th_case("%s", amx_names[amx]);
+	g->amx = amx;
 	xregs_run(vcpu);
 	xarea_fill(g->area, 0, XF_BASE_SIZE);
 	xarea_set_header(g->area, 0, XFEATURE_MASK_XTILE_DATA);
@@ -223,10 +220,12 @@ static void expect_nm(struct __test_metadata *const _metadata, struct kvm_vcpu *
 	EXPECT_SAME(0, vcpu_get_msr(vcpu, MSR_IA32_XFD_ERR), "IA32_XFD_ERR before it");
 	xregs_run(vcpu);
 
-	EXPECT_SAME(err ? NM_VECTOR : 0, g->amx[amx].vector, "vector");
-	EXPECT_SAME(err, g->amx[amx].xfd_err, "IA32_XFD_ERR as the guest reads it");
-	EXPECT_SAME(0, g->amx[amx].cr0 & X86_CR0_TS, "CR0.TS");
+	EXPECT_SAME(err ? NM_VECTOR : 0, g->vector, "vector");
+	EXPECT_SAME(err, g->xfd_err, "IA32_XFD_ERR as the guest reads it");
+	EXPECT_SAME(0, g->cr0 & X86_CR0_TS, "CR0.TS");
 	EXPECT_SAME(err, vcpu_get_msr(vcpu, MSR_IA32_XFD_ERR), "IA32_XFD_ERR as the host reads it");
+	xregs_run(vcpu);
+	EXPECT_SAME(err, g->kept_err, "IA32_XFD_ERR after an exit");
 }
 
 /*
@@ -235,15 +234,10 @@ static void expect_nm(struct __test_metadata *const _metadata, struct kvm_vcpu *
  */
 TEST_F(xfd, nm)
 {
-	u32 i;
+	enum amx amx;
 
-	for (i = 0; i < NR_AMX; i++)
-		expect_nm(_metadata, self->vcpus[0], self->g, i);
-	xstate_run(self->vcpus[0], UCALL_DONE);
-	for (i = 0; i < NR_AMX; i++) {
-		th_case("%s", amx_names[i]);
-		EXPECT_SAME(amx_err(i), self->g->amx[i].kept_err, "IA32_XFD_ERR after an exit");
-	}
+	for (amx = 0; amx < NR_AMX; amx++)
+		expect_nm(_metadata, self->vcpus[0], self->g, amx);
 }
 
 /*
