@@ -76,16 +76,10 @@ TEST_F(xstate_fpstate, guest)
 	expect_own(_metadata, false, "a task with the guest's permission");
 }
 
-/* Verify that the host's permission alone does not change the fpstate. */
-TEST_F(xstate_fpstate, host)
-{
-	xstate_request(_metadata, ARCH_REQ_XCOMP_PERM);
-	expect_own(_metadata, false, "a task with the host's permission");
-}
-
 /*
- * Verify that the first use of AMX adds XTILE_DATA and drops nothing, and that
- * this stays so when the guest's permission comes and when other tasks run.
+ * Verify that not the host's permission but the first use of AMX adds XTILE_DATA
+ * and drops nothing, and that this stays so when the guest's permission comes and
+ * when other tasks run.
  */
 TEST_F(xstate_fpstate, use)
 {
@@ -93,6 +87,7 @@ TEST_F(xstate_fpstate, use)
 		SKIP(return, "no AMX on this machine");
 	ASSERT_LE(0, host_pin());
 	xstate_request(_metadata, ARCH_REQ_XCOMP_PERM);
+	expect_own(_metadata, false, "a task with the host's permission");
 	use_amx(_metadata);
 	expect_own(_metadata, true, "a task that has used AMX");
 	xstate_request(_metadata, ARCH_REQ_XCOMP_GUEST_PERM);
@@ -101,30 +96,32 @@ TEST_F(xstate_fpstate, use)
 	expect_own(_metadata, true, "the same once another task has run");
 }
 
-static void *use_in_thread(void *arg)
+static void *use_in_thread(void *metadata)
 {
-	struct __test_metadata *const _metadata = arg;
-
-	expect_own(_metadata, false, "a new thread");
-	use_amx(_metadata);
-	expect_own(_metadata, true, "a thread that has used AMX");
+	expect_own(metadata, false, "a new thread");
+	use_amx(metadata);
+	expect_own(metadata, true, "a thread that has used AMX");
 	return NULL;
+}
+
+static void expect_thread(struct __test_metadata *const _metadata, void *(*fn)(void *metadata))
+{
+	pthread_t thread;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, fn, _metadata));
+	host_join_thread(_metadata, thread, "a thread that uses AMX");
 }
 
 /* Verify that each thread gets XTILE_DATA by its own first use. */
 TEST_F(xstate_fpstate, thread)
 {
-	pthread_t thread;
-
 	if (!host_has_amx())
 		SKIP(return, "no AMX on this machine");
 	xstate_request(_metadata, ARCH_REQ_XCOMP_PERM);
-	ASSERT_EQ(0, pthread_create(&thread, NULL, use_in_thread, _metadata));
-	host_join_thread(_metadata, thread, "a thread that uses AMX");
+	expect_thread(_metadata, use_in_thread);
 	expect_own(_metadata, false, "a task of which a thread has used AMX");
 	use_amx(_metadata);
-	ASSERT_EQ(0, pthread_create(&thread, NULL, use_in_thread, _metadata));
-	host_join_thread(_metadata, thread, "a thread that uses AMX");
+	expect_thread(_metadata, use_in_thread);
 	expect_own(_metadata, true, "a task that has used AMX");
 }
 
@@ -198,20 +195,6 @@ TEST_F(xstate_fpstate, vcpu)
 	expect_own(_metadata, false, "the same after KVM_RUN");
 }
 
-FIXTURE(xstate_fpstate_left) {
-	struct kvm_vm *vm;
-};
-
-FIXTURE_SETUP(xstate_fpstate_left)
-{
-	xstate_begin_unpermitted(_metadata, variant);
-}
-
-FIXTURE_TEARDOWN(xstate_fpstate_left)
-{
-	xstate_end(_metadata, self->vm);
-}
-
 /* KiB that the kernel has taken from vmalloc(); 0 if it does not say */
 static long vmalloc_used(void)
 {
@@ -225,6 +208,23 @@ static long vmalloc_used(void)
 	if (f)
 		fclose(f);
 	return used;
+}
+
+FIXTURE(xstate_fpstate_left) {
+};
+
+FIXTURE_SETUP(xstate_fpstate_left)
+{
+	xstate_begin_unpermitted(_metadata, variant);
+	if (!host_has_amx())
+		SKIP(return, "no AMX on this machine");
+	if (!vmalloc_used())
+		SKIP(return, "no VmallocUsed in /proc/meminfo");
+}
+
+FIXTURE_TEARDOWN(xstate_fpstate_left)
+{
+	xstate_end(_metadata, NULL);
 }
 
 /*
@@ -271,10 +271,6 @@ static void use_amx_and_exit(struct __test_metadata *const _metadata)
 /* Verify that larger fpstates are freed along with their tasks. */
 TEST_F(xstate_fpstate_left, tasks)
 {
-	if (!host_has_amx())
-		SKIP(return, "no AMX on this machine");
-	if (!vmalloc_used())
-		SKIP(return, "no VmallocUsed in /proc/meminfo");
 	xstate_request(_metadata, ARCH_REQ_XCOMP_PERM);
 	expect_freed(_metadata, use_amx_and_exit, xf_compacted_size(xf_xcr0()),
 		     "tasks that have used AMX");
@@ -291,38 +287,9 @@ static void make_vcpu_and_free(struct __test_metadata *const _metadata __maybe_u
 /* Verify that fpstates which KVM_SET_CPUID2 replaces are freed, and larger ones too. */
 TEST_F(xstate_fpstate_left, vcpus)
 {
-	if (!host_has_amx())
-		SKIP(return, "no AMX on this machine");
-	if (!vmalloc_used())
-		SKIP(return, "no VmallocUsed in /proc/meminfo");
 	xstate_request(_metadata, ARCH_REQ_XCOMP_GUEST_PERM);
 	expect_freed(_metadata, make_vcpu_and_free,
 		     xf_compacted_size(xf_xcr0() & ~XFEATURE_MASK_XTILE_DATA), "vCPUs with AMX");
-}
-
-/*
- * Verify that nothing of a guest's CET_KERNEL is left in the CPU once its vCPU
- * is: no host task has that component, and none may find it there.
- */
-TEST_F(xstate_fpstate_left, guest_ssp)
-{
-	const struct xstate_combo shstk = { .cet = SHSTK };
-	struct kvm_vcpu *vcpu;
-	struct xregs regs;
-	u32 msr;
-	int fd;
-
-	if (!kvm_cpu_has(X86_FEATURE_SHSTK))
-		SKIP(return, "no guest shadow stacks");
-	fd = host_msr_open(O_RDONLY);
-	if (fd < 0)
-		SKIP(return, "no /dev/cpu/N/msr");
-	vcpu = xstate_new_vcpu(&self->vm, &shstk);
-	xregs_fill(&regs, vcpu, 0);
-	vcpu_set_cet(_metadata, vcpu, &regs);
-	xstate_run_immediate_exit(vcpu);
-	for (msr = MSR_IA32_PL0_SSP; msr <= MSR_IA32_PL2_SSP; msr++)
-		EXPECT_SAME(0, host_msr_read(_metadata, fd, msr), "%s of the host", msr_name(msr));
 }
 
 /* A task that runs a vCPU with AMX, if there is AMX, and CET */
@@ -342,6 +309,28 @@ FIXTURE_SETUP(xstate_fpstate_task)
 FIXTURE_TEARDOWN(xstate_fpstate_task)
 {
 	xstate_end(_metadata, self->vm);
+}
+
+/*
+ * Verify that nothing of a guest's CET_KERNEL is left in the CPU once its vCPU
+ * is: no host task has that component, and none may find it there.
+ */
+TEST_F(xstate_fpstate_task, guest_ssp)
+{
+	struct xregs regs;
+	u32 msr;
+	int fd;
+
+	if (!vcpu_has_shstk(self->vcpu))
+		SKIP(return, "no guest shadow stacks");
+	fd = host_msr_open(O_RDONLY);
+	if (fd < 0)
+		SKIP(return, "no /dev/cpu/N/msr");
+	xregs_fill(&regs, self->vcpu, 0);
+	vcpu_set_cet(_metadata, self->vcpu, &regs);
+	xstate_run_immediate_exit(self->vcpu);
+	for (msr = MSR_IA32_PL0_SSP; msr <= MSR_IA32_PL2_SSP; msr++)
+		EXPECT_SAME(0, host_msr_read(_metadata, fd, msr), "%s of the host", msr_name(msr));
 }
 
 /* What the handler finds of its frame */
@@ -431,10 +420,7 @@ static void *sigill_in_thread(void *metadata)
 /* Verify that a vCPU with AMX gives its task no AMX. */
 TEST_F(xstate_fpstate_task, sigill)
 {
-	pthread_t thread;
-
-	ASSERT_EQ(0, pthread_create(&thread, NULL, sigill_in_thread, _metadata));
-	host_join_thread(_metadata, thread, "a thread without AMX");
+	expect_thread(_metadata, sigill_in_thread);
 	expect_sigill(_metadata, "the task of a vCPU with AMX");
 }
 
@@ -468,6 +454,7 @@ TEST_F(xstate_fpstate_task, first_use)
 	static struct xregs regs;
 	u8 *areas[2];
 	pid_t hog;
+	int i;
 
 	if (!host_has_amx())
 		SKIP(return, "no AMX on this machine");
@@ -480,11 +467,11 @@ TEST_F(xstate_fpstate_task, first_use)
 	use_between(&regs, mask, areas);
 	EXPECT_EQ(0, kill(hog, SIGKILL));
 	EXPECT_EQ(hog, waitpid(hog, NULL, 0));
-	EXPECT_XFEATURES(mask, xarea_header(areas[0], 0) & mask, "in use right after it");
-	expect_area(_metadata, areas[0], &regs, mask, 0, "right after it");
-	EXPECT_XFEATURES(mask, xarea_header(areas[1], 0) & mask,
-			 "in use once another task has run");
-	expect_area(_metadata, areas[1], &regs, mask, 0, "once another task has run");
+	for (i = 0; i < 2; i++) {
+		th_case("%s", i ? "once another task has run" : "right after it");
+		EXPECT_XFEATURES(mask, xarea_header(areas[i], 0) & mask, "in use");
+		expect_area(_metadata, areas[i], &regs, mask, 0, "saved");
+	}
 }
 
 XSTATE_IOCTL_HARNESS_MAIN
