@@ -20,29 +20,16 @@ struct fpstate_run {
 };
 
 struct fpu_trace {
-	int activated, kvm_fpu;		/* perf events */
+	int events[2];			/* of perf: an activation, and kvm_fpu */
 	void *ring;
 };
 
-/* SKIP if fpstates cannot be traced here, or have no XCOMP_BV; true if they can. */
 bool fpu_trace_need(struct __test_metadata *const _metadata);
-
-/*
- * Record the fpstates of a thread, 0 for the calling one, until one of the
- * functions below.
- */
 void fpu_trace_begin(struct __test_metadata *const _metadata, struct fpu_trace *t, pid_t tid);
-/* The fpstate that was activated last; false, and the test has failed, if none was */
 bool fpu_trace_last(struct __test_metadata *const _metadata, struct fpu_trace *t,
 		    struct fpstate_header *last);
-/* The fpstates of @nr KVM_RUNs; false, and the test has failed, if there were not as many */
 bool fpu_trace_runs(struct __test_metadata *const _metadata, struct fpu_trace *t,
 		    struct fpstate_run *runs, int nr);
-
-/*
- * @got carries what an fpstate of a guest or of a host must: PASID and CET_USER
- * in both, CET_KERNEL in a guest's, and XTILE_DATA if @amx says so.
- */
 void expect_fpstate(struct __test_metadata *const _metadata, bool guest, bool amx,
 		    const struct fpstate_header *got, const char *whose);
 

@@ -38,6 +38,9 @@ static struct tracepoint kvm_fpu = {
 	.fields = { " load;" },
 };
 
+/* In the order of fpu_trace.events[] */
+static struct tracepoint *const tracepoints[] = { &activated, &kvm_fpu };
+
 /* Lines are "ID: 42" and "field:u64 xcomp_bv; offset:32; size:8; signed:0;". */
 static void read_format_line(struct tracepoint *t, const char *line)
 {
@@ -104,6 +107,7 @@ static const char *trace_missing(void)
 	return NULL;
 }
 
+/* SKIP if fpstates cannot be traced here, or have no XCOMP_BV; true if they can. */
 bool fpu_trace_need(struct __test_metadata *const _metadata)
 {
 	const char *missing = trace_missing();
@@ -115,32 +119,25 @@ bool fpu_trace_need(struct __test_metadata *const _metadata)
 	return true;
 }
 
+/* Record the fpstates of a thread, 0 for the calling one, until one of the functions below. */
 void fpu_trace_begin(struct __test_metadata *const _metadata, struct fpu_trace *t, pid_t tid)
 {
-	t->activated = open_event(&activated, tid);
-	t->kvm_fpu = open_event(&kvm_fpu, tid);
-	ASSERT_LE(0, t->activated);
-	ASSERT_LE(0, t->kvm_fpu);
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(tracepoints); i++) {
+		t->events[i] = open_event(tracepoints[i], tid);
+		ASSERT_LE(0, t->events[i])
+			TH_ROW_LOG("perf_event_open() of %s: %s", tracepoints[i]->name,
+				   strerror(errno));
+	}
 	t->ring = mmap(NULL, (1 + RING_PAGES) * getpagesize(), PROT_READ | PROT_WRITE,
-		       MAP_SHARED, t->activated, 0);
-	ASSERT_NE(MAP_FAILED, t->ring);
+		       MAP_SHARED, t->events[0], 0);
+	ASSERT_NE(MAP_FAILED, t->ring)
+		TH_ROW_LOG("mmap() of the ring for the trace: %s", strerror(errno));
 	/* One ring for both, so that they stand in the order in which they came */
-	ASSERT_EQ(0, ioctl(t->kvm_fpu, PERF_EVENT_IOC_SET_OUTPUT, t->activated));
-	ASSERT_EQ(0, ioctl(t->kvm_fpu, PERF_EVENT_IOC_ENABLE, 0));
-	ASSERT_EQ(0, ioctl(t->activated, PERF_EVENT_IOC_ENABLE, 0));
-}
-
-static void trace_stop(struct __test_metadata *const _metadata, struct fpu_trace *t)
-{
-	EXPECT_EQ(0, ioctl(t->activated, PERF_EVENT_IOC_DISABLE, 0));
-	EXPECT_EQ(0, ioctl(t->kvm_fpu, PERF_EVENT_IOC_DISABLE, 0));
-}
-
-static void trace_free(struct fpu_trace *t)
-{
-	munmap(t->ring, (1 + RING_PAGES) * getpagesize());
-	close(t->kvm_fpu);
-	close(t->activated);
+	ASSERT_EQ(0, ioctl(t->events[1], PERF_EVENT_IOC_SET_OUTPUT, t->events[0]));
+	for (i = 0; i < ARRAY_SIZE(tracepoints); i++)
+		ASSERT_EQ(0, ioctl(t->events[i], PERF_EVENT_IOC_ENABLE, 0));
 }
 
 /* A record of perf, and in it one of a tracepoint, which begins with its number */
@@ -190,37 +187,67 @@ static bool record_header(const struct record *r, struct fpstate_header *header)
 	return true;
 }
 
+/*
+ * Stop.  False, and the test has failed, if the kernel has counted more than the ring
+ * has: where that is full it drops records, and may find no room to say so either.
+ */
+static bool trace_stop(struct __test_metadata *const _metadata, struct fpu_trace *t)
+{
+	const struct record *r;
+	u64 at, found, counted;
+	bool complete = true;
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(tracepoints); i++) {
+		EXPECT_EQ(0, ioctl(t->events[i], PERF_EVENT_IOC_DISABLE, 0));
+		EXPECT_EQ(sizeof(counted), read(t->events[i], &counted, sizeof(counted)));
+		at = 0;
+		found = 0;
+		while ((r = next_record(t, &at)))
+			found += record_is(r, tracepoints[i]);
+		complete &= EXPECT_SAME(counted, found, "records of %s that the trace still has",
+					tracepoints[i]->name);
+	}
+	return complete;
+}
+
+static void trace_free(struct fpu_trace *t)
+{
+	u32 i;
+
+	munmap(t->ring, (1 + RING_PAGES) * getpagesize());
+	for (i = 0; i < ARRAY_SIZE(tracepoints); i++)
+		close(t->events[i]);
+}
+
+/* The fpstate that was activated last; false, and the test has failed, if that cannot be told */
 bool fpu_trace_last(struct __test_metadata *const _metadata, struct fpu_trace *t,
 		    struct fpstate_header *last)
 {
+	bool complete = trace_stop(_metadata, t), any = false;
 	const struct record *r;
-	bool any = false;
 	u64 at = 0;
 
-	trace_stop(_metadata, t);
 	while ((r = next_record(t, &at)))
 		any |= record_header(r, last);
 	trace_free(t);
-	return EXPECT_THAT(any, "no fpstate in the trace");
+	return EXPECT_THAT(any, "no fpstate in the trace") && complete;
 }
 
+/* The fpstates of @nr KVM_RUNs; false, and the test has failed, if there were not as many */
 bool fpu_trace_runs(struct __test_metadata *const _metadata, struct fpu_trace *t,
 		    struct fpstate_run *runs, int nr)
 {
-	bool fresh = false, loaded = false, in_order = true, load;
+	bool complete = trace_stop(_metadata, t), in_order = true;
+	bool fresh = false, loaded = false, load;
 	struct fpstate_header last = { }, guest = { };
 	const struct record *r;
 	u64 at = 0;
 	int n = 0;
 
-	trace_stop(_metadata, t);
 	while ((r = next_record(t, &at))) {
-		if (record_header(r, &last)) {
-			fresh = true;
-			continue;
-		}
-		if (!EXPECT_THAT(record_is(r, &kvm_fpu), "record of type %u in the trace",
-				 r->header.type))
+		fresh |= record_header(r, &last);
+		if (!record_is(r, &kvm_fpu))
 			continue;
 		load = record_field(r, &kvm_fpu, 0);
 		in_order &= fresh && load != loaded;
@@ -232,11 +259,14 @@ bool fpu_trace_runs(struct __test_metadata *const _metadata, struct fpu_trace *t
 		fresh = false;
 	}
 	trace_free(t);
-	if (!EXPECT_THAT(in_order, "fpstates of guest and host do not take turns"))
-		return false;
-	return EXPECT_SAME(nr, n, "KVM_RUNs in the trace");
+	return EXPECT_THAT(in_order, "fpstates of guest and host do not take turns") &&
+	       EXPECT_SAME(nr, n, "KVM_RUNs in the trace") && complete;
 }
 
+/*
+ * @got carries what an fpstate of a guest or of a host must: PASID and CET_USER
+ * in both, CET_KERNEL in a guest's, and XTILE_DATA if @amx says so.
+ */
 void expect_fpstate(struct __test_metadata *const _metadata, bool guest, bool amx,
 		    const struct fpstate_header *got, const char *whose)
 {
