@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/*
- * MSRs of the host, as the msr driver shows them to root.
- */
+/* MSRs of the host, as the msr driver shows them to root: see host_msr.h. */
 #include "host_msr.h"
 #include "host_task.h"
 
 /* How often to read or write before the driver counts as one that loses values */
 #define TRIES	60
 
+/* Stay on this CPU and open its MSRs; -1 where that cannot be done. */
 int host_msr_open(int flags)
 {
 	int cpu = host_pin(), fd;
@@ -22,6 +21,11 @@ int host_msr_open(int flags)
 	return fd;
 }
 
+/*
+ * @msr of this task.  A task that is preempted inside of the driver goes on there
+ * without its own, so that one reading proves nothing: this is what was read three
+ * times in a row.  The test has failed if there is no such value.
+ */
 u64 host_msr_read(struct __test_metadata *const _metadata, int fd, u32 msr)
 {
 	u64 value = 0, last = ~0ull;
@@ -39,6 +43,7 @@ u64 host_msr_read(struct __test_metadata *const _metadata, int fd, u32 msr)
 	return value;
 }
 
+/* For the same reason, write @msr until it reads back. */
 void host_msr_write(struct __test_metadata *const _metadata, int fd, u32 msr, u64 value)
 {
 	int i;
@@ -53,6 +58,12 @@ void host_msr_write(struct __test_metadata *const _metadata, int fd, u32 msr, u6
 		    msr_name(msr));
 }
 
+/*
+ * The host keeps its IA32_S_CET over KVM_RUN of guests with other values, none
+ * of which switches anything on.  If it does not, a guest with shadow stacks in
+ * its kernel is the end of the host: then do not go on, nor where it cannot be
+ * told, which is a SKIP.
+ */
 bool expect_host_keeps_s_cet(struct __test_metadata *const _metadata,
 			     const struct xstate_combo *combo)
 {
@@ -71,7 +82,7 @@ bool expect_host_keeps_s_cet(struct __test_metadata *const _metadata,
 		vcpu_set_msr(vcpu, MSR_IA32_S_CET, value);
 		xstate_run_without_memory(_metadata, vcpu);
 		EXPECT_SAME(before, host_msr_read(_metadata, fd, MSR_IA32_S_CET),
-			    "IA32_S_CET of the host after KVM_RUN with %#lx", (unsigned long)value);
+			    "IA32_S_CET of the host after KVM_RUN with %#lx", value);
 	}
 	kvm_vm_free(vm);
 	close(fd);
