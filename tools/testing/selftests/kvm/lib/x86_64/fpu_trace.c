@@ -42,33 +42,24 @@ static struct tracepoint kvm_fpu = {
 static struct tracepoint *const tracepoints[] = { &activated, &kvm_fpu };
 
 /* Lines are "ID: 42" and "field:u64 xcomp_bv; offset:32; size:8; signed:0;". */
-static void read_format_line(struct tracepoint *t, const char *line)
+static bool read_format(const char *root, struct tracepoint *t)
 {
+	char path[256], text[4096];
 	const char *p;
 	int i;
 
-	if (!strncmp(line, "ID: ", 4))
-		t->id = atoi(line + 4);
+	snprintf(path, sizeof(path), "%s/events/%s/format", root, t->name);
+	if (xf_read_file(path, text, sizeof(text)) < 0)
+		return false;
+	p = strstr(text, "ID: ");
+	t->id = p ? atoi(p + 4) : 0;
 	for (i = 0; i < 2 && t->fields[i]; i++) {
-		p = strstr(line, t->fields[i]);
-		if (p)
-			sscanf(p + strlen(t->fields[i]), " offset:%u; size:%u;",
-			       &t->at[i].offset, &t->at[i].size);
+		p = strstr(text, t->fields[i]);
+		if (!p || sscanf(p + strlen(t->fields[i]), " offset:%u; size:%u;",
+				 &t->at[i].offset, &t->at[i].size) != 2)
+			return false;
 	}
-}
-
-static bool read_format(const char *root, struct tracepoint *t)
-{
-	char buf[256];
-	FILE *f;
-
-	snprintf(buf, sizeof(buf), "%s/events/%s/format", root, t->name);
-	f = fopen(buf, "re");
-	while (f && fgets(buf, sizeof(buf), f))
-		read_format_line(t, buf);
-	if (f)
-		fclose(f);
-	return t->id && t->at[0].size && (!t->fields[1] || t->at[1].size);
+	return t->id;
 }
 
 /* @t in the thread @tid, or in the calling one if that is 0 */
@@ -86,8 +77,8 @@ static int open_event(const struct tracepoint *t, pid_t tid)
 	return syscall(SYS_perf_event_open, &attr, tid, -1, -1, PERF_FLAG_FD_CLOEXEC);
 }
 
-/* Why fpstates cannot be traced; NULL if they can */
-static const char *trace_missing(void)
+/* SKIP if fpstates cannot be traced here, or have no XCOMP_BV; true if they can. */
+bool fpu_trace_need(struct __test_metadata *const _metadata)
 {
 	const char *root = "/sys/kernel/tracing";
 	int fd;
@@ -95,25 +86,15 @@ static const char *trace_missing(void)
 	if (access("/sys/kernel/tracing/events", R_OK))
 		root = "/sys/kernel/debug/tracing";
 	if (access(root, R_OK))
-		return "no tracefs, or no permission to use it";
+		SKIP(return false, "no tracefs, or no permission to use it");
 	if (!read_format(root, &activated))
-		return "no tracepoint x86_fpu_regs_activated";
+		SKIP(return false, "no tracepoint x86_fpu_regs_activated");
 	if (!read_format(root, &kvm_fpu))
-		return "no tracepoint kvm_fpu";
+		SKIP(return false, "no tracepoint kvm_fpu");
 	fd = open_event(&activated, 0);
 	if (fd < 0 && (errno == EACCES || errno == EPERM))
-		return "no tracefs, or no permission to use it";
+		SKIP(return false, "no tracefs, or no permission to use it");
 	close(fd);
-	return NULL;
-}
-
-/* SKIP if fpstates cannot be traced here, or have no XCOMP_BV; true if they can. */
-bool fpu_trace_need(struct __test_metadata *const _metadata)
-{
-	const char *missing = trace_missing();
-
-	if (missing)
-		SKIP(return false, "%s", missing);
 	if (!xf_cpuinfo_flag("xsaves"))
 		SKIP(return false, "the kernel does not use XSAVES");
 	return true;
