@@ -198,16 +198,12 @@ TEST_F(xstate_fpstate, vcpu)
 /* KiB that the kernel has taken from vmalloc(); 0 if it does not say */
 static long vmalloc_used(void)
 {
-	FILE *f = fopen("/proc/meminfo", "re");
-	char line[128];
-	long used = 0;
+	static const char name[] = "VmallocUsed:";
+	char text[4096], *p = NULL;
 
-	while (f && fgets(line, sizeof(line), f))
-		if (!strncmp(line, "VmallocUsed:", 12))
-			used = atol(line + 12);
-	if (f)
-		fclose(f);
-	return used;
+	if (xf_read_file("/proc/meminfo", text, sizeof(text)) >= 0)
+		p = strstr(text, name);
+	return p ? atol(p + strlen(name)) : 0;
 }
 
 FIXTURE(xstate_fpstate_left) {
@@ -333,53 +329,45 @@ TEST_F(xstate_fpstate_task, guest_ssp)
 		EXPECT_SAME(0, host_msr_read(_metadata, fd, msr), "%s of the host", msr_name(msr));
 }
 
-/* What the handler finds of its frame */
-static struct {
-	struct _fpx_sw_bytes sw;
-	u64 bv, xcomp_bv;
-	u32 magic2;
-	u8 *area, *context;
-} frame;
+/* The frame of the last signal: it stays in memory after sigreturn(2). */
+static ucontext_t *frame;
 
-static void look_at_frame(int sig __maybe_unused, siginfo_t *info __maybe_unused, void *context)
+static void keep_frame(int sig __maybe_unused, siginfo_t *info __maybe_unused, void *context)
 {
-	ucontext_t *uc = context;
-
-	frame.context = context;
-	frame.area = (u8 *)uc->uc_mcontext.fpregs;
-	memcpy(&frame.sw, frame.area + XF_HEADER_OFFSET - sizeof(frame.sw), sizeof(frame.sw));
-	memcpy(&frame.magic2, frame.area + frame.sw.xstate_size, sizeof(frame.magic2));
-	frame.bv = xarea_header(frame.area, 0);
-	frame.xcomp_bv = xarea_header(frame.area, 1);
+	frame = context;
 }
 
 /* Verify that the frames of a task with a vCPU have what XCR0 has but XTILE_DATA. */
 TEST_F(xstate_fpstate_task, frame)
 {
 	const struct sigaction action = {
-		.sa_sigaction = look_at_frame, .sa_flags = SA_SIGINFO | SA_ONSTACK,
+		.sa_sigaction = keep_frame, .sa_flags = SA_SIGINFO | SA_ONSTACK,
 	};
 	u64 mask = (xf_xcr0() & ~XFEATURE_MASK_XTILE_DATA) | XFEATURE_MASK_FPSSE;
 	size_t min = getauxval(AT_MINSIGSTKSZ), size = xf_standard_size(mask);
 	stack_t ss = { .ss_size = (min + FRAME_REST) & -64ul };
-	u8 *top;
+	u8 *top, *area, *magic2;
+	struct _fpx_sw_bytes *sw;
 
 	ss.ss_sp = xf_guarded(ss.ss_size, 0);
 	top = (u8 *)ss.ss_sp + ss.ss_size;
 	ASSERT_EQ(0, sigaltstack(&ss, NULL));
 	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
 	ASSERT_EQ(0, raise(SIGUSR1));
-	EXPECT_SAME(FP_XSTATE_MAGIC1, frame.sw.magic1, "magic1");
-	EXPECT_XFEATURES(mask, frame.sw.xstate_bv, "xfeatures");
-	EXPECT_SAME(size, frame.sw.xstate_size, "xstate_size");
-	EXPECT_SAME(size + sizeof(frame.magic2), frame.sw.extended_size, "extended_size");
-	EXPECT_SAME(FP_XSTATE_MAGIC2, frame.magic2, "magic2");
-	EXPECT_XFEATURES(0, frame.bv & ~mask, "XSTATE_BV beyond xfeatures");
-	EXPECT_SAME(0, frame.xcomp_bv, "XCOMP_BV");
-	EXPECT_SAME((u64)(top - size - sizeof(frame.magic2)) & ~63ull, (u64)frame.area,
+	area = (u8 *)frame->uc_mcontext.fpregs;
+	sw = (struct _fpx_sw_bytes *)(area + XF_HEADER_OFFSET) - 1;
+	magic2 = area + sw->xstate_size;
+	EXPECT_SAME(FP_XSTATE_MAGIC1, sw->magic1, "magic1");
+	EXPECT_XFEATURES(mask, sw->xstate_bv, "xfeatures");
+	EXPECT_SAME(size, sw->xstate_size, "xstate_size");
+	EXPECT_SAME(size + FP_XSTATE_MAGIC2_SIZE, sw->extended_size, "extended_size");
+	EXPECT_SAME(FP_XSTATE_MAGIC2, *(u32 *)magic2, "magic2");
+	EXPECT_XFEATURES(0, xarea_header(area, 0) & ~mask, "XSTATE_BV beyond xfeatures");
+	EXPECT_SAME(0, xarea_header(area, 1), "XCOMP_BV");
+	EXPECT_SAME((u64)(top - size - FP_XSTATE_MAGIC2_SIZE) & ~63ull, (u64)area,
 		    "place of the XSAVE area");
-	EXPECT_THAT(!min || (size_t)(top - frame.context) <= min,
-		    "AT_MINSIGSTKSZ %zu, but a frame of %zu", min, top - frame.context);
+	EXPECT_THAT(!min || (size_t)(top - (u8 *)frame) <= min,
+		    "AT_MINSIGSTKSZ %zu, but a frame of %zu", min, top - (u8 *)frame);
 }
 
 static sigjmp_buf after_sigill;
