@@ -33,6 +33,7 @@
 static struct guest {
 	struct cet_guest cet;
 	u64 cr4_cet;
+	bool amx;
 	u64 loops;
 	u32 stop;
 } guests[NR_GUESTS];
@@ -51,20 +52,39 @@ static struct guest *load_guest(struct __test_metadata *const _metadata, struct 
 	struct guest *g = addr_gva2hva(vcpu->vm, (gva_t)&guests[nr]);
 
 	cet_guest_init(&g->cet, vcpu, nr, nr + 5);
-	g->cr4_cet = vcpu_has_shstk(vcpu) || vcpu_has_ibt(vcpu) ? X86_CR4_CET : 0;
+	g->cr4_cet = vcpu_has_cet_msr(vcpu, MSR_IA32_S_CET) ? X86_CR4_CET : 0;
+	g->amx = vcpu_has_amx(vcpu);
 	set_all(_metadata, vcpu, &g->cet.regs[0]);
 	vcpu_args_set(vcpu, 1, (u64)&guests[nr]);
 	return g;
 }
 
-/* The set-up of all fixtures: the first guest, whose code is left to the test */
-static struct guest *begin(struct __test_metadata *const _metadata, struct kvm_vm **vm,
-			   struct kvm_vcpu **vcpu, const struct xstate_combo *combo)
+/* With live tiles, too, if it may use AMX; they are neighbours of CET in its fpstate. */
+static void guest_exits_code(const struct guest *g)
 {
-	if (!xstate_begin(_metadata, combo) || !xstate_need_refusals(_metadata))
-		return NULL;
-	*vcpu = xstate_new_guest(vm, combo, cet_guest_code);
-	return load_guest(_metadata, *vcpu, 0);
+	const struct xregs *tiles = &g->cet.regs[1];
+
+	cet_guest_expect(&g->cet, 0, "on the way in");
+	if (g->amx) {
+		tile_load_config(tiles->tilecfg);
+		tile_load(tiles->tile[0]);
+		cet_guest_expect(&g->cet, 0, "by use of AMX");
+	}
+	GUEST_SYNC(0);
+	if (g->amx)
+		guest_expect_tiles(tiles, "over an exit");
+	cet_guest_expect(&g->cet, 0, "over an exit");
+	cet_guest_write(&g->cet, 1);
+	GUEST_SYNC(1);
+	if (g->amx)
+		guest_expect_tiles(tiles, "with a change of CET");
+	cet_guest_expect(&g->cet, 1, "over an exit");
+	cet_guest_write(&g->cet, 0);
+	if (g->amx)
+		tile_release();
+	GUEST_SYNC(2);
+	cet_guest_expect(&g->cet, 1, "by KVM_SET_MSRS");
+	GUEST_DONE();
 }
 
 FIXTURE(cet_guest) {
@@ -81,11 +101,17 @@ FIXTURE_VARIANT_ADD(cet_guest, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, 
 FIXTURE_VARIANT_ADD(cet_guest, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
 FIXTURE_VARIANT_ADD(cet_guest, none_noamx_ibt) { .combo = { PERM_NONE, NOAMX, IBT } };
 FIXTURE_VARIANT_ADD(cet_guest, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(cet_guest, guest_amx_nocet) { .combo = { PERM_GUEST, AMX, NOCET } };
+FIXTURE_VARIANT_ADD(cet_guest, guest_amx_shstk) { .combo = { PERM_GUEST, AMX, SHSTK } };
+FIXTURE_VARIANT_ADD(cet_guest, guest_amx_ibt) { .combo = { PERM_GUEST, AMX, IBT } };
 FIXTURE_VARIANT_ADD(cet_guest, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
 
 FIXTURE_SETUP(cet_guest)
 {
-	self->guest = begin(_metadata, &self->vm, &self->vcpu, &variant->combo);
+	if (!xstate_begin(_metadata, &variant->combo) || !xstate_need_refusals(_metadata))
+		return;
+	self->vcpu = xstate_new_guest(&self->vm, &variant->combo, guest_exits_code);
+	self->guest = load_guest(_metadata, self->vcpu, 0);
 }
 
 FIXTURE_TEARDOWN(cet_guest)
@@ -95,13 +121,22 @@ FIXTURE_TEARDOWN(cet_guest)
 
 /*
  * Verify that the guest finds what the host wrote, that the host finds what the
- * guest wrote, that both outlive an exit, and that the guest gets #GP for what
- * is not in its CPUID.
+ * guest wrote, that both outlive an exit and another vCPU, which keeps its own,
+ * and that live tiles and CET cost each other nothing. Verify that the guest
+ * gets #GP for what is not in its CPUID.
  */
 TEST_F(cet_guest, exits)
 {
+	struct kvm_vcpu *other = xstate_add_vcpu(self->vm, 1, &variant->combo);
+	u64 xcr0 = xregs_mask(vcpu_xcr0_mask(other));
 	const struct xregs *regs = self->guest->cet.regs;
+	struct xregs others;
 
+	xregs_fill(&others, other, 3);
+	set_all(_metadata, other, &others);
+	xstate_run(self->vcpu, UCALL_SYNC);
+	expect_cet(_metadata, self->vcpu, &regs[0], "KVM_RUN of a guest with live tiles");
+	xstate_run_immediate_exit(other);
 	xstate_run(self->vcpu, UCALL_SYNC);
 	expect_cet(_metadata, self->vcpu, &regs[1], "KVM_RUN of a guest that wrote set 1");
 	xstate_run(self->vcpu, UCALL_SYNC);
@@ -111,18 +146,13 @@ TEST_F(cet_guest, exits)
 	xstate_run(self->vcpu, UCALL_DONE);
 	expect_cet(_metadata, self->vcpu, &regs[1], "KVM_RUN of a guest that wrote nothing");
 	expect_kept_elsewhere(_metadata, self->vcpu, &regs[1], "KVM_RUN");
+	expect_xregs(_metadata, other, &others, xcr0, "KVM_RUN of another vCPU");
 }
 
-static void guest_set_cr0(u64 value, u8 wanted, const char *what)
+static void guest_set_cr(int nr, u64 value, u8 wanted, const char *what)
 {
-	u8 vector = kvm_asm_safe("mov %[v], %%cr0", [v] "r" (value));
-
-	__GUEST_ASSERT(vector == wanted, "%s: wanted vector %u got %u", what, wanted, vector);
-}
-
-static void guest_set_cr4(u64 value, u8 wanted, const char *what)
-{
-	u8 vector = kvm_asm_safe("mov %[v], %%cr4", [v] "r" (value));
+	u8 vector = nr ? kvm_asm_safe("mov %[v], %%cr4", [v] "r" (value)) :
+			 kvm_asm_safe("mov %[v], %%cr0", [v] "r" (value));
 
 	__GUEST_ASSERT(vector == wanted, "%s: wanted vector %u got %u", what, wanted, vector);
 }
@@ -132,15 +162,15 @@ static void guest_cr4_code(const struct guest *g)
 {
 	u64 cr0 = get_cr0(), cr4 = get_cr4(), cet = g->cr4_cet;
 
-	guest_set_cr0(cr0 & ~X86_CR0_WP, 0, "CR0.WP off");
-	guest_set_cr4(cr4 | X86_CR4_CET, GP_VECTOR, "CR4.CET without CR0.WP");
+	guest_set_cr(0, cr0 & ~X86_CR0_WP, 0, "CR0.WP off");
+	guest_set_cr(4, cr4 | X86_CR4_CET, GP_VECTOR, "CR4.CET without CR0.WP");
 	/* KVM intercepts a change of CR4.OSXSAVE, or of CR0.AM below. */
-	guest_set_cr4((cr4 | X86_CR4_CET) ^ X86_CR4_OSXSAVE, GP_VECTOR,
+	guest_set_cr(4, (cr4 | X86_CR4_CET) ^ X86_CR4_OSXSAVE, GP_VECTOR,
 		      "CR4.CET and CR4.OSXSAVE without CR0.WP");
-	guest_set_cr0(cr0 | X86_CR0_WP, 0, "CR0.WP");
-	guest_set_cr4(cr4 | X86_CR4_CET, cet ? 0 : GP_VECTOR, "CR4.CET");
-	guest_set_cr0(cr0 & ~X86_CR0_WP, cet ? GP_VECTOR : 0, "CR0.WP off with CR4.CET");
-	guest_set_cr0((cr0 & ~X86_CR0_WP) ^ X86_CR0_AM, cet ? GP_VECTOR : 0,
+	guest_set_cr(0, cr0 | X86_CR0_WP, 0, "CR0.WP");
+	guest_set_cr(4, cr4 | X86_CR4_CET, cet ? 0 : GP_VECTOR, "CR4.CET");
+	guest_set_cr(0, cr0 & ~X86_CR0_WP, cet ? GP_VECTOR : 0, "CR0.WP off with CR4.CET");
+	guest_set_cr(0, (cr0 & ~X86_CR0_WP) ^ X86_CR0_AM, cet ? GP_VECTOR : 0,
 		      "CR0.WP and CR0.AM with CR4.CET");
 	GUEST_SYNC(0);
 	__GUEST_ASSERT((get_cr4() & X86_CR4_CET) == cet,
@@ -197,7 +227,7 @@ TEST_F(cet_guest, sregs)
 	if (taken)
 		vcpu_sregs_set(self->vcpu, &old);
 	xstate_run(self->vcpu, UCALL_SYNC);
-	expect_cet(_metadata, self->vcpu, &regs[1], "KVM_SET_SREGS");
+	expect_cet(_metadata, self->vcpu, &regs[0], "KVM_SET_SREGS");
 	XFAIL_IF(taken && self->guest->cr4_cet, "KVM_SET_SREGS takes CR4.CET without CR0.WP") {
 		EXPECT_THAT(!taken, "KVM_SET_SREGS takes CR4.CET without CR0.WP");
 	}
@@ -301,104 +331,7 @@ TEST_F(cet_guest, migrated)
 	run_servers(_metadata, s, true);
 }
 
-/* ---- a guest that uses AMX ---- */
-
-FIXTURE(cet_amx_guest) {
-	struct kvm_vm *vm;
-	struct kvm_vcpu *vcpu;
-	struct guest *guest;
-};
-
-FIXTURE_VARIANT(cet_amx_guest) {
-	struct xstate_combo combo;
-};
-
-FIXTURE_VARIANT_ADD(cet_amx_guest, guest_amx_nocet) { .combo = { PERM_GUEST, AMX, NOCET } };
-FIXTURE_VARIANT_ADD(cet_amx_guest, guest_amx_shstk) { .combo = { PERM_GUEST, AMX, SHSTK } };
-FIXTURE_VARIANT_ADD(cet_amx_guest, guest_amx_ibt) { .combo = { PERM_GUEST, AMX, IBT } };
-FIXTURE_VARIANT_ADD(cet_amx_guest, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
-
-FIXTURE_SETUP(cet_amx_guest)
-{
-	self->guest = begin(_metadata, &self->vm, &self->vcpu, &variant->combo);
-}
-
-FIXTURE_TEARDOWN(cet_amx_guest)
-{
-	xstate_end(_metadata, self->vm);
-}
-
-static void guest_tiles_code(const struct guest *g)
-{
-	const struct xregs *tiles = &g->cet.regs[1];
-
-	tile_load_config(tiles->tilecfg);
-	tile_load(tiles->tile[0]);
-	cet_guest_expect(&g->cet, 0, "by use of AMX");
-	GUEST_SYNC(0);
-	guest_expect_tiles(tiles, "over an exit");
-	cet_guest_expect(&g->cet, 0, "over an exit with live tiles");
-	cet_guest_write(&g->cet, 1);
-	GUEST_SYNC(1);
-	guest_expect_tiles(tiles, "with a change of CET");
-	cet_guest_expect(&g->cet, 1, "over an exit with live tiles");
-	tile_release();
-	GUEST_SYNC(2);
-	cet_guest_expect(&g->cet, 1, "by TILERELEASE");
-	GUEST_DONE();
-}
-
-/*
- * Verify that live tiles and CET do not cost each other anything: they are
- * neighbours in the guest's fpstate, and there is another vCPU.
- */
-TEST_F(cet_amx_guest, live_tiles)
-{
-	struct kvm_vcpu *other = xstate_add_vcpu(self->vm, 1, &variant->combo);
-	u64 xcr0 = xregs_mask(vcpu_xcr0_mask(other));
-	const struct xregs *regs = self->guest->cet.regs;
-	struct xregs others;
-
-	xregs_fill(&others, other, 3);
-	set_all(_metadata, other, &others);
-	vcpu_arch_set_entry_point(self->vcpu, guest_tiles_code);
-
-	xstate_run(self->vcpu, UCALL_SYNC);
-	expect_cet(_metadata, self->vcpu, &regs[0], "KVM_RUN with live tiles");
-	xstate_run_immediate_exit(other);
-	xstate_run(self->vcpu, UCALL_SYNC);
-	expect_cet(_metadata, self->vcpu, &regs[1], "WRMSR with live tiles");
-	xstate_run(self->vcpu, UCALL_SYNC);
-	expect_cet(_metadata, self->vcpu, &regs[1], "TILERELEASE");
-	xstate_run(self->vcpu, UCALL_DONE);
-	expect_xregs(_metadata, other, &others, xcr0, "tiles of another vCPU");
-}
-
 /* ---- a host that uses CET and AMX ---- */
-
-FIXTURE(cet_host) {
-	struct kvm_vm *vm;
-	struct kvm_vcpu *vcpu;
-	struct guest *guest;
-};
-
-FIXTURE_VARIANT(cet_host) {
-	struct xstate_combo combo;
-};
-
-FIXTURE_VARIANT_ADD(cet_host, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
-FIXTURE_VARIANT_ADD(cet_host, host_noamx_cet) { .combo = { PERM_HOST, NOAMX, CET } };
-FIXTURE_VARIANT_ADD(cet_host, both_amx_cet) { .combo = { PERM_BOTH, AMX, CET } };
-
-FIXTURE_SETUP(cet_host)
-{
-	self->guest = begin(_metadata, &self->vm, &self->vcpu, &variant->combo);
-}
-
-FIXTURE_TEARDOWN(cet_host)
-{
-	xstate_end(_metadata, self->vm);
-}
 
 /* A guest with all registers loaded, which saves them before it exits */
 static struct busy {
@@ -422,8 +355,6 @@ static INTEGER_ONLY void guest_busy(struct busy *b)
 static void guest_busy_code(struct busy *b)
 {
 	guest_enable_xstate(b->xcr0);
-	if (b->xss)
-		wrmsr(MSR_IA32_XSS, b->xss);
 	guest_busy(b);
 }
 
@@ -431,10 +362,8 @@ static void guest_busy_code(struct busy *b)
 static struct host {
 	struct __test_metadata *metadata;
 	struct kvm_vcpu *vcpu;
-	struct guest *guest;
 	struct busy *busy;
 	void (*serve)(struct __test_metadata *const _metadata, struct host *h);
-	pthread_t thread;
 	struct xregs regs;
 	u64 mask;
 	bool no_shstk;
@@ -490,70 +419,73 @@ static void *host_thread(void *arg)
 	return NULL;
 }
 
-/* Have @nr threads of the host call @serve. */
+/* Have this thread, and another one if @nr is 2, call @serve. */
 static void run_hosts(struct __test_metadata *const _metadata, int nr,
 		      void (*serve)(struct __test_metadata *const _metadata, struct host *h))
 {
+	pthread_t thread;
 	int i;
 
 	for (i = 0; i < nr; i++) {
 		hosts[i].metadata = _metadata;
 		hosts[i].serve = serve;
-		ASSERT_EQ(0, pthread_create(&hosts[i].thread, NULL, host_thread, &hosts[i]));
 	}
-	for (i = 0; i < nr; i++)
-		host_join_thread(_metadata, hosts[i].thread, "a thread of the host");
-}
-
-static noinline void serve_exits(struct __test_metadata *const _metadata, struct host *h)
-{
-	const struct xregs *regs = h->guest->cet.regs;
-	u64 ssp = host_ssp(), *unused;
-
-	xstate_run(h->vcpu, UCALL_SYNC);
-	use_kernel_fpu();
-	xstate_run(h->vcpu, UCALL_SYNC);
-	expect_cet(_metadata, h->vcpu, &regs[0], "KVM_RUN by a busy host");
-	set_all(_metadata, h->vcpu, &regs[1]);
-	xstate_run(h->vcpu, UCALL_DONE);
-	EXPECT_SAME(ssp, host_ssp(), "SSP of the host after KVM_RUN");
-	if (!h->no_shstk) {
-		unused = (u64 *)ssp - 16;
-		host_wrss(unused, ssp);
-		EXPECT_SAME(ssp, *unused, "what WRSS of the host wrote after KVM_RUN");
-	}
-}
-
-/*
- * Verify that a host thread with a shadow stack of its own keeps it, and may
- * write to it as before, over KVM_RUN, and that the guest keeps its CET.
- */
-TEST_F(cet_host, own_state)
-{
-	hosts[0].vcpu = self->vcpu;
-	hosts[0].guest = self->guest;
-	run_hosts(_metadata, 1, serve_exits);
-	if (hosts[0].no_shstk)
-		SKIP(return, "no shadow stacks for user space");
+	if (nr > 1)
+		ASSERT_EQ(0, pthread_create(&thread, NULL, host_thread, &hosts[1]));
+	host_thread(&hosts[0]);
+	if (nr > 1)
+		host_join_thread(_metadata, thread, "a thread of the host");
 }
 
 /* Give host thread @nr and its guest values of their own for all registers. */
-static void set_up_host(struct kvm_vcpu *vcpu, const struct xstate_combo *combo, int nr)
+static void set_up_host(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			const struct xstate_combo *combo, int nr)
 {
-	bool host_amx = combo->perm == PERM_HOST || combo->perm == PERM_BOTH;
+	struct busy *b = addr_gva2hva(vcpu->vm, (gva_t)&busy[nr]);
 	struct host *h = &hosts[nr];
 
 	h->vcpu = vcpu;
-	vcpu_arch_set_entry_point(vcpu, guest_busy_code);
+	h->busy = b;
+	h->mask = xregs_mask(xf_xcr0()) & ~(xstate_host_granted(combo) ? 0 : XFEATURE_MASK_XTILE);
+	xregs_fill(&h->regs, vcpu, 2 * nr + 1);
 	vcpu_args_set(vcpu, 1, (u64)&busy[nr]);
-	h->busy = addr_gva2hva(vcpu->vm, (gva_t)&busy[nr]);
-	h->busy->xcr0 = xregs_guest_mask(vcpu);
-	/* The second guest leaves IA32_XSS alone, unlike the host. */
+	b->xcr0 = xregs_guest_mask(vcpu);
+	xregs_fill(&b->regs, vcpu, 2 * nr + 2);
+	vcpu_set_cet(_metadata, vcpu, &b->regs);
+	/* The second guest has nothing in IA32_XSS, unlike the host. */
 	if (vcpu_has_shstk(vcpu) && !nr)
-		h->busy->xss = xregs_mask(vcpu_xss_mask(vcpu));
-	xregs_fill(&h->busy->regs, vcpu, 2 * nr + 1);
-	h->mask = xregs_mask(xf_xcr0()) & ~(host_amx ? 0 : XFEATURE_MASK_XTILE);
-	xregs_fill(&h->regs, vcpu, 2 * nr + 2);
+		b->xss = xregs_mask(vcpu_xss_mask(vcpu));
+	else if (vcpu_xss_mask(vcpu))
+		vcpu_set_msr(vcpu, MSR_IA32_XSS, 0);
+}
+
+FIXTURE(cet_host) {
+	struct kvm_vm *vm;
+};
+
+FIXTURE_VARIANT(cet_host) {
+	struct xstate_combo combo;
+};
+
+FIXTURE_VARIANT_ADD(cet_host, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(cet_host, host_noamx_cet) { .combo = { PERM_HOST, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(cet_host, both_amx_cet) { .combo = { PERM_BOTH, AMX, CET } };
+
+FIXTURE_SETUP(cet_host)
+{
+	struct kvm_vcpu *vcpu;
+
+	if (!xstate_begin(_metadata, &variant->combo))
+		return;
+	if (!kvm_cpu_has(X86_FEATURE_XSAVES))
+		SKIP(return, "XSAVES is not in guest CPUID");
+	vcpu = xstate_new_guest(&self->vm, &variant->combo, guest_busy_code);
+	set_up_host(_metadata, vcpu, &variant->combo, 0);
+}
+
+FIXTURE_TEARDOWN(cet_host)
+{
+	xstate_end(_metadata, self->vm);
 }
 
 /* KVM_RUN with all registers of the host loaded, and saved afterwards */
@@ -575,15 +507,20 @@ static INTEGER_ONLY long host_run(struct host *h)
 /* Run the guest up to guest_leave(), and look at both sides. */
 static void expect_both(struct __test_metadata *const _metadata, struct host *h, const char *when)
 {
-	u64 all = h->busy->xcr0 | h->busy->xss, ssp = host_ssp();
+	u64 all = h->busy->xcr0 | h->busy->xss, ssp = host_ssp(), *unused = (u64 *)ssp - 16;
 
 	EXPECT_ERRNO(0, -host_run(h), "KVM_RUN by %s", when);
 	EXPECT_SAME(KVM_EXIT_IO, h->vcpu->run->exit_reason, "exit reason of KVM_RUN by %s", when);
 	EXPECT_SAME(ssp, host_ssp(), "SSP of %s", when);
+	if (!h->no_shstk) {
+		host_wrss(unused, ssp);
+		EXPECT_SAME(ssp, *unused, "what WRSS wrote of %s", when);
+	}
 	expect_area(_metadata, h->area, &h->regs, h->mask, 0, when);
 	EXPECT_XFEATURES(all, xarea_header(h->busy->area, 0), "XSTATE_BV of the guest of %s", when);
 	expect_area(_metadata, h->busy->area, &h->busy->regs, all, all | XCOMP_BV_COMPACTED,
 		    "the guest");
+	expect_cet(_metadata, h->vcpu, &h->busy->regs, "KVM_RUN by a busy host");
 }
 
 static noinline void serve_busy(struct __test_metadata *const _metadata, struct host *h)
@@ -591,24 +528,32 @@ static noinline void serve_busy(struct __test_metadata *const _metadata, struct 
 	int i;
 
 	for (i = 0; i < ROUNDS && !_metadata->exit_code; i++) {
-		expect_both(_metadata, h, "the host, with another at work");
+		expect_both(_metadata, h, "the busy host");
 		use_kernel_fpu();
 		sched_yield();
 	}
 }
 
 /*
- * Verify that two host threads on one CPU, each with a shadow stack and all
- * registers in use, and their guests, who differ in IA32_XSS too, all keep what
- * is theirs.
+ * Verify that a host thread with a shadow stack of its own keeps it, and may
+ * write to it as before, over KVM_RUN, and all other registers as well, and that
+ * the guest keeps its CET.
+ */
+TEST_F(cet_host, own_state)
+{
+	run_hosts(_metadata, 1, serve_busy);
+	if (hosts[0].no_shstk)
+		SKIP(return, "no shadow stacks for user space");
+}
+
+/*
+ * Verify the same of two host threads on one CPU and their guests, which differ in
+ * IA32_XSS too.
  */
 TEST_F(cet_host, two_threads)
 {
-	if (!kvm_cpu_has(X86_FEATURE_XSAVES))
-		SKIP(return, "XSAVES is not in guest CPUID");
 	host_put_on_cpu(0, 0);
-	set_up_host(self->vcpu, &variant->combo, 0);
-	set_up_host(xstate_add_guest(self->vm, 1, &variant->combo, guest_busy_code),
+	set_up_host(_metadata, xstate_add_guest(self->vm, 1, &variant->combo, guest_busy_code),
 		    &variant->combo, 1);
 	run_hosts(_metadata, NR_GUESTS, serve_busy);
 }
@@ -618,21 +563,17 @@ static u8 frame[XAREA_SIZE] __aligned(64);
 static u32 frame_size;
 static bool waiting;
 
-static void on_alarm(int sig, siginfo_t *info, void *context)
+static void on_alarm(int sig __maybe_unused, siginfo_t *info __maybe_unused, void *context)
 {
 	const ucontext_t *uc = context;
 	const u8 *fpregs = (u8 *)uc->uc_mcontext.fpregs;
-	u32 size;
 
-	(void)sig;
-	(void)info;
 	if (!READ_ONCE(waiting) || uc->uc_mcontext.gregs[REG_RAX] != -EINTR)
 		return;
 	WRITE_ONCE(waiting, false);
 	/* What the kernel says in software-reserved bytes: magic, sizes, mask */
-	memcpy(&size, fpregs + 464 + 16, sizeof(size));
-	xarea_copy(frame, fpregs, size < sizeof(frame) ? size : sizeof(frame));
-	WRITE_ONCE(frame_size, size);
+	memcpy(&frame_size, fpregs + 464 + 16, sizeof(frame_size));
+	xarea_copy(frame, fpregs, frame_size < sizeof(frame) ? frame_size : sizeof(frame));
 }
 
 static noinline void serve_alarm(struct __test_metadata *const _metadata, struct host *h)
@@ -643,13 +584,9 @@ static noinline void serve_alarm(struct __test_metadata *const _metadata, struct
 	const struct sigaction sa = { .sa_sigaction = on_alarm, .sa_flags = SA_SIGINFO };
 	const struct itimerval never = {};
 	u64 ssp = host_ssp();
-	sigset_t set;
 
 	WRITE_ONCE(h->busy->spin, 1);
-	sigemptyset(&set);
-	sigaddset(&set, SIGALRM);
 	sigaction(SIGALRM, &sa, NULL);
-	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 	WRITE_ONCE(waiting, true);
 	setitimer(ITIMER_REAL, &every, NULL);
 	EXPECT_ERRNO(EINTR, -host_run(h), "KVM_RUN of a guest that spins");
@@ -658,8 +595,8 @@ static noinline void serve_alarm(struct __test_metadata *const _metadata, struct
 	EXPECT_THAT(!READ_ONCE(waiting), "KVM_RUN was not interrupted by a signal");
 	expect_area(_metadata, h->area, &h->regs, h->mask, 0,
 		    "the host after a signal in KVM_RUN");
-	EXPECT_THAT(READ_ONCE(frame_size) >= xf_standard_size(h->mask),
-		    "a frame of %u bytes has not all components", READ_ONCE(frame_size));
+	EXPECT_THAT(frame_size >= xf_standard_size(h->mask),
+		    "a frame of %u bytes has not all components", frame_size);
 	expect_area(_metadata, frame, &h->regs, h->mask, 0, "the frame of a signal in KVM_RUN");
 	WRITE_ONCE(h->busy->spin, 0);
 	expect_both(_metadata, h, "the host after a signal");
@@ -671,14 +608,6 @@ static noinline void serve_alarm(struct __test_metadata *const _metadata, struct
  */
 TEST_F(cet_host, signal_frame)
 {
-	sigset_t set;
-
-	if (!kvm_cpu_has(X86_FEATURE_XSAVES))
-		SKIP(return, "XSAVES is not in guest CPUID");
-	sigemptyset(&set);
-	sigaddset(&set, SIGALRM);
-	ASSERT_EQ(0, pthread_sigmask(SIG_BLOCK, &set, NULL));
-	set_up_host(self->vcpu, &variant->combo, 0);
 	run_hosts(_metadata, 1, serve_alarm);
 }
 

@@ -21,10 +21,5 @@ void cet_guest_init(struct cet_guest *g, struct kvm_vcpu *vcpu, u32 seed0, u32 s
 /* The guest's side: all MSRs hold set @set, and access to others raises #GP. */
 void cet_guest_expect(const struct cet_guest *g, int set, const char *when);
 void cet_guest_write(const struct cet_guest *g, int set);
-/*
- * Guest code that finds set 0, and leaves set 1 at its first exit and set 0 at
- * its second one.  By then the host has to write set 1.
- */
-void cet_guest_code(const struct cet_guest *g);
 
 #endif /* SELFTEST_KVM_CET_GUEST_H */

@@ -45,15 +45,3 @@ void cet_guest_write(const struct cet_guest *g, int set)
 			       g->regs[set].cet[i], cet_msrs[i], g->vector[i], vector);
 	}
 }
-
-void cet_guest_code(const struct cet_guest *g)
-{
-	cet_guest_expect(g, 0, "on the way in");
-	cet_guest_write(g, 1);
-	GUEST_SYNC(0);
-	cet_guest_expect(g, 1, "over an exit");
-	cet_guest_write(g, 0);
-	GUEST_SYNC(1);
-	cet_guest_expect(g, 1, "by KVM_SET_MSRS");
-	GUEST_DONE();
-}
