@@ -7,6 +7,7 @@
  * - live registers, tiles and CET included, on the way to L2 and back;
  * - a shadow stack of L2, while L1 has none.
  */
+#include "cet_guest.h"
 #include "host_msr.h"
 #include "nested.h"
 
@@ -876,21 +877,10 @@ TEST_F(nested_regs, moved)
 
 /* ---- a shadow stack of L2 ---- */
 
-#define CP_VECTOR		21
-#define CP_NEAR_RET		1
-
 /* Some error code that RET does not raise */
 #define CP_INJECTED		3
 
 #define INTR_INFO_CP		(INTR_INFO_EXCEPTION(CP_VECTOR) | INTR_INFO_ERROR_CODE)
-
-#define S_CET_SH_STK_EN		BIT(0)
-
-/* Bits of an entry of a page table */
-#define PTE_WRITABLE		BIT(1)
-#define PTE_USER		BIT(2)
-#define PTE_ACCESSED		BIT(5)
-#define PTE_DIRTY		BIT(6)
 
 /* There are entries above and below where L2 begins. */
 #define SHSTK_START		2048
@@ -963,7 +953,7 @@ static void l2_cp_handler(struct ex_regs *r)
 
 static void l1_shstk_code(struct vmx_pages *vmx)
 {
-	const struct nested_cet l2 = { .s_cet = S_CET_SH_STK_EN, .ssp = shstk.ssp };
+	const struct nested_cet l2 = { .s_cet = CET_SHSTK_EN, .ssp = shstk.ssp };
 	const struct nested_cet l1 = { 0 };
 	void *code = l2_shstk_code;
 
@@ -1004,7 +994,6 @@ FIXTURE_VARIANT_ADD(nested_shstk, guest_amx_cet) { .combo = { PERM_GUEST, AMX, C
 FIXTURE_SETUP(nested_shstk)
 {
 	gva_t page;
-	u64 *pte;
 
 	if (!xstate_begin(_metadata, &variant->combo) ||
 	    !nested_need(_metadata, &variant->combo, true) ||
@@ -1014,11 +1003,9 @@ FIXTURE_SETUP(nested_shstk)
 	self->n = addr_gva2hva(self->vm, (gva_t)&shstk);
 	vm_install_exception_handler(self->vm, CP_VECTOR, l2_cp_handler);
 
-	/* What makes a page a supervisor shadow stack: not writable but dirty */
 	page = vm_alloc_page(self->vm);
 	self->page = addr_gva2hva(self->vm, page);
-	pte = vm_get_pte(self->vm, page);
-	*pte = (*pte & ~(PTE_WRITABLE | PTE_USER)) | PTE_ACCESSED | PTE_DIRTY;
+	vm_make_shstk(self->vm, page);
 	self->n->ssp = page + SHSTK_START;
 }
 

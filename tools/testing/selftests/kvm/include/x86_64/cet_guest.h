@@ -9,6 +9,13 @@
 
 #include "xregs.h"
 
+/* Error codes of #CP */
+#define CP_NEAR_RET	1
+#define CP_ENDBRANCH	3
+
+/* Make a page of the guest a shadow stack, of user mode if it is open to that. */
+void vm_make_shstk(struct kvm_vm *vm, gva_t page);
+
 /* In the guest's memory, for the guest and for the host */
 struct cet_guest {
 	u8 vector[NR_CET_MSRS];	/* what access to each of cet_msrs[] raises, or 0 */

@@ -23,6 +23,9 @@
 #define KVM_REG_GUEST_SSP	0
 #endif
 
+#ifndef CP_VECTOR
+#define CP_VECTOR	21
+#endif
 #ifndef X86_CR4_CET
 #define X86_CR4_CET		BIT(23)
 #endif

@@ -51,9 +51,9 @@
 #define CET_NO_TRACK_EN		BIT_ULL(4)
 #define CET_SUPPRESS_DISABLE	BIT_ULL(5)
 
-#define NR_CET_MSRS		7
+/* The order of cet_msrs[] and of xregs.cet[] */
+enum { I_U_CET, I_S_CET, I_PL0, I_PL1, I_PL2, I_PL3, I_TAB, NR_CET_MSRS };
 
-/* U_CET, S_CET, PL0_SSP to PL3_SSP, INT_SSP_TAB: the order of xregs.cet[] */
 extern const u32 cet_msrs[NR_CET_MSRS];
 int cet_msr_component(u32 msr);
 

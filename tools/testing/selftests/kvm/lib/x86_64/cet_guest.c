@@ -1,8 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/*
- * Guest code that reads and writes the CET MSRs of its vCPU: see cet_guest.h.
- */
+/* CET in a guest: see cet_guest.h. */
 #include "cet_guest.h"
+
+/* Bits of an entry of a page table */
+#define PTE_WRITABLE		BIT_ULL(1)
+#define PTE_ACCESSED		BIT_ULL(5)
+#define PTE_DIRTY		BIT_ULL(6)
+
+/* Not writable but dirty: that is what tells a shadow stack from other pages. */
+void vm_make_shstk(struct kvm_vm *vm, gva_t page)
+{
+	u64 *pte = vm_get_pte(vm, page);
+
+	*pte = (*pte & ~PTE_WRITABLE) | PTE_ACCESSED | PTE_DIRTY;
+}
 
 void cet_guest_init(struct cet_guest *g, struct kvm_vcpu *vcpu, u32 seed0, u32 seed1)
 {

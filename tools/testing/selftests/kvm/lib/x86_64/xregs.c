@@ -11,8 +11,6 @@ const u32 cet_msrs[NR_CET_MSRS] = {
 	MSR_IA32_PL2_SSP, MSR_IA32_PL3_SSP, MSR_IA32_INT_SSP_TAB,
 };
 
-enum { I_U_CET, I_S_CET, I_PL0, I_PL1, I_PL2, I_PL3, I_TAB };
-
 /* A run of @count pieces of @size bytes, in struct xregs and in an area */
 struct piece {
 	int nr;

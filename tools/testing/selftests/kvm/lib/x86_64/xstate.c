@@ -12,7 +12,6 @@
 #include "xstate.h"
 #include "xregs.h"
 
-#define CP_VECTOR	21
 #define RIP_RESET	0xfff0
 #define IOAPIC_PINS	24
 
