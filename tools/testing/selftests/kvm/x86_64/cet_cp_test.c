@@ -15,12 +15,24 @@
  * on them. A shadow stack that misses one return address is the guest's end.
  * KVM must say so to user space, and do as ever where CET is off.
  */
-#include "cet_user.h"
+#include "cet_guest.h"
 #include "host_msr.h"
 
-#define CP_VECTOR		21
-#define CP_NEAR_RET		1
-#define CP_ENDBRANCH		3
+/* Segments of the guest's user mode, behind those of libkvm */
+#define USER_DS			(6 * 8 | 3)
+#define USER_CS			(7 * 8 | 3)
+#define USER_DS_DESCRIPTOR	0x00cff3000000ffffull
+#define USER_CS_DESCRIPTOR	0x00affb000000ffffull
+
+#define PTE_USER		BIT_ULL(2)
+
+/* The stacks of both modes: that of the kernel is for what interrupts user mode. */
+static u8 user_stack[4096] __aligned(4096), kernel_stack[8192] __aligned(4096);
+static u8 user_shstk[4096] __aligned(4096), kernel_shstk[4096] __aligned(4096);
+
+#define USER_STACK_TOP		((u64)user_stack + sizeof(user_stack))
+#define USER_SHSTK_TOP		((u64)user_shstk + sizeof(user_shstk))
+#define KERNEL_STACK_TOP	((u64)kernel_stack + sizeof(kernel_stack))
 
 /* What user mode is to do, and the #CP that this raises */
 static const struct offence {
@@ -74,24 +86,50 @@ static void guest_end_handler(struct ex_regs *regs)
 	GUEST_DONE();
 }
 
+/* Leave the guest's kernel for good: only an exception gets there again. */
 static void guest_cp_code(u64 rip)
 {
 	if (cp.tiles) {
 		tile_load_config(loaded.tilecfg);
 		tile_load(loaded.tile[0]);
 	}
-	guest_enter_user(rip);
+	asm volatile("push %0\n\tpush %1\n\tpushfq\n\tpush %2\n\tpush %3\n\t"
+		     "iretq"
+		     : : "r" ((u64)USER_DS), "r" (USER_STACK_TOP), "r" ((u64)USER_CS), "r" (rip)
+		     : "memory");
 }
 
-/* Have the handlers be called for what user mode raises. */
-static void install_handlers(struct kvm_vcpu *vcpu)
+/* Open the page at @va, which is mapped for the guest's kernel, for user mode. */
+static void open_page(struct kvm_vcpu *vcpu, const void *va)
 {
-	struct idt_entry *idt;
 	struct kvm_sregs sregs;
+	u64 table, *pte;
+	int level;
 
-	/* libkvm expects no error code with #CP, but with #AC. */
 	vcpu_sregs_get(vcpu, &sregs);
-	idt = addr_gva2hva(vcpu->vm, sregs.idt.base);
+	table = sregs.cr3;
+	for (level = sregs.cr4 & X86_CR4_LA57 ? 4 : 3; level >= 0; level--) {
+		pte = addr_gpa2hva(vcpu->vm, table & GENMASK_ULL(51, 12));
+		pte += ((u64)va >> (12 + 9 * level)) & 511;
+		*pte |= PTE_USER;
+		table = *pte;
+	}
+}
+
+/* Give the guest, which libkvm keeps in its kernel, a user mode and what that raises. */
+static void add_user_mode(struct kvm_vcpu *vcpu, const struct kvm_sregs *sregs)
+{
+	u64 *gdt = addr_gva2hva(vcpu->vm, sregs->gdt.base), rsp0 = KERNEL_STACK_TOP;
+	struct idt_entry *idt = addr_gva2hva(vcpu->vm, sregs->idt.base);
+
+	gdt[USER_DS / 8] = USER_DS_DESCRIPTOR;
+	gdt[USER_CS / 8] = USER_CS_DESCRIPTOR;
+	memcpy(addr_gva2hva(vcpu->vm, sregs->tr.base + 4), &rsp0, sizeof(rsp0));
+	open_page(vcpu, user_ret);
+	open_page(vcpu, user_stack);
+	open_page(vcpu, user_shstk);
+	vm_make_shstk(vcpu->vm, (gva_t)user_shstk);
+	/* libkvm expects no error code with #CP, but with #AC. */
 	idt[CP_VECTOR] = idt[AC_VECTOR];
 	vm_install_exception_handler(vcpu->vm, AC_VECTOR, guest_cp_handler);
 	vm_install_exception_handler(vcpu->vm, UD_VECTOR, guest_end_handler);
@@ -100,15 +138,17 @@ static void install_handlers(struct kvm_vcpu *vcpu)
 FIXTURE(cet_cp) {
 	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpu;
-	struct cp *cp;			/* these three in the guest's memory */
-	struct xregs *regs;
-	u64 *shstk_top;
+	struct kvm_sregs sregs;		/* in the kernel, with CR0.WP */
+	struct xregs *regs;		/* these two in the guest's memory */
+	struct cp *cp;
+	u64 has;			/* what U_CET and S_CET can enable */
 };
 
 FIXTURE_VARIANT(cet_cp) {
 	struct xstate_combo combo;
 };
 
+FIXTURE_VARIANT_ADD(cet_cp, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
 FIXTURE_VARIANT_ADD(cet_cp, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
 FIXTURE_VARIANT_ADD(cet_cp, none_noamx_ibt) { .combo = { PERM_NONE, NOAMX, IBT } };
 FIXTURE_VARIANT_ADD(cet_cp, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
@@ -116,19 +156,21 @@ FIXTURE_VARIANT_ADD(cet_cp, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } }
 
 FIXTURE_SETUP(cet_cp)
 {
-	if (!xstate_begin(_metadata, &variant->combo))
+	struct kvm_vcpu *vcpu;
+
+	if (!xstate_begin(_metadata, &variant->combo) || !xstate_need_refusals(_metadata))
 		return;
-	if (!xstate_need_refusals(_metadata))
-		return;
-	self->vcpu = xstate_new_guest(&self->vm, &variant->combo, guest_cp_code);
+	vcpu = xstate_new_guest(&self->vm, &variant->combo, guest_cp_code);
+	self->vcpu = vcpu;
 	self->cp = addr_gva2hva(self->vm, (gva_t)&cp);
 	self->regs = addr_gva2hva(self->vm, (gva_t)&loaded);
-	self->shstk_top = addr_gva2hva(self->vm, USER_SHSTK_TOP - sizeof(u64));
-	xregs_fill(self->regs, self->vcpu, 0);
-	vcpu_set_xregs(_metadata, self->vcpu, self->regs,
-		       xregs_mask(vcpu_xcr0_mask(self->vcpu)));
-	vcpu_add_user_mode(self->vcpu);
-	install_handlers(self->vcpu);
+	self->has = (vcpu_has_shstk(vcpu) ? CET_SHSTK_EN : 0) |
+		    (vcpu_has_ibt(vcpu) ? CET_ENDBR_EN : 0);
+	xregs_fill(self->regs, vcpu, 0);
+	vcpu_set_xregs(_metadata, vcpu, self->regs, xregs_mask(vcpu_xcr0_mask(vcpu)));
+	vcpu_sregs_get(vcpu, &self->sregs);
+	self->sregs.cr0 |= X86_CR0_WP;
+	add_user_mode(vcpu, &self->sregs);
 }
 
 FIXTURE_TEARDOWN(cet_cp)
@@ -136,28 +178,19 @@ FIXTURE_TEARDOWN(cet_cp)
 	xstate_end(_metadata, self->vm);
 }
 
-/* What U_CET and S_CET can enable in this guest */
-static u64 cet_enables(struct kvm_vcpu *vcpu)
-{
-	return (vcpu_has_shstk(vcpu) ? CET_SHSTK_EN : 0) |
-	       (vcpu_has_ibt(vcpu) ? CET_ENDBR_EN : 0);
-}
-
 /* Have the next run of the guest start with @o, with CET set by the host. */
 static void prepare(FIXTURE_DATA(cet_cp) * const self, const struct offence *o, bool cr4_cet,
 		    u64 u_cet)
 {
-	struct kvm_sregs sregs;
+	struct kvm_sregs sregs = self->sregs;
 
-	vcpu_sregs_get(self->vcpu, &sregs);
-	sregs.cr0 |= X86_CR0_WP;
-	sregs.cr4 &= ~X86_CR4_CET;
-	sregs.cr4 |= cr4_cet ? X86_CR4_CET : 0;
+	sregs.cr4 |= cr4_cet && self->has ? X86_CR4_CET : 0;
 	vcpu_sregs_set(self->vcpu, &sregs);
 	memset(self->cp, 0, sizeof(*self->cp));
 	self->cp->shstk = vcpu_has_shstk(self->vcpu);
 	self->cp->tiles = vcpu_has_amx(self->vcpu);
-	vcpu_set_msr(self->vcpu, MSR_IA32_U_CET, u_cet);
+	if (self->has)
+		vcpu_set_msr(self->vcpu, MSR_IA32_U_CET, u_cet);
 	if (self->cp->shstk)
 		vcpu_set_msr(self->vcpu, MSR_IA32_PL3_SSP, USER_SHSTK_TOP);
 	vcpu_arch_set_entry_point(self->vcpu, guest_cp_code);
@@ -177,16 +210,9 @@ static void expect_no_cp(struct __test_metadata *const _metadata, FIXTURE_DATA(c
 static void expect_cet_but(struct __test_metadata *const _metadata,
 			   FIXTURE_DATA(cet_cp) * const self, u64 u_cet, const char *when)
 {
-	struct xregs r = *self->regs;
-	int i;
-
-	for (i = 0; i < NR_CET_MSRS; i++) {
-		if (cet_msrs[i] == MSR_IA32_U_CET)
-			r.cet[i] = u_cet;
-		else if (cet_msrs[i] == MSR_IA32_PL3_SSP)
-			r.cet[i] = self->cp->pl3_ssp;
-	}
-	expect_cet(_metadata, self->vcpu, &r, when);
+	self->regs->cet[I_U_CET] = u_cet;
+	self->regs->cet[I_PL3] = self->cp->pl3_ssp;
+	expect_cet(_metadata, self->vcpu, self->regs, when);
 }
 
 /* User mode commits @o, which raises #CP, and then goes on. */
@@ -203,7 +229,8 @@ static void expect_cp(struct __test_metadata *const _metadata, FIXTURE_DATA(cet_
 	EXPECT_SAME(u_cet, c->u_cet & ~(CET_WAIT_ENDBR | CET_SUPPRESS), "IA32_U_CET in #CP by %s",
 		    o->name);
 	if (o->half == SHSTK)
-		EXPECT_SAME((u64)user_ret_called, *self->shstk_top,
+		EXPECT_SAME((u64)user_ret_called,
+			    *(u64 *)addr_gva2hva(self->vm, USER_SHSTK_TOP - sizeof(u64)),
 			    "return address on the shadow stack");
 	if (vcpu_has_shstk(self->vcpu))
 		EXPECT_SAME(ssp, c->pl3_ssp, "IA32_PL3_SSP in #CP by %s", o->name);
@@ -222,15 +249,14 @@ static void commit(struct __test_metadata *const _metadata, FIXTURE_DATA(cet_cp)
 {
 	const bool minds = combo->cet & o->half;
 	const struct xstate_combo need = { .cet = minds ? o->half : combo->cet };
-	u64 all = cet_enables(self->vcpu);
 
 	if (!xstate_need_cet(_metadata, &need))
 		return;
-	prepare(self, o, true, all);
+	prepare(self, o, true, self->has);
 	if (minds)
-		expect_cp(_metadata, self, o, all);
+		expect_cp(_metadata, self, o, self->has);
 	else
-		expect_no_cp(_metadata, self, o, "with the other half of CET");
+		expect_no_cp(_metadata, self, o, "with at most the other half of CET");
 }
 
 /*
@@ -257,19 +283,18 @@ TEST_F(cet_cp, endbranch)
  */
 TEST_F(cet_cp, off)
 {
-	u64 all = cet_enables(self->vcpu);
 	const struct offence *o;
+	u64 other;
 
-	if (!all && variant->combo.cet & SHSTK)
-		SKIP(return, "KVM offers no guest CET");
-	if (!all)
-		SKIP(return, "KVM offers no guest IBT");
+	if (!self->has && !xstate_need_cet(_metadata, &variant->combo))
+		return;
 	for (o = offences; o < offences + ARRAY_SIZE(offences); o++) {
-		prepare(self, o, false, all);
+		other = self->has & ~(o->half == SHSTK ? CET_SHSTK_EN : CET_ENDBR_EN);
+		prepare(self, o, false, self->has);
 		expect_no_cp(_metadata, self, o, "without CR4.CET");
 		prepare(self, o, true, 0);
 		expect_no_cp(_metadata, self, o, "with nothing in IA32_U_CET");
-		prepare(self, o, true, all & ~(o->half == SHSTK ? CET_SHSTK_EN : CET_ENDBR_EN));
+		prepare(self, o, true, other);
 		expect_no_cp(_metadata, self, o, "with the other half in IA32_U_CET");
 	}
 }
@@ -337,83 +362,24 @@ static const struct setting {
 	{ "U_CET.ENDBR_EN",	true, 0, CET_ENDBR_EN },
 };
 
-static u8 kernel_shstk[4096] __aligned(4096);
-
-FIXTURE(cet_emulate) {
-	struct kvm_vm *vm;
-	struct kvm_vcpu *vcpu;
-	struct kvm_sregs kernel;
-	struct xregs regs;
-	u64 has;			/* that can be enabled */
-};
-
-FIXTURE_VARIANT(cet_emulate) {
-	struct xstate_combo combo;
-};
-
-FIXTURE_VARIANT_ADD(cet_emulate, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
-FIXTURE_VARIANT_ADD(cet_emulate, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
-FIXTURE_VARIANT_ADD(cet_emulate, none_noamx_ibt) { .combo = { PERM_NONE, NOAMX, IBT } };
-FIXTURE_VARIANT_ADD(cet_emulate, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
-FIXTURE_VARIANT_ADD(cet_emulate, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
-
-FIXTURE_SETUP(cet_emulate)
+/*
+ * Have the next KVM_RUN begin with @in, in kernel or user mode, and with what @s
+ * says and the guest has of CET. There is a shadow stack of either mode, with
+ * room on both sides: nothing but MMIO keeps the CPU from going on.
+ */
+static void set_up(struct __test_metadata *const _metadata, FIXTURE_DATA(cet_cp) * const self,
+		   const struct insn *in, const struct setting *s, bool user)
 {
-	struct kvm_vcpu *vcpu;
-	unsigned int i;
-
-	if (!xstate_begin(_metadata, &variant->combo))
-		return;
-	if (!xstate_need_refusals(_metadata))
-		return;
-	if (!expect_host_keeps_s_cet(_metadata, &variant->combo))
-		return;
-
-	vcpu = xstate_new_guest(&self->vm, &variant->combo, mmio_mov);
-	self->vcpu = vcpu;
-	self->has = cet_enables(vcpu);
-	xregs_fill(&self->regs, vcpu, 0);
-	vcpu_set_xregs(_metadata, vcpu, &self->regs, xregs_mask(vcpu_xcr0_mask(vcpu)));
-	vm_enable_cap(self->vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1);
-	virt_map(self->vm, MMIO, MMIO, 1);
-	vcpu_add_user_mode(vcpu);
-	vcpu_make_shstk(vcpu, (u64)kernel_shstk);
-	for (i = 0; i < ARRAY_SIZE(insns); i++)
-		vcpu_open_page(vcpu, (u64)insns[i].rip);
-	vcpu_open_page(vcpu, MMIO);
-	vcpu_sregs_get(vcpu, &self->kernel);
-	self->kernel.cr0 |= X86_CR0_WP;
-}
-
-FIXTURE_TEARDOWN(cet_emulate)
-{
-	xstate_end(_metadata, self->vm);
-}
-
-/* Have the next KVM_RUN begin with @in, in kernel or user mode. */
-static void set_regs(struct kvm_vcpu *vcpu, const struct insn *in, bool user)
-{
-	u64 stack = user ? USER_STACK_TOP : (u64)user_kernel_stack + sizeof(user_kernel_stack);
+	u64 stack = user ? USER_STACK_TOP : KERNEL_STACK_TOP;
 	struct kvm_regs regs = {
 		.rip = (u64)in->rip,
 		.rax = MMIO,
 		.rsp = in->on_stack ? MMIO_STACK : stack,
 		.rflags = 2,
 	};
+	struct kvm_sregs sregs = self->sregs;
 
-	vcpu_regs_set(vcpu, &regs);
-}
-
-/*
- * Switch on what @s says and the guest has. There is a shadow stack of either
- * mode, with room on both sides: nothing but MMIO keeps the CPU from going on.
- */
-static void set_cet(struct __test_metadata *const _metadata, FIXTURE_DATA(cet_emulate) * const self,
-		    const struct setting *s, bool user)
-{
-	struct kvm_sregs sregs = self->kernel;
-	int i;
-
+	vcpu_regs_set(self->vcpu, &regs);
 	if (user) {
 		sregs.cs.selector = USER_CS;
 		sregs.ss.selector = USER_DS;
@@ -422,14 +388,10 @@ static void set_cet(struct __test_metadata *const _metadata, FIXTURE_DATA(cet_em
 	}
 	sregs.cr4 |= s->cr4_cet ? X86_CR4_CET : 0;
 	vcpu_sregs_set(self->vcpu, &sregs);
-	for (i = 0; i < NR_CET_MSRS; i++) {
-		if (cet_msrs[i] == MSR_IA32_S_CET)
-			self->regs.cet[i] = s->s_cet & self->has;
-		else if (cet_msrs[i] == MSR_IA32_U_CET)
-			self->regs.cet[i] = s->u_cet & self->has;
-	}
-	self->regs.ssp = (u64)(user ? user_shstk : kernel_shstk) + sizeof(user_shstk) / 2;
-	vcpu_set_cet(_metadata, self->vcpu, &self->regs);
+	self->regs->cet[I_S_CET] = s->s_cet & self->has;
+	self->regs->cet[I_U_CET] = s->u_cet & self->has;
+	self->regs->ssp = (u64)(user ? user_shstk : kernel_shstk) + sizeof(user_shstk) / 2;
+	vcpu_set_cet(_metadata, self->vcpu, self->regs);
 }
 
 /* Bring what KVM began to an end, and forget what came of it. */
@@ -450,7 +412,7 @@ static void settle(struct kvm_vcpu *vcpu)
 
 /* KVM emulates @in, or says that it does not, and CET is as it was. */
 static void expect_judged(struct __test_metadata *const _metadata,
-			  FIXTURE_DATA(cet_emulate) * const self, const struct insn *in,
+			  FIXTURE_DATA(cet_cp) * const self, const struct insn *in,
 			  const struct setting *s, bool user)
 {
 	u64 active = in->far ? s->u_cet | s->s_cet : user ? s->u_cet : s->s_cet;
@@ -459,8 +421,7 @@ static void expect_judged(struct __test_metadata *const _metadata,
 	struct kvm_run *run = self->vcpu->run;
 	int error;
 
-	set_regs(self->vcpu, in, user);
-	set_cet(_metadata, self, s, user);
+	set_up(_metadata, self, in, s, user);
 	error = _vcpu_run(self->vcpu) ? errno : 0;
 	if (!EXPECT_ERRNO(0, error, "KVM_RUN of %s at (MMIO) in %s mode with %s", in->name,
 			  user ? "user" : "kernel", s->name))
@@ -473,8 +434,8 @@ static void expect_judged(struct __test_metadata *const _metadata,
 		    exit_reason_str(reason));
 	if (reason == KVM_EXIT_MMIO)
 		settle(self->vcpu);
-	expect_cet(_metadata, self->vcpu, &self->regs, in->name);
-	expect_kept_elsewhere(_metadata, self->vcpu, &self->regs, in->name);
+	expect_cet(_metadata, self->vcpu, self->regs, in->name);
+	expect_kept_elsewhere(_metadata, self->vcpu, self->regs, in->name);
 }
 
 /*
@@ -482,10 +443,18 @@ static void expect_judged(struct __test_metadata *const _metadata,
  * level that counts, and nothing else; and that the CET state of the guest is
  * what it was.
  */
-TEST_F(cet_emulate, mmio)
+TEST_F(cet_cp, mmio)
 {
 	unsigned int i, s, user;
 
+	if (!expect_host_keeps_s_cet(_metadata, &variant->combo))
+		return;
+	vm_enable_cap(self->vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1);
+	virt_map(self->vm, MMIO, MMIO, 1);
+	vm_make_shstk(self->vm, (gva_t)kernel_shstk);
+	for (i = 0; i < ARRAY_SIZE(insns); i++)
+		open_page(self->vcpu, insns[i].rip);
+	open_page(self->vcpu, (void *)MMIO);
 	for (s = 0; s < (self->has ? ARRAY_SIZE(settings) : 1); s++)
 		for (i = 0; i < ARRAY_SIZE(insns); i++)
 			for (user = 0; user < 2; user++)

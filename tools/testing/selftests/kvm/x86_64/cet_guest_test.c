@@ -166,12 +166,12 @@ static void guest_cr4_code(const struct guest *g)
 	guest_set_cr(4, cr4 | X86_CR4_CET, GP_VECTOR, "CR4.CET without CR0.WP");
 	/* KVM intercepts a change of CR4.OSXSAVE, or of CR0.AM below. */
 	guest_set_cr(4, (cr4 | X86_CR4_CET) ^ X86_CR4_OSXSAVE, GP_VECTOR,
-		      "CR4.CET and CR4.OSXSAVE without CR0.WP");
+		     "CR4.CET and CR4.OSXSAVE without CR0.WP");
 	guest_set_cr(0, cr0 | X86_CR0_WP, 0, "CR0.WP");
 	guest_set_cr(4, cr4 | X86_CR4_CET, cet ? 0 : GP_VECTOR, "CR4.CET");
 	guest_set_cr(0, cr0 & ~X86_CR0_WP, cet ? GP_VECTOR : 0, "CR0.WP off with CR4.CET");
 	guest_set_cr(0, (cr0 & ~X86_CR0_WP) ^ X86_CR0_AM, cet ? GP_VECTOR : 0,
-		      "CR0.WP and CR0.AM with CR4.CET");
+		     "CR0.WP and CR0.AM with CR4.CET");
 	GUEST_SYNC(0);
 	__GUEST_ASSERT((get_cr4() & X86_CR4_CET) == cet,
 		       "CR4.CET over an exit: wanted %lx got %lx", cet, get_cr4() & X86_CR4_CET);

@@ -13,6 +13,10 @@
 #define CP_NEAR_RET	1
 #define CP_ENDBRANCH	3
 
+/* Two programs that offend against CET, on a page of their own */
+extern const char user_ret[], user_ret_called[], user_ret_fault[], user_ret_on[], user_ret_end[],
+		  user_jmp[], user_jmp_fault[], user_jmp_on[], user_jmp_end[];
+
 /* Make a page of the guest a shadow stack, of user mode if it is open to that. */
 void vm_make_shstk(struct kvm_vm *vm, gva_t page);
 

@@ -15,6 +15,46 @@ void vm_make_shstk(struct kvm_vm *vm, gva_t page)
 	*pte = (*pte & ~PTE_WRITABLE) | PTE_ACCESSED | PTE_DIRTY;
 }
 
+/*
+ * Two programs for user mode, on a page of their own. Each offends against CET,
+ * by RET and by JMP at user_*_fault, and goes on from user_*_on to user_*_end if
+ * the handler lets it. Without CET it gets straight to user_*_end, an UD2.
+ * A CALL of the next instruction would push nothing on the shadow stack.
+ */
+asm(".pushsection .text\n"
+	".globl user_ret, user_ret_called, user_ret_fault, user_ret_on, user_ret_end\n"
+	".globl user_jmp, user_jmp_fault, user_jmp_on, user_jmp_end\n"
+	".balign 4096\n"
+	"user_ret:\n"
+	"\tcall 1f\n"
+	"user_ret_called:\n"
+	"\tud2\n"
+	"1:\n"
+	"\tlea user_ret_end(%rip), %rax\n"
+	"\tmov %rax, (%rsp)\n"
+	"user_ret_fault:\n"
+	"\tret\n"
+	"user_ret_on:\n"
+	"\tcall 2f\n"
+	"\tjmp user_ret_end\n"
+	"2:\tret\n"
+	"user_ret_end:\n"
+	"\tud2\n"
+	"user_jmp:\n"
+	"\tlea user_jmp_fault(%rip), %rax\n"
+	"\tjmp *%rax\n"
+	"user_jmp_fault:\n"
+	"\tjmp user_jmp_end\n"
+	"user_jmp_on:\n"
+	"\tendbr64\n"
+	"\tlea 3f(%rip), %rax\n"
+	"\tjmp *%rax\n"
+	"3:\tendbr64\n"
+	"user_jmp_end:\n"
+	"\tud2\n"
+	".balign 4096\n"
+	".popsection");
+
 void cet_guest_init(struct cet_guest *g, struct kvm_vcpu *vcpu, u32 seed0, u32 seed1)
 {
 	int i;
