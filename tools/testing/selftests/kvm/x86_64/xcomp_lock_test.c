@@ -13,6 +13,7 @@
 
 /* A process that asks, in the test's own memory: a child has a copy */
 struct asker {
+	struct __test_metadata *metadata;
 	struct kvm_vm *vm;
 	bool host, guest;	/* what was granted */
 	bool locked;
@@ -26,6 +27,7 @@ FIXTURE(xcomp_lock) {
 FIXTURE_SETUP(xcomp_lock)
 {
 	xstate_begin_unpermitted(_metadata, variant);
+	self->asker.metadata = _metadata;
 	self->asker.vm = vm_create_barebones();
 }
 
@@ -36,13 +38,14 @@ FIXTURE_TEARDOWN(xcomp_lock)
 		SKIP(return, "no AMX on this machine");
 }
 
-/* libkvm would map it, and so keep it from being closed. */
+/* The masks stay as they are. libkvm would map a vCPU, and so keep it from being closed. */
 static int make_vcpu(struct __test_metadata *const _metadata, struct asker *a)
 {
 	int fd = __vm_ioctl(a->vm, KVM_CREATE_VCPU, NULL);
 
 	EXPECT_ERRNO(0, fd < 0 ? errno : 0, "KVM_CREATE_VCPU");
 	a->locked = true;
+	expect_permissions(_metadata, a->host, a->guest, "after a vCPU was made");
 	return fd;
 }
 
@@ -73,7 +76,6 @@ static void ask_guest(struct __test_metadata *const _metadata, struct asker *a)
 TEST_F(xcomp_lock, vcpu_masks)
 {
 	make_vcpu(_metadata, &self->asker);
-	expect_permissions(_metadata, false, false, "after the first vCPU");
 	ask_host(_metadata, &self->asker);
 }
 
@@ -87,13 +89,7 @@ TEST_F(xcomp_lock, request)
 	ask_guest(_metadata, &self->asker);
 }
 
-/* Verify that a VM without vCPU locks nothing. */
-TEST_F(xcomp_lock, not_by_vm)
-{
-	ask_guest(_metadata, &self->asker);
-}
-
-/* Verify that a vCPU that could not be made locks nothing. */
+/* Verify that neither a VM without a vCPU locks, nor a vCPU that could not be made. */
 TEST_F(xcomp_lock, not_by_failure)
 {
 	int fd = __vm_ioctl(self->asker.vm, KVM_CREATE_VCPU, (void *)0x7fffffffl);
@@ -107,42 +103,31 @@ TEST_F(xcomp_lock, granted)
 {
 	ask_guest(_metadata, &self->asker);
 	make_vcpu(_metadata, &self->asker);
-	expect_permissions(_metadata, false, host_has_amx(), "after the first vCPU");
 	ask_guest(_metadata, &self->asker);
 	ask_host(_metadata, &self->asker);
 }
 
-struct thread {
-	struct __test_metadata *metadata;
-	struct asker *asker;
-};
-
-static void *make_vcpu_in_thread(void *arg)
+/* The first thread makes a vCPU, another one asks. */
+static void *lock_or_ask(void *arg)
 {
-	struct thread *t = arg;
+	struct asker *a = arg;
 
-	make_vcpu(t->metadata, t->asker);
-	return NULL;
-}
-
-static void *ask_guest_in_thread(void *arg)
-{
-	struct thread *t = arg;
-
-	ask_guest(t->metadata, t->asker);
+	if (a->locked)
+		ask_guest(a->metadata, a);
+	else
+		make_vcpu(a->metadata, a);
 	return NULL;
 }
 
 /* Verify that a thread's vCPU locks the permission of the whole process. */
 TEST_F(xcomp_lock, by_thread)
 {
-	struct thread t = { .metadata = _metadata, .asker = &self->asker };
 	pthread_t thread;
 
-	ASSERT_EQ(0, pthread_create(&thread, NULL, make_vcpu_in_thread, &t));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, lock_or_ask, &self->asker));
 	host_join_thread(_metadata, thread, "a thread with a vCPU");
 	ask_guest(_metadata, &self->asker);
-	ASSERT_EQ(0, pthread_create(&thread, NULL, ask_guest_in_thread, &t));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, lock_or_ask, &self->asker));
 	host_join_thread(_metadata, thread, "a thread that asks");
 }
 
