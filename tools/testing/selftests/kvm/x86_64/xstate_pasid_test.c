@@ -26,21 +26,6 @@ static const struct xstate_combo whole = { .perm = PERM_GUEST, .amx = true, .cet
 static int msrs;
 static struct xregs regs;
 
-static bool need_pasid(struct __test_metadata *const _metadata)
-{
-	const char *missing = xf_pasid_missing();
-
-	if (missing)
-		SKIP(return false, "%s", missing);
-	msrs = host_msr_open(O_RDWR);
-	if (msrs < 0)
-		SKIP(return false, "no /dev/cpu/N/msr");
-	/* Writing no bytes is refused where writing is. */
-	if (pwrite(msrs, "", 0, MSR_IA32_PASID) < 0 && errno == EPERM)
-		SKIP(return false, "the msr driver takes no writes");
-	return true;
-}
-
 /*
  * Give this task PASID_MINE, in the register alone: its fpstate in memory has
  * PASID_THEIRS, which shows if that is what is kept.
@@ -68,9 +53,17 @@ FIXTURE(xstate_pasid) {
 
 FIXTURE_SETUP(xstate_pasid)
 {
+	const char *missing = xf_pasid_missing();
+
 	xstate_begin_unpermitted(_metadata, variant);
-	if (!need_pasid(_metadata))
-		return;
+	if (missing)
+		SKIP(return, "%s", missing);
+	msrs = host_msr_open(O_RDWR);
+	if (msrs < 0)
+		SKIP(return, "no /dev/cpu/N/msr");
+	/* Writing no bytes is refused where writing is. */
+	if (pwrite(msrs, "", 0, MSR_IA32_PASID) < 0 && errno == EPERM)
+		SKIP(return, "the msr driver takes no writes");
 	xstate_request(_metadata, ARCH_REQ_XCOMP_GUEST_PERM);
 	expect_permissions(_metadata, false, host_has_amx(), "after the guest's request");
 }
@@ -80,29 +73,25 @@ FIXTURE_TEARDOWN(xstate_pasid)
 	xstate_end(_metadata, self->vm);
 }
 
-/* Verify that KVM_CREATE_VCPU does not drop PASID. */
-TEST_F(xstate_pasid, create_vcpu)
-{
-	self->vm = vm_create_barebones();
-	give_pasid(_metadata);
-	__vm_vcpu_add(self->vm, 0);
-	expect_kept(_metadata, "KVM_CREATE_VCPU");
-}
-
-/* Verify the same when the guest's fpstate is replaced by a larger one. */
+/*
+ * Verify that neither KVM_CREATE_VCPU drops PASID, nor the KVM_SET_CPUID2 that
+ * replaces the guest's fpstate by a larger one.
+ */
 TEST_F(xstate_pasid, set_cpuid)
 {
 	struct kvm_vcpu *vcpu;
 
 	self->vm = vm_create_barebones();
+	give_pasid(_metadata);
 	vcpu = __vm_vcpu_add(self->vm, 0);
+	expect_kept(_metadata, "KVM_CREATE_VCPU");
 	give_pasid(_metadata);
 	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_SET_CPUID2, xstate_cpuid(&whole)),
 		     "KVM_SET_CPUID2 with AMX and CET");
 	expect_kept(_metadata, "KVM_SET_CPUID2 with AMX and CET");
 }
 
-/* Verify the same over ioctls that load the guest's fpstate for its MSRs. */
+/* Verify the same of ioctls that load the guest's fpstate for its MSRs. */
 TEST_F(xstate_pasid, msrs)
 {
 	struct kvm_vcpu *vcpu = xstate_new_vcpu(&self->vm, &whole);
@@ -129,16 +118,6 @@ static void swap_fpstates(struct kvm_vcpu *vcpu)
 		xstate_run_immediate_exit(vcpu);
 }
 
-/* Verify that KVM_RUN puts the host's PASID back. */
-TEST_F(xstate_pasid, run)
-{
-	struct kvm_vcpu *vcpu = xstate_new_vcpu(&self->vm, &whole);
-
-	give_pasid(_metadata);
-	swap_fpstates(vcpu);
-	expect_kept(_metadata, "KVM_RUN");
-}
-
 /* No guest has IA32_PASID. */
 static void guest_code(void)
 {
@@ -155,12 +134,23 @@ static void guest_code(void)
 }
 
 /* A guest runs with live tiles, which it keeps, and so does the host its PASID. */
-static void expect_kept_with_tiles(struct __test_metadata *const _metadata, struct kvm_vm **vm)
+static void expect_kept_with_tiles(struct __test_metadata *const _metadata, struct kvm_vm **vm,
+				   bool host_amx)
 {
-	struct kvm_vcpu *vcpu = xstate_new_guest(vm, &whole, guest_code);
+	struct kvm_vcpu *vcpu;
 	u8 *area;
 	int i;
 
+	if (!host_has_amx())
+		SKIP(return, "no AMX on this machine");
+	if (!xstate_need_refusals(_metadata) || !xstate_need_guests(_metadata))
+		return;
+	if (host_amx) {
+		xstate_request(_metadata, ARCH_REQ_XCOMP_PERM);
+		expect_permissions(_metadata, true, true, "after both requests");
+		use_amx(_metadata);
+	}
+	vcpu = xstate_new_guest(vm, &whole, guest_code);
 	xregs_fill(&regs, vcpu, 0);
 	give_pasid(_metadata);
 	vcpu_set_xregs_area(_metadata, vcpu, &regs, XFEATURE_MASK_FPSSE | XFEATURE_MASK_XTILE);
@@ -179,25 +169,19 @@ static void expect_kept_with_tiles(struct __test_metadata *const _metadata, stru
 /* Verify the PASID around a guest that runs with XTILE_DATA in use. */
 TEST_F(xstate_pasid, run_tile)
 {
-	if (!host_has_amx())
-		SKIP(return, "no AMX on this machine");
-	if (xstate_need_refusals(_metadata) && xstate_need_guests(_metadata))
-		expect_kept_with_tiles(_metadata, &self->vm);
+	expect_kept_with_tiles(_metadata, &self->vm, false);
 }
 
 /* Verify the same with the task's own fpstate enlarged as well. */
 TEST_F(xstate_pasid, run_tile_host_amx)
 {
-	if (!host_has_amx())
-		SKIP(return, "no AMX on this machine");
-	xstate_request(_metadata, ARCH_REQ_XCOMP_PERM);
-	expect_permissions(_metadata, true, true, "after both requests");
-	use_amx(_metadata);
-	if (xstate_need_refusals(_metadata) && xstate_need_guests(_metadata))
-		expect_kept_with_tiles(_metadata, &self->vm);
+	expect_kept_with_tiles(_metadata, &self->vm, true);
 }
 
-/* Verify that no interface of KVM knows the PASID of the vCPU's task. */
+/*
+ * Verify that KVM_RUN puts the host's PASID back, and that no interface of KVM
+ * knows it.
+ */
 TEST_F(xstate_pasid, guest_interfaces)
 {
 	struct kvm_vcpu *vcpu = xstate_new_vcpu(&self->vm, &whole);
@@ -206,6 +190,7 @@ TEST_F(xstate_pasid, guest_interfaces)
 
 	give_pasid(_metadata);
 	swap_fpstates(vcpu);
+	expect_kept(_metadata, "KVM_RUN");
 	EXPECT_THAT(!kvm_msr_is_in_save_restore_list(MSR_IA32_PASID), "IA32_PASID is listed");
 	if (vcpu_reads_msr(vcpu, MSR_IA32_PASID, &value))
 		EXPECT_THAT(!refuses && !value, "KVM_GET_MSRS of IA32_PASID gives %#lx", value);
@@ -214,7 +199,7 @@ TEST_F(xstate_pasid, guest_interfaces)
 			    "KVM_SET_MSRS of %#x to IA32_PASID: taken", PASID_THEIRS);
 	EXPECT_XFEATURES(0, xarea_header(vcpu_area(vcpu), 0) & XFEATURE_MASK_PASID,
 			 "XSTATE_BV of the vCPU");
-	expect_kept(_metadata, "KVM_RUN and ioctls that know no PASID");
+	expect_kept(_metadata, "ioctls that know no PASID");
 }
 
 /*
