@@ -168,11 +168,6 @@ static void expect_cpuid_follows(struct __test_metadata *const _metadata, struct
 		     "KVM_SET_CPUID2 with AMX, permission %d", permission);
 }
 
-static struct kvm_vcpu *bare_vcpu(void)
-{
-	return __vm_vcpu_add(vm_create_barebones(), 0);
-}
-
 /* Set once KVM_CREATE_VCPU has returned, one vCPU for each process */
 static bool vcpu_made;
 
@@ -231,27 +226,9 @@ TEST_F(xstate_race, request_against_vcpu)
 	race_often(_metadata, request_or_vcpu);
 }
 
-static void two_requests(struct __test_metadata *const _metadata)
-{
-	struct racer a = { .fn = race_ask }, b = { .fn = race_ask };
-	int wanted = host_has_amx() ? 0 : EOPNOTSUPP;
-
-	race(_metadata, &a, &b);
-	EXPECT_ERRNO(wanted, a.error, "the first request");
-	EXPECT_ERRNO(wanted, b.error, "the second request");
-	EXPECT_SAME(host_has_amx(), permitted(), "permission after two requests");
-	expect_cpuid_follows(_metadata, bare_vcpu(), host_has_amx());
-}
-
-/* Verify that two requests at once are both granted. */
-TEST_F(xstate_race, request_against_request)
-{
-	race_often(_metadata, two_requests);
-}
-
 static void forked(struct __test_metadata *const _metadata)
 {
-	expect_cpuid_follows(_metadata, bare_vcpu(), permitted());
+	expect_cpuid_follows(_metadata, __vm_vcpu_add(vm_create_barebones(), 0), permitted());
 }
 
 static void forked_after(struct __test_metadata *const _metadata)
@@ -324,7 +301,7 @@ static void cpuid_or_read(struct __test_metadata *const _metadata)
 	/* An even seed: with others IA32_U_CET is 0 where there is no IBT. */
 	xregs_fill(&regs, a.vcpu, 2);
 	vcpu_set_cet(_metadata, a.vcpu, &regs);
-	b.value = regs.cet[0];
+	b.value = regs.cet[I_U_CET];
 	race(_metadata, &a, &b);
 }
 
@@ -413,10 +390,10 @@ static INTEGER_ONLY void guest_live(struct guest *g)
 	}
 }
 
-static void guest_code(u64 id)
+static void guest_code(struct guest *g)
 {
-	guest_begin(&guests[id]);
-	guest_live(&guests[id]);
+	guest_begin(g);
+	guest_live(g);
 }
 
 static INTEGER_ONLY void guest_load_and_save(struct guest *g, u64 mask)
@@ -430,9 +407,8 @@ static INTEGER_ONLY void guest_load_and_save(struct guest *g, u64 mask)
  * Look at IA32_XFD, which only the host writes, and use AMX if it may.  There is
  * no tile data whenever the host gets at the vCPU.
  */
-static void guest_xfd_code(u64 id)
+static void guest_xfd_code(struct guest *g)
 {
-	struct guest *g = &guests[id];
 	u64 mask;
 
 	guest_begin(g);
@@ -499,8 +475,8 @@ static void run_once(struct __test_metadata *const _metadata, struct runner *r)
 	if (EXPECT_XFEATURES(all, xarea_header(r->g->area, 0), "XSTATE_BV of vCPU %u", r->vcpu->id))
 		expect_area(_metadata, r->g->area, &r->g->regs, all, format, "a disturbed guest");
 	if (r->g->xss)
-		EXPECT_SAME(r->g->regs.cet[2], vcpu_get_msr(r->vcpu, cet_msrs[2]),
-			    "%s of vCPU %u after KVM_RUN", msr_name(cet_msrs[2]), r->vcpu->id);
+		EXPECT_SAME(r->g->regs.cet[I_PL0], vcpu_get_msr(r->vcpu, MSR_IA32_PL0_SSP),
+			    "%s of vCPU %u after KVM_RUN", msr_name(MSR_IA32_PL0_SSP), r->vcpu->id);
 }
 
 static void *run_vcpu(void *arg)
@@ -576,28 +552,26 @@ static struct kvm_vm *disturb_guests(struct __test_metadata *const _metadata,
 						     struct runner *r))
 {
 	struct runner runners[NR_VCPUS] = { }, *r;
-	struct kvm_vcpu *vcpu;
 	pthread_barrier_t start;
 	struct kvm_vm *vm;
-	u64 i;
+	int i;
 
 	pthread_barrier_init(&start, NULL, NR_VCPUS + 1);
 	for (i = 0; i < NR_VCPUS; i++) {
 		r = &runners[i];
-		vcpu = i ? xstate_add_guest(vm, i, combo, guest_code) :
-			   xstate_new_guest(&vm, combo, guest_code);
-		vcpu_args_set(vcpu, 1, i);
-		pthread_mutex_init(&r->between_exits, NULL);
 		r->_metadata = _metadata;
 		r->start = &start;
-		r->vcpu = vcpu;
-		r->g = (struct guest *)addr_gva2hva(vm, (gva_t)&guests) + i;
-		r->g->xcr0 = xregs_guest_mask(vcpu);
-		r->g->xss = vcpu_has_shstk(vcpu) ? xregs_mask(vcpu_xss_mask(vcpu)) : 0;
-		xregs_fill(&r->g->regs, vcpu, i + 1);
+		r->vcpu = i ? xstate_add_guest(vm, i, combo, guest_code) :
+			      xstate_new_guest(&vm, combo, guest_code);
+		pthread_mutex_init(&r->between_exits, NULL);
+		vcpu_args_set(r->vcpu, 1, (u64)&guests[i]);
+		r->g = addr_gva2hva(vm, (gva_t)&guests[i]);
+		r->g->xcr0 = xregs_guest_mask(r->vcpu);
+		r->g->xss = vcpu_has_shstk(r->vcpu) ? xregs_mask(vcpu_xss_mask(r->vcpu)) : 0;
+		xregs_fill(&r->g->regs, r->vcpu, i + 1);
 		r->looks_at_xfd = disturb == write_xfd && i;
 		if (r->looks_at_xfd)
-			vcpu_arch_set_entry_point(vcpu, guest_xfd_code);
+			vcpu_arch_set_entry_point(r->vcpu, guest_xfd_code);
 	}
 	for (r = runners; r < runners + NR_VCPUS; r++)
 		TEST_ASSERT(!pthread_create(&r->thread, NULL, run_vcpu, r),
