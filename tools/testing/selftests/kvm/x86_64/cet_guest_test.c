@@ -17,14 +17,6 @@
 #include "cet_guest.h"
 #include "host_task.h"
 
-#ifndef ARCH_SHSTK_ENABLE
-#define ARCH_SHSTK_ENABLE	0x5001
-#define ARCH_SHSTK_DISABLE	0x5002
-#define ARCH_SHSTK_STATUS	0x5005
-#define ARCH_SHSTK_SHSTK	1
-#define ARCH_SHSTK_WRSS		2
-#endif
-
 #define NR_GUESTS		2
 #define HOPS			12
 #define ROUNDS			8
@@ -254,7 +246,7 @@ static void *serve(void *arg)
 {
 	struct server *s = arg;
 
-	WRITE_ONCE(s->tid, syscall(SYS_gettid));
+	WRITE_ONCE(s->tid, gettid());
 	xstate_run(s->vcpu, UCALL_DONE);
 	return NULL;
 }
@@ -274,11 +266,16 @@ static bool gets_on(struct guest *g)
 }
 
 /*
- * Run two guests with different values on a thread each, all of them on one
- * CPU with this thread, or from one CPU to the next.
+ * Run two guests with different values, the first by @vcpu, on a thread each, all
+ * of them on one CPU with this thread, or from one CPU to the next.
  */
-static void run_servers(struct __test_metadata *const _metadata, struct server *s, bool migrate)
+static void run_servers(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			const struct xstate_combo *combo, bool migrate)
 {
+	struct server s[NR_GUESTS] = {
+		{ .vcpu = vcpu },
+		{ .vcpu = xstate_add_guest(vcpu->vm, 1, combo, guest_loop_code) },
+	};
 	int i, hop;
 
 	host_put_on_cpu(0, 0);
@@ -312,23 +309,15 @@ static void run_servers(struct __test_metadata *const _metadata, struct server *
  */
 TEST_F(cet_guest, scheduled_out)
 {
-	struct server s[NR_GUESTS] = {
-		{ .vcpu = self->vcpu },
-		{ .vcpu = xstate_add_guest(self->vm, 1, &variant->combo, guest_loop_code) },
-	};
-
-	run_servers(_metadata, s, false);
+	run_servers(_metadata, self->vcpu, &variant->combo, false);
 }
 
 /* Verify the same when the threads are moved to another CPU in KVM_RUN. */
 TEST_F(cet_guest, migrated)
 {
-	struct server s[NR_GUESTS] = { { .vcpu = self->vcpu } };
-
 	if (host_nr_cpus() < 2)
 		SKIP(return, "one CPU only");
-	s[1].vcpu = xstate_add_guest(self->vm, 1, &variant->combo, guest_loop_code);
-	run_servers(_metadata, s, true);
+	run_servers(_metadata, self->vcpu, &variant->combo, true);
 }
 
 /* ---- a host that uses CET and AMX ---- */

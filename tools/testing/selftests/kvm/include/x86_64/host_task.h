@@ -10,11 +10,7 @@
 /* Stay on the CPU that this runs on, with all children to come; -1 if that fails. */
 int host_pin(void);
 
-/*
- * Fork; the child returns 0 and dies with its parent.  It asserts by EXPECT_*()
- * alone and ends by host_exit(), with 0.  The parent waits for that, or for another
- * exit status, but not for ever; host_wait() takes any end, and returns the status.
- */
+/* Fork, end the child, and wait for it: for any end, or for exit status @code */
 pid_t host_fork(struct __test_metadata *const _metadata);
 void host_exit(void);
 int host_wait(struct __test_metadata *const _metadata, pid_t pid, const char *what);

@@ -31,6 +31,11 @@ int host_pin(void)
 	return pinned ? cpu : -1;
 }
 
+/*
+ * The child returns 0 and dies with its parent. It asserts by EXPECT_*() alone and
+ * ends by host_exit(), with 0. The parent waits for that, or for another exit
+ * status, but not for ever.
+ */
 pid_t host_fork(struct __test_metadata *const _metadata)
 {
 	pid_t parent = getpid(), pid;
