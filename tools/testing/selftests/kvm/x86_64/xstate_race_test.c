@@ -100,8 +100,7 @@ static void race(struct __test_metadata *const _metadata, struct racer *a, struc
 		racers[i]->_metadata = _metadata;
 		racers[i]->start = &start;
 		racers[i]->nr = ++race_count;
-		TEST_ASSERT(!pthread_create(&threads[i], NULL, race_thread, racers[i]),
-			    "pthread_create() failed");
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, race_thread, racers[i]));
 	}
 	host_join_thread(_metadata, threads[0], "the first racer");
 	host_join_thread(_metadata, threads[1], "the second racer");
@@ -457,9 +456,8 @@ static void run_once(struct __test_metadata *const _metadata, struct runner *r)
 			break;
 	}
 	pthread_mutex_unlock(&r->between_exits);
-	if (!EXPECT_ERRNO(0, error, "KVM_RUN of vCPU %u", r->vcpu->id))
-		return;
-	if (!EXPECT_SAME(KVM_EXIT_IO, r->vcpu->run->exit_reason, "exit reason of vCPU %u",
+	if (!EXPECT_ERRNO(0, error, "KVM_RUN of vCPU %u", r->vcpu->id) ||
+	    !EXPECT_SAME(KVM_EXIT_IO, r->vcpu->run->exit_reason, "exit reason of vCPU %u",
 			 r->vcpu->id) ||
 	    !EXPECT_SAME(XREGS_EXIT_PORT, r->vcpu->run->io.port, "port of vCPU %u", r->vcpu->id))
 		return;
@@ -574,8 +572,7 @@ static struct kvm_vm *disturb_guests(struct __test_metadata *const _metadata,
 			vcpu_arch_set_entry_point(r->vcpu, guest_xfd_code);
 	}
 	for (r = runners; r < runners + NR_VCPUS; r++)
-		TEST_ASSERT(!pthread_create(&r->thread, NULL, run_vcpu, r),
-			    "pthread_create() failed");
+		ASSERT_EQ(0, pthread_create(&r->thread, NULL, run_vcpu, r));
 	pthread_barrier_wait(&start);
 	for (i = 0; i < 8 * ITERATIONS && !_metadata->exit_code; i++) {
 		race_delay();
