@@ -17,7 +17,7 @@
 static struct state_shared {
 	bool s_cet, shstk;		/* registers that they have */
 	bool load[2];			/* on VM entry, on VM exit */
-	struct nested_cet guest, host;	/* what L1 writes to the VMCS */
+	struct nested_cet value[2];	/* what L1 writes to the VMCS */
 	struct nested_cet wrmsr;	/* what L2 writes */
 	struct nested_cet l1, l2, fields;	/* what L1 and L2 read */
 
@@ -25,7 +25,7 @@ static struct state_shared {
 	struct cet_guest cet;		/* what L1 has, and what L2 leaves */
 
 	u32 msr;			/* the MSR that L2 accesses */
-	u64 value;
+	u64 data;
 	u8 area[4096] __aligned(64);	/* for XSAVES of L1 */
 } state;
 
@@ -58,10 +58,7 @@ static void l2_switch_code(void)
 static void l1_switch_code(struct vmx_pages *vmx)
 {
 	l1_begin(vmx);
-	l1_control(VM_ENTRY_CONTROLS, VM_ENTRY_LOAD_CET_STATE, state.load[ON_ENTRY]);
-	l1_control(VM_EXIT_CONTROLS, VM_EXIT_LOAD_CET_STATE, state.load[ON_EXIT]);
-	l1_write_cet(GUEST_S_CET, &state.guest);
-	l1_write_cet(HOST_S_CET, &state.host);
+	l1_set_cet(state.load, state.value);
 	for (;;) {
 		guest_read_cet(&state.l1);
 		GUEST_SYNC(2);
@@ -116,13 +113,13 @@ static void l1_share_code(struct vmx_pages *vmx)
 
 static void l2_rdmsr_code(void)
 {
-	state.value = rdmsr(state.msr);
+	state.data = rdmsr(state.msr);
 	l2_end();
 }
 
 static void l2_wrmsr_code(void)
 {
-	wrmsr(state.msr, state.value);
+	wrmsr(state.msr, state.data);
 	l2_end();
 }
 
@@ -155,9 +152,9 @@ static void l1_msr_code(struct vmx_pages *vmx)
 		l1_intercept_msr(vmx, msr, i & 1, i & 2);
 		wrmsr(msr, old);
 		l1_run_msr(l2_rdmsr_code, i & 1, EXIT_REASON_MSR_READ);
-		__GUEST_ASSERT(i & 1 || state.value == old,
-			       "MSR %x as L2 reads it: wanted %lx got %lx", msr, old, state.value);
-		state.value = new;
+		__GUEST_ASSERT(i & 1 || state.data == old,
+			       "MSR %x as L2 reads it: wanted %lx got %lx", msr, old, state.data);
+		state.data = new;
 		l1_run_msr(l2_wrmsr_code, i & 2, EXIT_REASON_MSR_WRITE);
 		value = rdmsr(msr);
 		__GUEST_ASSERT(value == (i & 2 ? old : new),
@@ -184,8 +181,7 @@ FIXTURE_VARIANT_ADD(nested_cet, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET
 
 FIXTURE_SETUP(nested_cet)
 {
-	if (!xstate_begin(_metadata, &variant->combo) ||
-	    !nested_need(_metadata, &variant->combo, true))
+	if (!nested_begin(_metadata, &variant->combo, true))
 		return;
 	self->vcpu = nested_new_guest(&self->vm, &variant->combo, NULL);
 	self->n = addr_gva2hva(self->vm, (gva_t)&state);
@@ -252,36 +248,28 @@ static void run_to(struct kvm_vcpu *vcpu, int level)
 	TEST_ASSERT(l2 == (level == 2), "active level: wanted L%u got L%u", level, l2 + 1);
 }
 
-/* Where a test moves the vCPU to another VM */
-enum move { NOWHERE, CET_FIRST, CET_LAST };
-
-static struct kvm_vcpu *move_if(struct kvm_vcpu *vcpu, enum move how)
-{
-	return how == NOWHERE ? vcpu : nested_move(vcpu, how == CET_LAST);
-}
-
 /*
  * Run L2 twice. What it finds comes from the VMCS or from L1, what L1 finds
  * afterwards from the VMCS or from L2, and the VMCS has what L2 left.
  */
 static void expect_switches(struct __test_metadata *const _metadata,
 			    struct _test_data_nested_cet *self, bool on_entry, bool on_exit,
-			    enum move how)
+			    enum nested_move how)
 {
 	u32 round, in_l1 = 0, in_vmcs = 1, host = 2, left;
 	struct state_shared *n = self->n;
 
 	n->load[ON_ENTRY] = on_entry;
 	n->load[ON_EXIT] = on_exit;
-	n->guest = cet_of(self->vcpu, in_vmcs);
-	n->host = cet_of(self->vcpu, host);
+	n->value[ON_ENTRY] = cet_of(self->vcpu, in_vmcs);
+	n->value[ON_EXIT] = cet_of(self->vcpu, host);
 	vcpu_arch_set_entry_point(self->vcpu, l1_switch_code);
 	run_to(self->vcpu, 1);
 	for (round = 0; round < 2; round++) {
 		th_case("round %u", round);
 		expect_switched(_metadata, self->vcpu, &n->l1, in_l1, "as L1 reads it");
 		expect_host_sees(_metadata, self->vcpu, in_l1, "in L1");
-		self->vcpu = move_if(self->vcpu, how);
+		self->vcpu = nested_move(self->vcpu, how);
 
 		run_to(self->vcpu, 2);
 		left = on_entry ? in_vmcs : in_l1;
@@ -292,7 +280,7 @@ static void expect_switches(struct __test_metadata *const _metadata,
 		n->wrmsr = cet_of(self->vcpu, left);
 		run_to(self->vcpu, 2);
 		expect_host_sees(_metadata, self->vcpu, left, "in L2 that wrote it");
-		self->vcpu = move_if(self->vcpu, how);
+		self->vcpu = nested_move(self->vcpu, how);
 		expect_host_sees(_metadata, self->vcpu, left, "in L2, after a move");
 
 		run_to(self->vcpu, 1);
@@ -427,12 +415,7 @@ static void l1_checks_code(struct vmx_pages *vmx)
 
 	for (;;) {
 		GUEST_SYNC(0);
-		l1_control(VM_ENTRY_CONTROLS, VM_ENTRY_LOAD_CET_STATE, checks.load[ON_ENTRY]);
-		l1_control(VM_EXIT_CONTROLS, VM_EXIT_LOAD_CET_STATE, checks.load[ON_EXIT]);
-		if (!checks.no_field) {
-			l1_write_cet(GUEST_S_CET, &checks.value[ON_ENTRY]);
-			l1_write_cet(HOST_S_CET, &checks.value[ON_EXIT]);
-		}
+		l1_set_cet(checks.load, checks.no_field ? NULL : checks.value);
 		vmwrite(GUEST_CR0, cr0[ON_ENTRY] & ~checks.cr0_clear[ON_ENTRY]);
 		vmwrite(GUEST_CR4, cr4[ON_ENTRY] | checks.cr4_set[ON_ENTRY]);
 		vmwrite(HOST_CR0, cr0[ON_EXIT] & ~checks.cr0_clear[ON_EXIT]);
@@ -463,8 +446,7 @@ FIXTURE_VARIANT_ADD(nested_cet_checks, guest_amx_cet) { .combo = { PERM_GUEST, A
 
 FIXTURE_SETUP(nested_cet_checks)
 {
-	if (!xstate_begin(_metadata, &variant->combo) ||
-	    !nested_need(_metadata, &variant->combo, false))
+	if (!nested_begin(_metadata, &variant->combo, false))
 		return;
 	self->offered = kvm_offered_xss();
 	self->vcpu = nested_new_guest(&self->vm, &variant->combo, l1_checks_code);

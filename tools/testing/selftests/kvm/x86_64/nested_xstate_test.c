@@ -7,7 +7,6 @@
  * - live registers, tiles and CET included, on the way to L2 and back;
  * - a shadow stack of L2, while L1 has none.
  */
-#include "cet_guest.h"
 #include "host_msr.h"
 #include "nested.h"
 
@@ -109,11 +108,8 @@ FIXTURE_VARIANT_ADD(nested_xss, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET
 
 FIXTURE_SETUP(nested_xss)
 {
-	if (!xstate_begin(_metadata, &variant->combo) ||
-	    !nested_need(_metadata, &variant->combo, true))
+	if (!nested_begin(_metadata, &variant->combo, true))
 		return;
-	if (!kvm_cpu_has(X86_FEATURE_XSAVES))
-		SKIP(return, "XSAVES is not in guest CPUID");
 	self->vcpu = nested_new_guest(&self->vm, &variant->combo, NULL);
 	self->n = addr_gva2hva(self->vm, (gva_t)&xss);
 	self->all = vcpu_xss_mask(self->vcpu);
@@ -263,8 +259,7 @@ TEST_F(nested_xss, moved)
 		xstate_run(self->vcpu, UCALL_SYNC);
 		EXPECT_SAME(self->all, vcpu_get_msr(self->vcpu, MSR_IA32_XSS),
 			    "IA32_XSS with L2 active, turn %u", i);
-		if (i & 4)
-			self->vcpu = nested_move(self->vcpu, false);
+		self->vcpu = nested_move(self->vcpu, i & 4 ? CET_FIRST : NOWHERE);
 		xstate_run(self->vcpu, UCALL_SYNC);
 		xss_expect(_metadata, self, self->all, self->all && i & 2, 0);
 	}
@@ -479,8 +474,7 @@ FIXTURE_VARIANT_ADD(nested_xfd, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET
 
 FIXTURE_SETUP(nested_xfd)
 {
-	if (!xstate_begin(_metadata, &variant->combo) ||
-	    !nested_need(_metadata, &variant->combo, variant->combo.amx))
+	if (!nested_begin(_metadata, &variant->combo, variant->combo.amx))
 		return;
 	if (!kvm_cpu_has(X86_FEATURE_XFD))
 		SKIP(return, "XFD is not in guest CPUID");
@@ -560,8 +554,7 @@ FIXTURE_VARIANT_ADD(nested_xfd_nm, guest_amx_cet) { .combo = { PERM_GUEST, AMX, 
 
 FIXTURE_SETUP(nested_xfd_nm)
 {
-	if (!xstate_begin(_metadata, &variant->combo) ||
-	    !nested_need(_metadata, &variant->combo, true))
+	if (!nested_begin(_metadata, &variant->combo, true))
 		return;
 	self->vcpu = nested_new_guest(&self->vm, &variant->combo, NULL);
 	self->n = addr_gva2hva(self->vm, (gva_t)&xfd);
@@ -807,11 +800,8 @@ FIXTURE_SETUP(nested_regs)
 {
 	u64 all;
 
-	if (!xstate_begin(_metadata, &variant->combo) ||
-	    !nested_need(_metadata, &variant->combo, true))
+	if (!nested_begin(_metadata, &variant->combo, true))
 		return;
-	if (!kvm_cpu_has(X86_FEATURE_XSAVES))
-		SKIP(return, "XSAVES is not in guest CPUID");
 	self->vcpu = nested_new_guest(&self->vm, &variant->combo, l1_regs_code);
 	self->n = addr_gva2hva(self->vm, (gva_t)&regs);
 	all = vcpu_xss_mask(self->vcpu);
@@ -843,17 +833,14 @@ static void expect_saved(struct __test_metadata *const _metadata, struct kvm_vcp
  * other one left, also when L2 moves to another VM meanwhile.
  */
 static void expect_live(struct __test_metadata *const _metadata,
-			struct _test_data_nested_regs *self, bool move)
+			struct _test_data_nested_regs *self, enum nested_move how)
 {
 	expect_saved(_metadata, self->vcpu, self->n, "L2 after L1", 0);
-	if (move)
-		self->vcpu = nested_move(self->vcpu, false);
+	self->vcpu = nested_move(self->vcpu, how);
 	xregs_run(self->vcpu);
-	if (move)
-		self->vcpu = nested_move(self->vcpu, false);
+	self->vcpu = nested_move(self->vcpu, how);
 	expect_saved(_metadata, self->vcpu, self->n, "L1 after L2", 1);
-	if (move)
-		self->vcpu = nested_move(self->vcpu, false);
+	self->vcpu = nested_move(self->vcpu, how);
 	expect_saved(_metadata, self->vcpu, self->n, "L2 after L1 after L2", 1);
 	xregs_run(self->vcpu);
 	expect_saved(_metadata, self->vcpu, self->n, "L1 after L2 again", 0);
@@ -866,21 +853,32 @@ static void expect_live(struct __test_metadata *const _metadata,
  */
 TEST_F(nested_regs, live)
 {
-	expect_live(_metadata, self, false);
+	expect_live(_metadata, self, NOWHERE);
 }
 
 /* Verify the same when the vCPU moves to another VM with L2 active. */
 TEST_F(nested_regs, moved)
 {
-	expect_live(_metadata, self, true);
+	expect_live(_metadata, self, CET_FIRST);
 }
 
 /* ---- a shadow stack of L2 ---- */
+
+#define CP_VECTOR		21
+#define CP_NEAR_RET		1
 
 /* Some error code that RET does not raise */
 #define CP_INJECTED		3
 
 #define INTR_INFO_CP		(INTR_INFO_EXCEPTION(CP_VECTOR) | INTR_INFO_ERROR_CODE)
+
+#define S_CET_SH_STK_EN		BIT(0)
+
+/* Bits of an entry of a page table */
+#define PTE_WRITABLE		BIT(1)
+#define PTE_USER		BIT(2)
+#define PTE_ACCESSED		BIT(5)
+#define PTE_DIRTY		BIT(6)
 
 /* There are entries above and below where L2 begins. */
 #define SHSTK_START		2048
@@ -953,18 +951,15 @@ static void l2_cp_handler(struct ex_regs *r)
 
 static void l1_shstk_code(struct vmx_pages *vmx)
 {
-	const struct nested_cet l2 = { .s_cet = CET_SHSTK_EN, .ssp = shstk.ssp };
-	const struct nested_cet l1 = { 0 };
+	const struct nested_cet value[2] = { [ON_ENTRY] = { S_CET_SH_STK_EN, shstk.ssp, 0 } };
+	const bool load[2] = { true, true };
 	void *code = l2_shstk_code;
 
 	l1_begin(vmx);
-	l1_control(VM_ENTRY_CONTROLS, VM_ENTRY_LOAD_CET_STATE, true);
-	l1_control(VM_EXIT_CONTROLS, VM_EXIT_LOAD_CET_STATE, true);
-	l1_write_cet(HOST_S_CET, &l1);
 	vmwrite(GUEST_CR0, vmreadz(GUEST_CR0) | X86_CR0_WP);
 	vmwrite(GUEST_CR4, vmreadz(GUEST_CR4) | X86_CR4_CET);
 	for (;;) {
-		l1_write_cet(GUEST_S_CET, &l2);
+		l1_set_cet(load, value);
 		vmwrite(EXCEPTION_BITMAP, shstk.intercept ? BIT(CP_VECTOR) : 0);
 		vmwrite(VM_ENTRY_INTR_INFO_FIELD, shstk.inject);
 		vmwrite(VM_ENTRY_EXCEPTION_ERROR_CODE, CP_INJECTED);
@@ -994,18 +989,20 @@ FIXTURE_VARIANT_ADD(nested_shstk, guest_amx_cet) { .combo = { PERM_GUEST, AMX, C
 FIXTURE_SETUP(nested_shstk)
 {
 	gva_t page;
+	u64 *pte;
 
-	if (!xstate_begin(_metadata, &variant->combo) ||
-	    !nested_need(_metadata, &variant->combo, true) ||
+	if (!nested_begin(_metadata, &variant->combo, true) ||
 	    !expect_host_keeps_s_cet(_metadata, &variant->combo))
 		return;
 	self->vcpu = nested_new_guest(&self->vm, &variant->combo, l1_shstk_code);
 	self->n = addr_gva2hva(self->vm, (gva_t)&shstk);
 	vm_install_exception_handler(self->vm, CP_VECTOR, l2_cp_handler);
 
+	/* What makes a page a supervisor shadow stack: not writable but dirty */
 	page = vm_alloc_page(self->vm);
 	self->page = addr_gva2hva(self->vm, page);
-	vm_make_shstk(self->vm, page);
+	pte = vm_get_pte(self->vm, page);
+	*pte = (*pte & ~(PTE_WRITABLE | PTE_USER)) | PTE_ACCESSED | PTE_DIRTY;
 	self->n->ssp = page + SHSTK_START;
 }
 
@@ -1016,7 +1013,7 @@ FIXTURE_TEARDOWN(nested_shstk)
 
 /* Run L2 once over a call, an exit to user space, and perhaps a new VM. */
 static void expect_call(struct __test_metadata *const _metadata,
-			struct _test_data_nested_shstk *self, bool move)
+			struct _test_data_nested_shstk *self, enum nested_move how)
 {
 	struct shstk_shared *n = self->n;
 
@@ -1026,8 +1023,7 @@ static void expect_call(struct __test_metadata *const _metadata,
 	EXPECT_SAME(n->return_address, self->page[SHSTK_START / 8 - 1],
 		    "return address on the shadow stack");
 	EXPECT_SAME(n->ssp, nested_get_ssp(self->vcpu), "SSP with L2 active");
-	if (move)
-		self->vcpu = nested_move(self->vcpu, false);
+	self->vcpu = nested_move(self->vcpu, how);
 	xstate_run(self->vcpu, UCALL_SYNC);
 	EXPECT_SAME(n->ssp, n->rdssp[1], "SSP over an exit");
 	EXPECT_SAME(EXIT_REASON_VMCALL, n->exit.reason, "exit reason");
@@ -1042,13 +1038,13 @@ static void expect_call(struct __test_metadata *const _metadata,
  */
 TEST_F(nested_shstk, call)
 {
-	expect_call(_metadata, self, false);
+	expect_call(_metadata, self, NOWHERE);
 }
 
 /* Verify the same when the vCPU moves to another VM with L2 active. */
 TEST_F(nested_shstk, call_moved)
 {
-	expect_call(_metadata, self, true);
+	expect_call(_metadata, self, CET_FIRST);
 }
 
 /*
@@ -1059,7 +1055,7 @@ TEST_F(nested_shstk, control_protection)
 {
 	struct shstk_shared *n = self->n;
 
-	expect_call(_metadata, self, false);
+	expect_call(_metadata, self, NOWHERE);
 	xstate_run(self->vcpu, UCALL_SYNC);
 	EXPECT_SAME(CP_VECTOR, n->vector, "vector in L2");
 	EXPECT_SAME(CP_NEAR_RET, n->vector_error, "error code in L2");

@@ -13,6 +13,7 @@ static bool launched;
 
 /* ---- L1 ---- */
 
+/* Enter VMX operation with a VMCS by which L2 has the same registers as L1. */
 void l1_begin(struct vmx_pages *vmx)
 {
 	GUEST_ASSERT(prepare_for_vmx_operation(vmx));
@@ -27,6 +28,7 @@ void l1_begin(struct vmx_pages *vmx)
 	launched = false;
 }
 
+/* Set or clear the bits @mask of a field with controls. */
 void l1_control(u32 field, u32 mask, bool set)
 {
 	u32 value = vmreadz(field);
@@ -34,6 +36,7 @@ void l1_control(u32 field, u32 mask, bool set)
 	GUEST_ASSERT(!vmwrite(field, set ? value | mask : value & ~mask));
 }
 
+/* Have RDMSR and WRMSR of @msr exit to L1, or not. */
 void l1_intercept_msr(struct vmx_pages *vmx, u32 msr, bool rd, bool wr)
 {
 	u32 bit = msr & 0x1fff, low = msr >> 31 ? 1024 : 0;
@@ -45,13 +48,22 @@ void l1_intercept_msr(struct vmx_pages *vmx, u32 msr, bool rd, bool wr)
 	bitmap[low + 2048 + bit / 8] |= wr << bit % 8;
 }
 
-void l1_write_cet(u32 first, const struct nested_cet *c)
+/* Have VM entry and VM exit load CET or not, from @value if there are such fields. */
+void l1_set_cet(const bool load[2], const struct nested_cet *value)
 {
-	GUEST_ASSERT(!vmwrite(first, c->s_cet));
-	GUEST_ASSERT(!vmwrite(first + 2, c->ssp));
-	GUEST_ASSERT(!vmwrite(first + 4, c->tab));
+	static const u32 fields[] = { [ON_ENTRY] = GUEST_S_CET, [ON_EXIT] = HOST_S_CET };
+	u32 i;
+
+	l1_control(VM_ENTRY_CONTROLS, VM_ENTRY_LOAD_CET_STATE, load[ON_ENTRY]);
+	l1_control(VM_EXIT_CONTROLS, VM_EXIT_LOAD_CET_STATE, load[ON_EXIT]);
+	for (i = 0; value && i < ARRAY_SIZE(fields); i++) {
+		GUEST_ASSERT(!vmwrite(fields[i], value[i].s_cet));
+		GUEST_ASSERT(!vmwrite(fields[i] + 2, value[i].ssp));
+		GUEST_ASSERT(!vmwrite(fields[i] + 4, value[i].tab));
+	}
 }
 
+/* The fields of the guest */
 struct nested_cet l1_cet_fields(void)
 {
 	return (struct nested_cet) {
@@ -61,14 +73,14 @@ struct nested_cet l1_cet_fields(void)
 	};
 }
 
+/* Let L2 begin at the start of @code. */
 void l1_set_entry(void *code)
 {
-	u64 stack = (u64)(l2_stack + L2_STACK_SIZE - 8);
-
 	GUEST_ASSERT(!vmwrite(GUEST_RIP, (u64)code));
-	GUEST_ASSERT(!vmwrite(GUEST_RSP, stack));
+	GUEST_ASSERT(!vmwrite(GUEST_RSP, (u64)(l2_stack + L2_STACK_SIZE - 8)));
 }
 
+/* Run L2 from the start of @code until it exits. */
 struct nested_exit l1_run(void *code)
 {
 	struct nested_exit e = { 0 };
@@ -93,6 +105,7 @@ struct nested_exit l1_run(void *code)
 	return e;
 }
 
+/* Run L2 from the start of @code until it ends. */
 void l1_run_to_end(void *code)
 {
 	struct nested_exit e = l1_run(code);
@@ -105,6 +118,7 @@ void l1_run_to_end(void *code)
 
 /* ---- L2 ---- */
 
+/* Exit to L1, which goes on with something else. */
 void l2_end(void)
 {
 	vmcall();
@@ -113,16 +127,23 @@ void l2_end(void)
 
 /* ---- host ---- */
 
-bool nested_need(struct __test_metadata *const _metadata, const struct xstate_combo *combo,
-		 bool cet)
+/*
+ * xstate_begin(), and SKIP if there can be no nested guest of the combination, nor
+ * what the tests of its @state need: its CET, and XSAVES.
+ */
+bool nested_begin(struct __test_metadata *const _metadata, const struct xstate_combo *combo,
+		  bool state)
 {
-	if (cet && !xstate_need_cet(_metadata, combo))
+	if (!xstate_begin(_metadata, combo) || (state && !xstate_need_cet(_metadata, combo)))
 		return false;
 	if (!kvm_cpu_has(X86_FEATURE_VMX))
 		SKIP(return false, "KVM offers no VMX to guests");
+	if (state && !kvm_cpu_has(X86_FEATURE_XSAVES))
+		SKIP(return false, "XSAVES is not in guest CPUID");
 	return true;
 }
 
+/* A VM with one vCPU of the combination that runs @code as L1 */
 struct kvm_vcpu *nested_new_guest(struct kvm_vm **vm, const struct xstate_combo *combo,
 				  void *code)
 {
@@ -134,6 +155,7 @@ struct kvm_vcpu *nested_new_guest(struct kvm_vm **vm, const struct xstate_combo 
 	return vcpu;
 }
 
+/* SSP, that is what the active level has for it; 0 without shadow stacks */
 u64 nested_get_ssp(struct kvm_vcpu *vcpu)
 {
 	u64 ssp = 0;
@@ -151,14 +173,18 @@ void nested_set_ssp(struct kvm_vcpu *vcpu, u64 ssp)
 			    "KVM_SET_ONE_REG of SSP: %s", strerror(errno));
 }
 
-struct kvm_vcpu *nested_move(struct kvm_vcpu *vcpu, bool cet_last)
+/* Move the vCPU, L2 perhaps active, to a new VM. */
+struct kvm_vcpu *nested_move(struct kvm_vcpu *vcpu, enum nested_move how)
 {
-	struct kvm_x86_state *state = vcpu_save_state(vcpu);
 	u64 ssp = nested_get_ssp(vcpu);
 	struct kvm_msr_entry *e, late[2];
+	struct kvm_x86_state *state;
 	int i, nr = 0;
 
-	for (i = 0; cet_last && i < (int)state->msrs.nmsrs; i++) {
+	if (how == NOWHERE)
+		return vcpu;
+	state = vcpu_save_state(vcpu);
+	for (i = 0; how == CET_LAST && i < (int)state->msrs.nmsrs; i++) {
 		e = &state->msrs.entries[i];
 		if (e->index != MSR_IA32_S_CET && e->index != MSR_IA32_INT_SSP_TAB)
 			continue;
@@ -167,14 +193,13 @@ struct kvm_vcpu *nested_move(struct kvm_vcpu *vcpu, bool cet_last)
 	}
 
 	vcpu = xstate_recreate(vcpu);
-	if (!cet_last)
+	if (how == CET_FIRST)
 		nested_set_ssp(vcpu, ssp);
 	vcpu_load_state(vcpu, state);
 	kvm_x86_state_cleanup(state);
-	if (!cet_last)
-		return vcpu;
 	for (i = 0; i < nr; i++)
 		vcpu_set_msr(vcpu, late[i].index, late[i].data);
-	nested_set_ssp(vcpu, ssp);
+	if (how == CET_LAST)
+		nested_set_ssp(vcpu, ssp);
 	return vcpu;
 }
