@@ -23,9 +23,6 @@ static struct state_shared {
 
 	bool tiles;			/* L1 and L2 use AMX */
 	struct cet_guest cet;		/* what L1 has, and what L2 leaves */
-
-	u32 msr;			/* the MSR that L2 accesses */
-	u64 data;
 	u8 area[4096] __aligned(64);	/* for XSAVES of L1 */
 } state;
 
@@ -108,59 +105,6 @@ static void l1_share_code(struct vmx_pages *vmx)
 	asm volatile("xrstors64 %0" : : "m" (state.area), "a" (mask), "d" (0));
 	GUEST_SYNC(2);
 	expect_tiles(1, "by XRSTORS of other components");
-	GUEST_DONE();
-}
-
-static void l2_rdmsr_code(void)
-{
-	state.data = rdmsr(state.msr);
-	l2_end();
-}
-
-static void l2_wrmsr_code(void)
-{
-	wrmsr(state.msr, state.data);
-	l2_end();
-}
-
-/* Run L2, which is to access an MSR, and see whether it gets to its end. */
-static void l1_run_msr(void *code, bool exits, u32 reason)
-{
-	struct nested_exit e = l1_run(code);
-
-	if (!exits)
-		reason = EXIT_REASON_VMCALL;
-	__GUEST_ASSERT(!e.error && e.reason == reason,
-		       "access to MSR %x, %s: wanted exit %u got %lx", state.msr,
-		       exits ? "intercepted" : "not intercepted", reason, e.reason);
-}
-
-/* Each MSR with reads and writes that exit to L1, or do not */
-static void l1_msr_code(struct vmx_pages *vmx)
-{
-	u64 value, old, new;
-	u32 i, msr;
-
-	l1_begin(vmx);
-	for (i = 0; i < 4 * NR_CET_MSRS; i++) {
-		if (state.cet.vector[i / 4])
-			continue;
-		msr = cet_msrs[i / 4];
-		old = state.cet.regs[0].cet[i / 4];
-		new = state.cet.regs[1].cet[i / 4];
-		state.msr = msr;
-		l1_intercept_msr(vmx, msr, i & 1, i & 2);
-		wrmsr(msr, old);
-		l1_run_msr(l2_rdmsr_code, i & 1, EXIT_REASON_MSR_READ);
-		__GUEST_ASSERT(i & 1 || state.data == old,
-			       "MSR %x as L2 reads it: wanted %lx got %lx", msr, old, state.data);
-		state.data = new;
-		l1_run_msr(l2_wrmsr_code, i & 2, EXIT_REASON_MSR_WRITE);
-		value = rdmsr(msr);
-		__GUEST_ASSERT(value == (i & 2 ? old : new),
-			       "MSR %x that L2 wrote: wanted %lx got %lx", msr,
-			       i & 2 ? old : new, value);
-	}
 	GUEST_DONE();
 }
 
@@ -367,13 +311,6 @@ TEST_F(nested_cet, shared)
 	run_to(self->vcpu, 1);
 	expect_shared(_metadata, self->vcpu, &self->n->cet.regs[0], true, "XRSTORS of L1");
 	expect_shared(_metadata, self->vcpu, &self->n->cet.regs[1], false, "XRSTORS of L1");
-	xstate_run(self->vcpu, UCALL_DONE);
-}
-
-/* Verify that accesses of L2 exit to L1 as the MSR bitmap of L1 has it. */
-TEST_F(nested_cet, msr_bitmap)
-{
-	vcpu_arch_set_entry_point(self->vcpu, l1_msr_code);
 	xstate_run(self->vcpu, UCALL_DONE);
 }
 

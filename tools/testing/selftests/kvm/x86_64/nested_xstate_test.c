@@ -2,7 +2,8 @@
 /*
  * The XSAVE state of a guest (L1) and of its guest (L2), which share it:
  *
- * - XSAVES, XRSTORS and IA32_XSS: when they exit to L1, and when they fault;
+ * - MSRs: what L2 reads and writes, and when that exits to L1;
+ * - XSAVES and XRSTORS: when they exit to L1, and when they fault;
  * - IA32_XFD and IA32_XFD_ERR: who gets the #NM, and what is in them then;
  * - live registers, tiles and CET included, on the way to L2 and back;
  * - a shadow stack of L2, while L1 has none.
@@ -12,7 +13,165 @@
 
 #define NO_VECTOR	0xff
 
-/* ---- XSAVES, XRSTORS and IA32_XSS ---- */
+#define XFD_TILE	XFEATURE_MASK_XTILE_DATA
+
+/* ---- MSRs ---- */
+
+/* What L1 and L2 do with an MSR, and what comes of it */
+static struct msr_shared {
+	u32 msr;
+	u64 old, new;			/* what L1 and L2 write */
+	bool read_exits, write_exits;
+	u64 l1, l2;			/* what they read */
+	u64 vector;			/* of WRMSR in L2 */
+	struct nested_exit exit;
+} msrs;
+
+static void l2_rdmsr_code(void)
+{
+	msrs.l2 = rdmsr(msrs.msr);
+	l2_end();
+}
+
+static void l2_wrmsr_code(void)
+{
+	msrs.vector = wrmsr_safe(msrs.msr, msrs.new);
+	GUEST_SYNC(0);
+	l2_end();
+}
+
+/* L1 writes, L2 reads and writes, L1 reads. */
+static void l1_msr_code(struct vmx_pages *vmx)
+{
+	l1_begin(vmx);
+	for (;;) {
+		GUEST_SYNC(1);
+		l1_intercept_msr(vmx, msrs.msr, msrs.read_exits, msrs.write_exits);
+		wrmsr(msrs.msr, msrs.old);
+		msrs.exit = l1_run(l2_rdmsr_code);
+		GUEST_SYNC(2);
+		msrs.exit = l1_run(l2_wrmsr_code);
+		msrs.l1 = rdmsr(msrs.msr);
+	}
+}
+
+FIXTURE(nested_msr) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+	struct msr_shared *n;
+};
+
+FIXTURE_VARIANT(nested_msr) {
+	struct xstate_combo combo;
+};
+
+FIXTURE_VARIANT_ADD(nested_msr, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
+FIXTURE_VARIANT_ADD(nested_msr, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
+FIXTURE_VARIANT_ADD(nested_msr, none_noamx_ibt) { .combo = { PERM_NONE, NOAMX, IBT } };
+FIXTURE_VARIANT_ADD(nested_msr, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(nested_msr, guest_amx_nocet) { .combo = { PERM_GUEST, AMX, NOCET } };
+FIXTURE_VARIANT_ADD(nested_msr, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
+
+FIXTURE_SETUP(nested_msr)
+{
+	if (!nested_begin(_metadata, &variant->combo, true))
+		return;
+	self->vcpu = nested_new_guest(&self->vm, &variant->combo, l1_msr_code);
+	self->n = addr_gva2hva(self->vm, (gva_t)&msrs);
+	xstate_run(self->vcpu, UCALL_SYNC);
+}
+
+FIXTURE_TEARDOWN(nested_msr)
+{
+	xstate_end(_metadata, self->vm);
+}
+
+/* L1 writes n->old, L2 reads it and writes n->new, which is refused if it is @bad. */
+static void expect_access(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			  struct msr_shared *n, bool bad)
+{
+	u64 wanted = n->write_exits || bad ? n->old : n->new;
+
+	n->l2 = XAREA_POISON;
+	n->vector = NO_VECTOR;
+	xstate_run(vcpu, UCALL_SYNC);
+	EXPECT_SAME(n->read_exits ? EXIT_REASON_MSR_READ : EXIT_REASON_VMCALL, n->exit.reason,
+		    "exit of RDMSR");
+	EXPECT_SAME(n->read_exits ? XAREA_POISON : n->old, n->l2, "what L1 wrote, as L2 reads it");
+
+	xstate_run(vcpu, UCALL_SYNC);
+	if (!n->write_exits) {
+		EXPECT_SAME(wanted, vcpu_get_msr(vcpu, n->msr), "the MSR with L2 active");
+		xstate_run(vcpu, UCALL_SYNC);
+	}
+	EXPECT_SAME(n->write_exits ? EXIT_REASON_MSR_WRITE : EXIT_REASON_VMCALL, n->exit.reason,
+		    "exit of WRMSR");
+	EXPECT_SAME(n->write_exits ? NO_VECTOR : bad ? GP_VECTOR : 0, n->vector,
+		    "vector of WRMSR");
+	EXPECT_SAME(wanted, n->l1, "the MSR as L1 reads it");
+	EXPECT_SAME(wanted, vcpu_get_msr(vcpu, n->msr), "the MSR as the host reads it");
+}
+
+/* Each of RDMSR and WRMSR of L2 exits to L1, or does not. */
+static void expect_msr(struct __test_metadata *const _metadata,
+		       FIXTURE_DATA(nested_msr) * const self, u32 msr, u64 old, u64 new, bool bad)
+{
+	/* Of bits that are refused, one with all four says enough. */
+	u32 i, nr = bad && !(new >> 63) ? 1 : 4;
+
+	self->n->msr = msr;
+	self->n->old = old;
+	self->n->new = new;
+	for (i = 0; i < nr && !_metadata->exit_code; i++) {
+		self->n->read_exits = i & 1;
+		self->n->write_exits = i & 2;
+		th_case("%s, %#lx over %#lx, RDMSR exits: %d, WRMSR exits: %d", msr_name(msr),
+			(long)new, (long)old, i & 1, i >> 1);
+		expect_access(_metadata, self->vcpu, self->n, bad);
+	}
+}
+
+/* L2 writes each bit, of which the guest has those in @all. */
+static void expect_bits(struct __test_metadata *const _metadata,
+			FIXTURE_DATA(nested_msr) * const self, u32 msr, u64 all)
+{
+	u32 bit;
+
+	for (bit = 0; bit < 64; bit++)
+		expect_msr(_metadata, self, msr, bit & 1 ? all : 0, BIT_ULL(bit),
+			   !(all & BIT_ULL(bit)));
+}
+
+/*
+ * Verify that L1 and L2 have one IA32_XSS, and one of each MSR of CET, that what
+ * L2 does with them exits to L1 as the MSR bitmap has it, and that bits of
+ * IA32_XSS which the guest's CPUID lacks raise #GP in L2.
+ */
+TEST_F(nested_msr, xss_and_cet)
+{
+	u32 i, msr;
+
+	expect_bits(_metadata, self, MSR_IA32_XSS, vcpu_xss_mask(self->vcpu));
+	for (i = 0; i < NR_CET_MSRS; i++) {
+		msr = cet_msrs[i];
+		if (vcpu_has_cet_msr(self->vcpu, msr))
+			expect_msr(_metadata, self, msr, cet_msr_value(self->vcpu, msr, 0),
+				   cet_msr_value(self->vcpu, msr, 5), false);
+	}
+}
+
+/* Verify the same of IA32_XFD and IA32_XFD_ERR. */
+TEST_F(nested_msr, xfd)
+{
+	u64 all = vcpu_has_amx(self->vcpu) ? XFD_TILE : 0;
+
+	if (!kvm_cpu_has(X86_FEATURE_XFD))
+		SKIP(return, "XFD is not in guest CPUID");
+	expect_bits(_metadata, self, MSR_IA32_XFD, all);
+	expect_bits(_metadata, self, MSR_IA32_XFD_ERR, all);
+}
+
+/* ---- XSAVES and XRSTORS ---- */
 
 /* xsaves64 (%rdi) and xrstors64 (%rdi) */
 #define XSAVES_CODE	0x2fc70f48
@@ -26,10 +185,6 @@ static struct xss_shared {
 	u64 vector;
 	struct nested_exit exit;
 	u32 code;			/* the instruction that exited */
-
-	u64 values[2];			/* what L1 and L2 write to IA32_XSS */
-	u64 l1, l2;			/* IA32_XSS as L1 and L2 read it */
-	bool read_exits, write_exits;
 
 	u8 area[XAREA_SIZE] __aligned(64);
 } xss;
@@ -59,34 +214,6 @@ static void l1_xsaves_code(struct vmx_pages *vmx)
 		GUEST_ASSERT(!vmwrite(XSS_EXIT_BITMAP, xss.bitmap));
 		xss.exit = l1_run(l2_xsaves_code);
 		xss.code = *(u32 *)xss.exit.rip;
-	}
-}
-
-static void l2_read_xss_code(void)
-{
-	xss.l2 = rdmsr(MSR_IA32_XSS);
-	l2_end();
-}
-
-static void l2_write_xss_code(void)
-{
-	xss.vector = wrmsr_safe(MSR_IA32_XSS, xss.values[1]);
-	GUEST_SYNC(0);
-	l2_end();
-}
-
-/* L1 writes, L2 reads and writes, L1 reads. */
-static void l1_xss_code(struct vmx_pages *vmx)
-{
-	l1_begin(vmx);
-	for (;;) {
-		GUEST_SYNC(1);
-		l1_intercept_msr(vmx, MSR_IA32_XSS, xss.read_exits, xss.write_exits);
-		wrmsr(MSR_IA32_XSS, xss.values[0]);
-		xss.exit = l1_run(l2_read_xss_code);
-		GUEST_SYNC(2);
-		xss.exit = l1_run(l2_write_xss_code);
-		xss.l1 = rdmsr(MSR_IA32_XSS);
 	}
 }
 
@@ -265,60 +392,7 @@ TEST_F(nested_xss, moved)
 	}
 }
 
-/* L2 writes @value, which has one bit, to IA32_XSS. */
-static void expect_xss_write(struct __test_metadata *const _metadata,
-			     FIXTURE_DATA(nested_xss) * const self, u64 value)
-{
-	struct xss_shared *n = self->n;
-	u64 bad = value & ~self->all, wanted = n->write_exits || bad ? n->values[0] : value;
-
-	n->vector = NO_VECTOR;
-	xstate_run(self->vcpu, UCALL_SYNC);
-	if (!n->write_exits) {
-		EXPECT_SAME(bad ? GP_VECTOR : 0, n->vector, "vector of WRMSR");
-		EXPECT_SAME(wanted, vcpu_get_msr(self->vcpu, MSR_IA32_XSS),
-			    "IA32_XSS with L2 active");
-		xstate_run(self->vcpu, UCALL_SYNC);
-	}
-	EXPECT_SAME(n->write_exits ? EXIT_REASON_MSR_WRITE : EXIT_REASON_VMCALL, n->exit.reason,
-		    "exit of WRMSR");
-	EXPECT_SAME(wanted, n->l1, "IA32_XSS, as L1 reads it");
-}
-
-/*
- * Verify that L1 and L2 have one IA32_XSS, that what L2 does with it exits to
- * L1 as the MSR bitmap has it, and that bits which the guest's CPUID lacks
- * raise #GP in L2.
- */
-TEST_F(nested_xss, msr)
-{
-	struct xss_shared *n = self->n;
-	u32 i, bit;
-
-	vcpu_arch_set_entry_point(self->vcpu, l1_xss_code);
-	xstate_run(self->vcpu, UCALL_SYNC);
-	for (i = 0; i < 4 * 64 && !_metadata->exit_code; i++) {
-		bit = i / 4;
-		n->read_exits = i & 1;
-		n->write_exits = i & 2;
-		th_case("bit %u, RDMSR exits: %d, WRMSR exits: %d", bit, n->read_exits,
-			n->write_exits);
-		n->values[0] = bit & 1 ? self->all : 0;
-		n->values[1] = BIT_ULL(bit);
-		n->l2 = XAREA_POISON;
-		xstate_run(self->vcpu, UCALL_SYNC);
-		EXPECT_SAME(n->read_exits ? EXIT_REASON_MSR_READ : EXIT_REASON_VMCALL,
-			    n->exit.reason, "exit of RDMSR");
-		EXPECT_SAME(n->read_exits ? XAREA_POISON : n->values[0], n->l2,
-			    "IA32_XSS of L1, as L2 reads it");
-
-		expect_xss_write(_metadata, self, BIT_ULL(bit));
-	}
-}
-
-/* ---- IA32_XFD and IA32_XFD_ERR ---- */
-
-#define XFD_TILE	XFEATURE_MASK_XTILE_DATA
+/* ---- IA32_XFD, IA32_XFD_ERR and #NM ---- */
 
 enum level { HOST, L1, L2 };
 
@@ -333,39 +407,8 @@ static struct xfd_shared {
 		u64 vector, cr0, xfd, err, kept_err;
 	} l1, l2;
 
-	u32 msr;
-	bool read_exits, write_exits;
-	u64 value;			/* what L2 writes */
-	u64 read;
-
 	u8 tilecfg[XREGS_TILECFG_SIZE];
 } xfd;
-
-static void l2_read_xfd_code(void)
-{
-	xfd.read = rdmsr(xfd.msr);
-	l2_end();
-}
-
-static void l2_write_xfd_code(void)
-{
-	xfd.l2.vector = wrmsr_safe(xfd.msr, xfd.value);
-	l2_end();
-}
-
-/* L2 reads and writes one MSR, the host has set it before. */
-static void l1_xfd_code(struct vmx_pages *vmx)
-{
-	l1_begin(vmx);
-	for (;;) {
-		GUEST_SYNC(0);
-		l1_intercept_msr(vmx, xfd.msr, xfd.read_exits, xfd.write_exits);
-		xfd.exit = l1_run(l2_read_xfd_code);
-		GUEST_SYNC(1);
-		xfd.exit = l1_run(l2_write_xfd_code);
-		xfd.read = rdmsr(xfd.msr);
-	}
-}
 
 /* tilezero %tmm0 */
 static u8 use_tile(void)
@@ -458,87 +501,6 @@ static void l1_own_xfd_code(struct vmx_pages *vmx)
 	}
 }
 
-FIXTURE(nested_xfd) {
-	struct kvm_vm *vm;
-	struct kvm_vcpu *vcpu;
-	struct xfd_shared *n;
-};
-
-FIXTURE_VARIANT(nested_xfd) {
-	struct xstate_combo combo;
-};
-
-FIXTURE_VARIANT_ADD(nested_xfd, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
-FIXTURE_VARIANT_ADD(nested_xfd, guest_amx_nocet) { .combo = { PERM_GUEST, AMX, NOCET } };
-FIXTURE_VARIANT_ADD(nested_xfd, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
-
-FIXTURE_SETUP(nested_xfd)
-{
-	if (!nested_begin(_metadata, &variant->combo, variant->combo.amx))
-		return;
-	if (!kvm_cpu_has(X86_FEATURE_XFD))
-		SKIP(return, "XFD is not in guest CPUID");
-	self->vcpu = nested_new_guest(&self->vm, &variant->combo, NULL);
-	self->n = addr_gva2hva(self->vm, (gva_t)&xfd);
-}
-
-FIXTURE_TEARDOWN(nested_xfd)
-{
-	xstate_end(_metadata, self->vm);
-}
-
-/* L2 writes @value, which has one bit, over @old; L1 lets it have those of @all. */
-static void expect_xfd_write(struct __test_metadata *const _metadata,
-			     FIXTURE_DATA(nested_xfd) * const self, u64 value, u64 all, u64 old)
-{
-	struct xfd_shared *n = self->n;
-	u64 bad = value & ~all, wanted = n->write_exits || bad ? old : value;
-
-	n->value = value;
-	n->l2.vector = NO_VECTOR;
-	xstate_run(self->vcpu, UCALL_SYNC);
-	EXPECT_SAME(n->write_exits ? EXIT_REASON_MSR_WRITE : EXIT_REASON_VMCALL, n->exit.reason,
-		    "exit of WRMSR");
-	EXPECT_SAME(n->write_exits ? NO_VECTOR : bad ? GP_VECTOR : 0, n->l2.vector,
-		    "vector of WRMSR");
-	EXPECT_SAME(wanted, n->read, "MSR as L1 reads it");
-	EXPECT_SAME(wanted, vcpu_get_msr(self->vcpu, n->msr), "MSR as the host reads it");
-	vcpu_set_msr(self->vcpu, n->msr, 0);
-}
-
-/*
- * Verify that L1 and L2 have one IA32_XFD and one IA32_XFD_ERR, that accesses
- * of L2 exit to L1 as the MSR bitmap has it, and that L2 gets #GP for a bit
- * that the guest has not.
- */
-TEST_F(nested_xfd, msrs)
-{
-	u64 all = vcpu_has_amx(self->vcpu) ? XFD_TILE : 0, old;
-	struct xfd_shared *n = self->n;
-	u32 i, bit;
-
-	vcpu_arch_set_entry_point(self->vcpu, l1_xfd_code);
-	xstate_run(self->vcpu, UCALL_SYNC);
-	for (i = 0; i < 2 * 4 * 64 && !_metadata->exit_code; i++) {
-		bit = i / 8;
-		n->msr = i & 1 ? MSR_IA32_XFD_ERR : MSR_IA32_XFD;
-		n->read_exits = i & 2;
-		n->write_exits = i & 4;
-		th_case("%s, bit %u, RDMSR exits: %d, WRMSR exits: %d", msr_name(n->msr), bit,
-			n->read_exits, n->write_exits);
-		old = bit & 1 ? all : 0;
-		vcpu_set_msr(self->vcpu, n->msr, old);
-		n->read = ~0ull;
-		xstate_run(self->vcpu, UCALL_SYNC);
-		EXPECT_SAME(n->read_exits ? EXIT_REASON_MSR_READ : EXIT_REASON_VMCALL,
-			    n->exit.reason, "exit of RDMSR");
-		EXPECT_SAME(n->read_exits ? ~0ull : old, n->read, "MSR as L2 reads it");
-
-		expect_xfd_write(_metadata, self, BIT_ULL(bit), all, old);
-	}
-}
-
-/* The same with AMX in guest CPUID, for what uses it */
 FIXTURE(nested_xfd_nm) {
 	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpu;
