@@ -8,6 +8,7 @@
  * - live registers, tiles and CET included, on the way to L2 and back;
  * - a shadow stack of L2, while L1 has none.
  */
+#include "cet_user.h"
 #include "host_msr.h"
 #include "nested.h"
 
@@ -237,28 +238,20 @@ FIXTURE_SETUP(nested_xss)
 {
 	if (!nested_begin(_metadata, &variant->combo, true))
 		return;
-	self->vcpu = nested_new_guest(&self->vm, &variant->combo, NULL);
+	self->vcpu = nested_new_guest(&self->vm, &variant->combo, l1_xsaves_code);
 	self->n = addr_gva2hva(self->vm, (gva_t)&xss);
+	self->n->enable = true;
+	self->n->rfbm = ~0ull;
 	self->all = vcpu_xss_mask(self->vcpu);
 	xregs_fill(&self->regs, self->vcpu, 0);
 	vcpu_set_xregs(_metadata, self->vcpu, &self->regs,
 		       xregs_mask(vcpu_xcr0_mask(self->vcpu)) & ~XFEATURE_MASK_XTILE);
+	xstate_run(self->vcpu, UCALL_SYNC);
 }
 
 FIXTURE_TEARDOWN(nested_xss)
 {
 	xstate_end(_metadata, self->vm);
-}
-
-/* Verify that L1 may enable XSAVES for L2, and need not. */
-TEST_F(nested_xss, capability)
-{
-	u64 msr = vcpu_get_msr(self->vcpu, MSR_IA32_VMX_PROCBASED_CTLS2);
-
-	EXPECT_SAME((u64)SECONDARY_EXEC_ENABLE_XSAVES << 32,
-		    msr & (SECONDARY_EXEC_ENABLE_XSAVES |
-			   (u64)SECONDARY_EXEC_ENABLE_XSAVES << 32),
-		    "XSAVES in IA32_VMX_PROCBASED_CTLS2");
 }
 
 /*
@@ -270,6 +263,8 @@ static void xss_prepare(struct __test_metadata *const _metadata,
 {
 	struct xss_shared *n = self->n;
 
+	th_case("%s with IA32_XSS %#lx, bitmap %#lx, RFBM %#lx", restore ? "XRSTORS" : "XSAVES",
+		(long)value, (long)n->bitmap, (long)n->rfbm);
 	vcpu_set_cet(_metadata, self->vcpu, &self->regs);
 	vcpu_set_msr(self->vcpu, MSR_IA32_XSS, value);
 	n->restore = restore;
@@ -286,39 +281,34 @@ static void xss_prepare(struct __test_metadata *const _metadata,
 static void xss_expect(struct __test_metadata *const _metadata, struct _test_data_nested_xss *self,
 		       u64 value, bool exits, u8 vector)
 {
-	u64 reason = self->n->restore ? EXIT_REASON_XRSTORS : EXIT_REASON_XSAVES, bv, comp;
-	u64 rfbm = self->n->rfbm & (vcpu_xcr0_mask(self->vcpu) | value);
+	struct xss_shared *n = self->n;
+	u64 rfbm = n->rfbm & (vcpu_xcr0_mask(self->vcpu) | value), poison;
+	u64 reason = n->restore ? EXIT_REASON_XRSTORS : EXIT_REASON_XSAVES;
+	struct xregs regs = self->regs;
 	bool done = !exits && !vector;
 	int i, nr;
 
-	th_case("%s with IA32_XSS %#lx, bitmap %#lx, RFBM %#lx",
-		self->n->restore ? "XRSTORS" : "XSAVES", (long)value, (long)self->n->bitmap,
-		(long)self->n->rfbm);
-	EXPECT_SAME(0, self->n->exit.error, "VM-instruction error");
-	EXPECT_SAME(exits ? reason : EXIT_REASON_VMCALL, self->n->exit.reason,
-		    "exit reason");
-	EXPECT_SAME(exits ? XAREA_POISON : vector, self->n->vector, "vector");
+	EXPECT_SAME(0, n->exit.error, "VM-instruction error");
+	EXPECT_SAME(exits ? reason : EXIT_REASON_VMCALL, n->exit.reason, "exit reason");
+	EXPECT_SAME(exits ? XAREA_POISON : vector, n->vector, "vector");
 	if (exits)
-		EXPECT_SAME(self->n->restore ? XRSTORS_CODE : XSAVES_CODE, self->n->code,
+		EXPECT_SAME(n->restore ? XRSTORS_CODE : XSAVES_CODE, n->code,
 			    "instruction that exited");
-	if (!self->n->restore) {
-		memset(&bv, XAREA_POISON, sizeof(bv));
-		comp = done ? rfbm | XCOMP_BV_COMPACTED : bv;
-		EXPECT_XFEATURES(comp, xarea_header(self->n->area, 1),
-				 "XCOMP_BV");
-		EXPECT_XFEATURES((done ? rfbm & value : bv) & XFEATURE_MASK_CET,
-				 xarea_header(self->n->area, 0) & XFEATURE_MASK_CET,
+	if (!n->restore) {
+		memset(&poison, XAREA_POISON, sizeof(poison));
+		EXPECT_XFEATURES(done ? rfbm | XCOMP_BV_COMPACTED : poison,
+				 xarea_header(n->area, 1), "XCOMP_BV");
+		EXPECT_XFEATURES((done ? rfbm & value : poison) & XFEATURE_MASK_CET,
+				 xarea_header(n->area, 0) & XFEATURE_MASK_CET,
 				 "XSTATE_BV of CET");
 		return;
 	}
 	for (i = 0; i < NR_CET_MSRS; i++) {
 		nr = cet_msr_component(cet_msrs[i]);
-		if (nr < 0 || !vcpu_has_cet_msr(self->vcpu, cet_msrs[i]))
-			continue;
-		EXPECT_SAME(done && rfbm & BIT_ULL(nr) ? 0 : self->regs.cet[i],
-			    vcpu_get_msr(self->vcpu, cet_msrs[i]), "%s after XRSTORS",
-			    msr_name(cet_msrs[i]));
+		if (done && nr >= 0 && rfbm & BIT_ULL(nr))
+			regs.cet[i] = 0;
 	}
+	expect_cet(_metadata, self->vcpu, &regs, "XRSTORS");
 }
 
 /*
@@ -336,9 +326,6 @@ TEST_F(nested_xss, bitmap)
 	u32 i, nr = ARRAY_SIZE(masks);
 	u64 value;
 
-	self->n->enable = true;
-	vcpu_arch_set_entry_point(self->vcpu, l1_xsaves_code);
-	xstate_run(self->vcpu, UCALL_SYNC);
 	for (i = 0; i < nr * nr * 8 && !_metadata->exit_code; i++) {
 		value = masks[i / (2 * nr * nr)];
 		if (value & ~self->all)
@@ -351,14 +338,18 @@ TEST_F(nested_xss, bitmap)
 	}
 }
 
-/* Verify that XSAVES and XRSTORS raise #UD if L1 does not enable them. */
+/*
+ * Verify that L1 may enable XSAVES and XRSTORS for L2, and that they raise #UD
+ * if it does not.
+ */
 TEST_F(nested_xss, not_enabled)
 {
+	u64 control = SECONDARY_EXEC_ENABLE_XSAVES;
 	u32 i;
 
-	self->n->rfbm = ~0ull;
-	vcpu_arch_set_entry_point(self->vcpu, l1_xsaves_code);
-	xstate_run(self->vcpu, UCALL_SYNC);
+	EXPECT_SAME(control << 32, vcpu_get_msr(self->vcpu, MSR_IA32_VMX_PROCBASED_CTLS2) &
+		    (control << 32 | control), "XSAVES in IA32_VMX_PROCBASED_CTLS2");
+	self->n->enable = false;
 	for (i = 0; i < 4; i++) {
 		self->n->bitmap = i & 2 ? ~0ull : 0;
 		xss_prepare(_metadata, self, self->all, i & 1);
@@ -375,11 +366,7 @@ TEST_F(nested_xss, moved)
 {
 	u32 i;
 
-	self->n->enable = true;
 	self->n->sync = true;
-	self->n->rfbm = ~0ull;
-	vcpu_arch_set_entry_point(self->vcpu, l1_xsaves_code);
-	xstate_run(self->vcpu, UCALL_SYNC);
 	for (i = 0; i < 8; i++) {
 		self->n->bitmap = i & 2 ? self->all : ~self->all;
 		xss_prepare(_metadata, self, self->all, i & 1);
@@ -399,7 +386,8 @@ enum level { HOST, L1, L2 };
 /* What L1 and L2 are told to do, and what they find */
 static struct xfd_shared {
 	enum level setter;		/* who sets IA32_XFD, to this: */
-	u64 xfd, l1_xfd;
+	u64 xfd;
+	u64 l1_xfd;			/* what L1 sets it to after L2 has run */
 	bool intercept;			/* #NM exits to L1 */
 	bool ts;			/* L2 has CR0.TS, and uses x87 */
 	struct nested_exit exit;
@@ -433,6 +421,7 @@ static void l2_nm_code(void)
 	l2_end();
 }
 
+/* L1 uses AMX after L2 has, with an IA32_XFD of its own, as a hypervisor does. */
 static void l1_nm_code(struct vmx_pages *vmx)
 {
 	u64 cr0;
@@ -452,14 +441,17 @@ static void l1_nm_code(struct vmx_pages *vmx)
 		GUEST_SYNC(1);
 		xfd.l1.kept_err = rdmsr(MSR_IA32_XFD_ERR);
 		wrmsr(MSR_IA32_XFD_ERR, 0);
-		wrmsr(MSR_IA32_XFD, 0);
+		wrmsr(MSR_IA32_XFD, xfd.l1_xfd);
+		xfd.l1.vector = use_tile();
+		GUEST_SYNC(3);
+		wrmsr(MSR_IA32_XFD_ERR, 0);
 	}
 }
 
 /* L2 sets IA32_XFD, perhaps as the first of all, and L1 then uses AMX. */
 static void l2_set_xfd_code(void)
 {
-	wrmsr(MSR_IA32_XFD, xfd.xfd);
+	wrmsr(MSR_IA32_XFD, XFD_TILE);
 	l2_end();
 }
 
@@ -468,37 +460,13 @@ static void l1_nm_of_l1_code(struct vmx_pages *vmx)
 	tile_load_config(xfd.tilecfg);
 	l1_begin(vmx);
 	if (xfd.setter == L1)
-		wrmsr(MSR_IA32_XFD, xfd.xfd);
+		wrmsr(MSR_IA32_XFD, XFD_TILE);
 	l1_run_to_end(l2_set_xfd_code);
 	xfd.l1.vector = use_tile();
 	xfd.l1.err = rdmsr(MSR_IA32_XFD_ERR);
 	GUEST_SYNC(0);
 	xfd.l1.kept_err = rdmsr(MSR_IA32_XFD_ERR);
 	GUEST_DONE();
-}
-
-static void l2_own_xfd_code(void)
-{
-	xfd.l2.vector = use_tile();
-	GUEST_SYNC(2);
-	wrmsr(MSR_IA32_XFD_ERR, 0);
-	l2_end();
-}
-
-/* L1 gives L2 an IA32_XFD of its own, as a hypervisor does. */
-static void l1_own_xfd_code(struct vmx_pages *vmx)
-{
-	tile_load_config(xfd.tilecfg);
-	l1_begin(vmx);
-	for (;;) {
-		GUEST_SYNC(0);
-		wrmsr(MSR_IA32_XFD, xfd.xfd);
-		l1_run_to_end(l2_own_xfd_code);
-		wrmsr(MSR_IA32_XFD, xfd.l1_xfd);
-		xfd.l1.vector = use_tile();
-		GUEST_SYNC(1);
-		wrmsr(MSR_IA32_XFD_ERR, 0);
-	}
 }
 
 FIXTURE(nested_xfd_nm) {
@@ -532,27 +500,26 @@ FIXTURE_TEARDOWN(nested_xfd_nm)
 static void expect_nm_in_l2(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 			    struct xfd_shared *n)
 {
-	u64 err = n->ts ? 0 : n->xfd;
-
-	EXPECT_SAME(n->ts || n->xfd ? NM_VECTOR : 0, n->l2.vector, "vector in L2");
+	EXPECT_SAME(n->xfd ? NM_VECTOR : 0, n->l2.vector, "vector in L2");
 	EXPECT_SAME(0, n->l2.cr0 & X86_CR0_TS, "CR0.TS in L2");
 	EXPECT_SAME(n->xfd, n->l2.xfd, "IA32_XFD in L2");
-	EXPECT_SAME(err, n->l2.err, "IA32_XFD_ERR in L2");
+	EXPECT_SAME(n->xfd, n->l2.err, "IA32_XFD_ERR in L2");
 	EXPECT_SAME(n->xfd, vcpu_get_msr(vcpu, MSR_IA32_XFD), "IA32_XFD with L2 active");
-	EXPECT_SAME(err, vcpu_get_msr(vcpu, MSR_IA32_XFD_ERR),
+	EXPECT_SAME(n->xfd, vcpu_get_msr(vcpu, MSR_IA32_XFD_ERR),
 		    "IA32_XFD_ERR with L2 active");
 	xstate_run(vcpu, UCALL_SYNC);
-	EXPECT_SAME(err, n->l2.kept_err, "IA32_XFD_ERR over an exit from L2");
+	EXPECT_SAME(n->xfd, n->l2.kept_err, "IA32_XFD_ERR over an exit from L2");
 	EXPECT_SAME(EXIT_REASON_VMCALL, n->exit.reason, "exit reason");
 }
 
-/* One use of AMX or x87 in L2 by l2_nm_code(), as the host has told */
+/* One use of AMX or x87 in L2 by l2_nm_code(), and one of AMX in L1, as the host has told */
 static void expect_nm(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 		      struct xfd_shared *n)
 {
 	u64 err = n->ts ? 0 : n->xfd;
 
-	th_case("IA32_XFD %#lx, #NM exits: %d, CR0.TS %d", (long)n->xfd, n->intercept, n->ts);
+	th_case("IA32_XFD %#lx, #NM exits: %d, CR0.TS %d, then %#lx in L1", (long)n->xfd,
+		n->intercept, n->ts, (long)n->l1_xfd);
 	n->l2.vector = NO_VECTOR;
 	if (n->setter == HOST)
 		vcpu_set_msr(vcpu, MSR_IA32_XFD, n->xfd);
@@ -571,6 +538,11 @@ static void expect_nm(struct __test_metadata *const _metadata, struct kvm_vcpu *
 		    "IA32_XFD_ERR as the host reads it");
 	xstate_run(vcpu, UCALL_SYNC);
 	EXPECT_SAME(err, n->l1.kept_err, "IA32_XFD_ERR over an exit from L1");
+
+	EXPECT_SAME(n->l1_xfd ? NM_VECTOR : 0, n->l1.vector, "vector in L1");
+	EXPECT_SAME(n->l1_xfd, vcpu_get_msr(vcpu, MSR_IA32_XFD), "IA32_XFD of L1");
+	EXPECT_SAME(n->l1_xfd, vcpu_get_msr(vcpu, MSR_IA32_XFD_ERR), "IA32_XFD_ERR of L1");
+	xstate_run(vcpu, UCALL_SYNC);
 }
 
 static void expect_all_nm(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
@@ -581,9 +553,13 @@ static void expect_all_nm(struct __test_metadata *const _metadata, struct kvm_vc
 	n->setter = setter;
 	vcpu_arch_set_entry_point(vcpu, l1_nm_code);
 	xstate_run(vcpu, UCALL_SYNC);
-	/* IA32_XFD is set from the first round on, until it does not matter. */
-	for (i = 0; i < 8; i++) {
+	/*
+	 * IA32_XFD is set from the first round on, until it does not matter. Where L2
+	 * was first to set it there is no #NM in L1: see of_l1_after_l2.
+	 */
+	for (i = 0; i < (setter == L2 ? 8 : 16); i++) {
 		n->xfd = i & 4 ? 0 : XFD_TILE;
+		n->l1_xfd = i & 8 ? XFD_TILE : 0;
 		n->intercept = i & 1;
 		n->ts = i & 2;
 		/* A handler in L2 could not use SSE. */
@@ -595,7 +571,8 @@ static void expect_all_nm(struct __test_metadata *const _metadata, struct kvm_vc
 /*
  * Verify that L2 gets #NM for AMX that IA32_XFD disarms, or L1 if it asks for
  * that, with IA32_XFD_ERR set, and that IA32_XFD_ERR is left alone by the #NM
- * that CR0.TS raises. L1 sets IA32_XFD.
+ * that CR0.TS raises; and that L1 gets #NM by an IA32_XFD of its own afterwards.
+ * L1 sets IA32_XFD.
  */
 TEST_F(nested_xfd_nm, set_by_l1)
 {
@@ -614,16 +591,24 @@ TEST_F(nested_xfd_nm, set_by_host)
 	expect_all_nm(_metadata, self->vcpu, self->n, HOST);
 }
 
-/* Run L1 up to its #NM, which it gets for the IA32_XFD that L2 has set. */
-static void run_to_nm_of_l1(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
-			    struct xfd_shared *n, enum level setter)
+/* L1 gets #NM for the IA32_XFD that L2 has set, @first being the first to set it. */
+static void expect_nm_of_l1(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			    struct xfd_shared *n, enum level first)
 {
-	n->setter = setter;
-	n->xfd = XFD_TILE;
+	u64 err;
+
+	n->setter = first;
 	vcpu_arch_set_entry_point(vcpu, l1_nm_of_l1_code);
 	xstate_run(vcpu, UCALL_SYNC);
 	EXPECT_SAME(NM_VECTOR, n->l1.vector, "vector in L1");
 	EXPECT_SAME(XFD_TILE, n->l1.err, "IA32_XFD_ERR in L1");
+	err = vcpu_get_msr(vcpu, MSR_IA32_XFD_ERR);
+	xstate_run(vcpu, UCALL_DONE);
+	XFAIL_IF(!err && first == L2,
+		 "IA32_XFD_ERR of L1 is lost if L2 was first to set IA32_XFD") {
+		EXPECT_SAME(XFD_TILE, err, "IA32_XFD_ERR as the host reads it");
+		EXPECT_SAME(XFD_TILE, n->l1.kept_err, "IA32_XFD_ERR over an exit from L1");
+	}
 }
 
 /*
@@ -632,11 +617,7 @@ static void run_to_nm_of_l1(struct __test_metadata *const _metadata, struct kvm_
  */
 TEST_F(nested_xfd_nm, of_l1)
 {
-	run_to_nm_of_l1(_metadata, self->vcpu, self->n, L1);
-	EXPECT_SAME(XFD_TILE, vcpu_get_msr(self->vcpu, MSR_IA32_XFD_ERR),
-		    "IA32_XFD_ERR as the host reads it");
-	xstate_run(self->vcpu, UCALL_DONE);
-	EXPECT_SAME(XFD_TILE, self->n->l1.kept_err, "IA32_XFD_ERR over an exit from L1");
+	expect_nm_of_l1(_metadata, self->vcpu, self->n, L1);
 }
 
 /*
@@ -645,48 +626,7 @@ TEST_F(nested_xfd_nm, of_l1)
  */
 TEST_F(nested_xfd_nm, of_l1_after_l2)
 {
-	u64 err;
-
-	run_to_nm_of_l1(_metadata, self->vcpu, self->n, L2);
-	err = vcpu_get_msr(self->vcpu, MSR_IA32_XFD_ERR);
-	xstate_run(self->vcpu, UCALL_DONE);
-	XFAIL_IF(!err, "IA32_XFD_ERR of L1 is lost if L2 was first to set IA32_XFD") {
-		EXPECT_SAME(XFD_TILE, err, "IA32_XFD_ERR as the host reads it");
-		if (err)
-			EXPECT_SAME(XFD_TILE, self->n->l1.kept_err,
-				    "IA32_XFD_ERR over an exit from L1");
-	}
-}
-
-/*
- * Verify that L1 and L2 each get #NM by the IA32_XFD of their own if L1 writes
- * it before VM entry and after VM exit.
- */
-TEST_F(nested_xfd_nm, two_values)
-{
-	struct xfd_shared *n = self->n;
-	u32 i;
-
-	vcpu_arch_set_entry_point(self->vcpu, l1_own_xfd_code);
-	xstate_run(self->vcpu, UCALL_SYNC);
-	for (i = 0; i < 8; i++) {
-		n->l1_xfd = i & 1 ? XFD_TILE : 0;
-		n->xfd = i & 2 ? XFD_TILE : 0;
-		th_case("IA32_XFD of L1 %#lx, of L2 %#lx", (long)n->l1_xfd, (long)n->xfd);
-		xstate_run(self->vcpu, UCALL_SYNC);
-		EXPECT_SAME(n->xfd ? NM_VECTOR : 0, n->l2.vector, "vector in L2");
-		EXPECT_SAME(n->xfd, vcpu_get_msr(self->vcpu, MSR_IA32_XFD),
-			    "IA32_XFD of L2");
-		EXPECT_SAME(n->xfd, vcpu_get_msr(self->vcpu, MSR_IA32_XFD_ERR),
-			    "IA32_XFD_ERR of L2");
-		xstate_run(self->vcpu, UCALL_SYNC);
-		EXPECT_SAME(n->l1_xfd ? NM_VECTOR : 0, n->l1.vector, "vector in L1");
-		EXPECT_SAME(n->l1_xfd, vcpu_get_msr(self->vcpu, MSR_IA32_XFD),
-			    "IA32_XFD of L1");
-		EXPECT_SAME(n->l1_xfd, vcpu_get_msr(self->vcpu, MSR_IA32_XFD_ERR),
-			    "IA32_XFD_ERR of L1");
-		xstate_run(self->vcpu, UCALL_SYNC);
-	}
+	expect_nm_of_l1(_metadata, self->vcpu, self->n, L2);
 }
 
 /* ---- live registers ---- */
@@ -694,6 +634,7 @@ TEST_F(nested_xfd_nm, two_values)
 static struct regs_shared {
 	u64 mask;		/* components that are in use */
 	struct xregs regs[2];
+	int l2_set;		/* which of them L2 loads */
 	u8 area[XAREA_SIZE] __aligned(64);
 } regs;
 
@@ -703,18 +644,11 @@ static __always_inline INTEGER_ONLY void guest_save(void)
 	guest_leave();
 }
 
+/* Leave the other set than L1 did. */
 static INTEGER_ONLY void l2_regs_code(void)
 {
 	guest_save();
-	guest_load_xregs(&regs.regs[1], regs.mask);
-	guest_leave();
-	vmcall();
-}
-
-static INTEGER_ONLY void l2_regs_again_code(void)
-{
-	guest_save();
-	guest_load_xregs(&regs.regs[0], regs.mask);
+	guest_load_xregs(&regs.regs[regs.l2_set], regs.mask);
 	guest_leave();
 	vmcall();
 }
@@ -725,9 +659,11 @@ static INTEGER_ONLY void l1_run_twice(void)
 	bool failed;
 
 	guest_load_xregs(&regs.regs[0], regs.mask);
+	regs.l2_set = 1;
 	failed = vmlaunch();
 	guest_save();
-	l1_set_entry(l2_regs_again_code);
+	l1_set_entry(l2_regs_code);
+	regs.l2_set = 0;
 	failed |= vmresume();
 	guest_save();
 	GUEST_ASSERT(!failed);
@@ -760,18 +696,14 @@ FIXTURE_VARIANT_ADD(nested_regs, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CE
 
 FIXTURE_SETUP(nested_regs)
 {
-	u64 all;
-
 	if (!nested_begin(_metadata, &variant->combo, true))
 		return;
 	self->vcpu = nested_new_guest(&self->vm, &variant->combo, l1_regs_code);
 	self->n = addr_gva2hva(self->vm, (gva_t)&regs);
-	all = vcpu_xss_mask(self->vcpu);
-	self->n->mask = xregs_guest_mask(self->vcpu) | xregs_mask(all);
+	self->n->mask = xregs_guest_mask(self->vcpu) | xregs_mask(vcpu_xss_mask(self->vcpu));
 	xregs_fill(&self->n->regs[0], self->vcpu, 2);
 	xregs_fill(&self->n->regs[1], self->vcpu, 4);
-	if (all)
-		vcpu_set_msr(self->vcpu, MSR_IA32_XSS, all);
+	vcpu_set_msr(self->vcpu, MSR_IA32_XSS, vcpu_xss_mask(self->vcpu));
 }
 
 FIXTURE_TEARDOWN(nested_regs)
@@ -834,19 +766,12 @@ TEST_F(nested_regs, moved)
 
 #define INTR_INFO_CP		(INTR_INFO_EXCEPTION(CP_VECTOR) | INTR_INFO_ERROR_CODE)
 
-#define S_CET_SH_STK_EN		BIT(0)
+static u8 l2_shstk[4096] __aligned(4096);
 
-/* Bits of an entry of a page table */
-#define PTE_WRITABLE		BIT(1)
-#define PTE_USER		BIT(2)
-#define PTE_ACCESSED		BIT(5)
-#define PTE_DIRTY		BIT(6)
-
-/* There are entries above and below where L2 begins. */
-#define SHSTK_START		2048
+/* L2 begins where there are entries above and below. */
+#define L2_SSP			((u64)l2_shstk + 2048)
 
 static struct shstk_shared {
-	u64 ssp;			/* where L2 begins */
 	bool intercept;			/* #CP exits to L1 */
 	u64 inject;			/* L1 injects #CP */
 	struct nested_exit exit;
@@ -855,7 +780,7 @@ static struct shstk_shared {
 
 	u64 rdssp[2];			/* in L2, before and after a call */
 	u64 rdssp_in_call;
-	u64 return_address;
+	u64 return_address, pushed;	/* on the stack, on the shadow stack */
 	u64 vector, vector_error;	/* what the handler in L2 got */
 } shstk;
 
@@ -872,12 +797,7 @@ static noinline void l2_called(void)
 {
 	shstk.rdssp_in_call = rdssp();
 	shstk.return_address = (u64)__builtin_return_address(0);
-}
-
-/* End with a return address on the shadow stack. */
-static noinline void l2_called_end(void)
-{
-	l2_end();
+	shstk.pushed = *(u64 *)(L2_SSP - 8);
 }
 
 /* Exit to user space without a call, which would change the shadow stack. */
@@ -887,8 +807,8 @@ static void l2_shstk_code(void)
 	l2_called();
 	asm volatile("outb %%al, %%dx" : : "a" (0), "d" (XREGS_EXIT_PORT) : "memory");
 	shstk.rdssp[1] = rdssp();
-	l2_called_end();
-	/* Keep the compiler from jumping there instead. */
+	l2_end();
+	/* Keep the compiler from jumping there: its return address is to be on the stack. */
 	barrier();
 }
 
@@ -913,7 +833,7 @@ static void l2_cp_handler(struct ex_regs *r)
 
 static void l1_shstk_code(struct vmx_pages *vmx)
 {
-	const struct nested_cet value[2] = { [ON_ENTRY] = { S_CET_SH_STK_EN, shstk.ssp, 0 } };
+	const struct nested_cet value[2] = { [ON_ENTRY] = { CET_SHSTK_EN, L2_SSP, 0 } };
 	const bool load[2] = { true, true };
 	void *code = l2_shstk_code;
 
@@ -938,7 +858,6 @@ FIXTURE(nested_shstk) {
 	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpu;
 	struct shstk_shared *n;
-	u64 *page;		/* the shadow stack as the host sees it */
 };
 
 FIXTURE_VARIANT(nested_shstk) {
@@ -950,22 +869,13 @@ FIXTURE_VARIANT_ADD(nested_shstk, guest_amx_cet) { .combo = { PERM_GUEST, AMX, C
 
 FIXTURE_SETUP(nested_shstk)
 {
-	gva_t page;
-	u64 *pte;
-
 	if (!nested_begin(_metadata, &variant->combo, true) ||
 	    !expect_host_keeps_s_cet(_metadata, &variant->combo))
 		return;
 	self->vcpu = nested_new_guest(&self->vm, &variant->combo, l1_shstk_code);
 	self->n = addr_gva2hva(self->vm, (gva_t)&shstk);
 	vm_install_exception_handler(self->vm, CP_VECTOR, l2_cp_handler);
-
-	/* What makes a page a supervisor shadow stack: not writable but dirty */
-	page = vm_alloc_page(self->vm);
-	self->page = addr_gva2hva(self->vm, page);
-	pte = vm_get_pte(self->vm, page);
-	*pte = (*pte & ~(PTE_WRITABLE | PTE_USER)) | PTE_ACCESSED | PTE_DIRTY;
-	self->n->ssp = page + SHSTK_START;
+	vcpu_make_shstk(self->vcpu, (u64)l2_shstk);
 }
 
 FIXTURE_TEARDOWN(nested_shstk)
@@ -980,38 +890,32 @@ static void expect_call(struct __test_metadata *const _metadata,
 	struct shstk_shared *n = self->n;
 
 	xregs_run(self->vcpu);
-	EXPECT_SAME(n->ssp, n->rdssp[0], "SSP on VM entry");
-	EXPECT_SAME(n->ssp - 8, n->rdssp_in_call, "SSP in a call");
-	EXPECT_SAME(n->return_address, self->page[SHSTK_START / 8 - 1],
-		    "return address on the shadow stack");
-	EXPECT_SAME(n->ssp, nested_get_ssp(self->vcpu), "SSP with L2 active");
+	EXPECT_SAME(L2_SSP, n->rdssp[0], "SSP on VM entry");
+	EXPECT_SAME(L2_SSP - 8, n->rdssp_in_call, "SSP in a call");
+	EXPECT_SAME(n->return_address, n->pushed, "return address on the shadow stack");
+	EXPECT_SAME(L2_SSP, nested_get_ssp(self->vcpu), "SSP with L2 active");
 	self->vcpu = nested_move(self->vcpu, how);
 	xstate_run(self->vcpu, UCALL_SYNC);
-	EXPECT_SAME(n->ssp, n->rdssp[1], "SSP over an exit");
+	EXPECT_SAME(L2_SSP, n->rdssp[1], "SSP over an exit");
 	EXPECT_SAME(EXIT_REASON_VMCALL, n->exit.reason, "exit reason");
-	EXPECT_SAME(n->ssp - 8, n->vmcs_ssp, "SSP in the VMCS");
+	EXPECT_SAME(L2_SSP - 8, n->vmcs_ssp, "SSP in the VMCS");
 	EXPECT_SAME(0, n->l1_rdssp, "RDSSP in L1");
 	EXPECT_SAME(0, nested_get_ssp(self->vcpu), "SSP of L1");
 }
 
 /*
- * Verify that L2 has its calls and returns on the shadow stack at GUEST_SSP,
- * and that L1 has none.
+ * Verify that L2 has its calls and returns on the shadow stack at GUEST_SSP, and
+ * that L1 has none, when the vCPU moves to another VM with L2 active.
  */
-TEST_F(nested_shstk, call)
-{
-	expect_call(_metadata, self, NOWHERE);
-}
-
-/* Verify the same when the vCPU moves to another VM with L2 active. */
 TEST_F(nested_shstk, call_moved)
 {
 	expect_call(_metadata, self, CET_FIRST);
 }
 
 /*
- * Verify that a return to another address than that on the shadow stack raises
- * #CP in L2, or exits to L1 if L1 asks for that, and that L1 can inject #CP.
+ * Verify the same without a move; that a return to another address than that on
+ * the shadow stack raises #CP in L2, or exits to L1 if L1 asks for that; and
+ * that L1 can inject #CP.
  */
 TEST_F(nested_shstk, control_protection)
 {
@@ -1030,7 +934,7 @@ TEST_F(nested_shstk, control_protection)
 	EXPECT_SAME(INTR_INFO_CP, n->exit.intr_info, "VM-exit interruption information of #CP");
 	EXPECT_SAME(CP_NEAR_RET, n->error_code, "error code of the exit");
 	EXPECT_SAME(0, n->vector, "vector in L2 where #CP exits");
-	EXPECT_SAME(n->ssp, n->vmcs_ssp, "SSP in the VMCS after #CP");
+	EXPECT_SAME(L2_SSP, n->vmcs_ssp, "SSP in the VMCS after #CP");
 
 	n->inject = INTR_INFO_CP;
 	xstate_run(self->vcpu, UCALL_SYNC);
