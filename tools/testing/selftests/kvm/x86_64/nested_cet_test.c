@@ -150,9 +150,8 @@ static void expect_host_sees(struct __test_metadata *const _metadata, struct kvm
 		EXPECT_SAME(c.tab, vcpu_get_msr(vcpu, MSR_IA32_INT_SSP_TAB), "INT_SSP_TAB %s",
 			    when);
 	EXPECT_SAME(c.ssp, nested_get_ssp(vcpu), "SSP %s", when);
-	if (vcpu_xss_mask(vcpu))
-		EXPECT_XFEATURES(vcpu_xss_mask(vcpu), vcpu_get_msr(vcpu, MSR_IA32_XSS),
-				 "IA32_XSS %s", when);
+	EXPECT_XFEATURES(vcpu_xss_mask(vcpu), vcpu_get_msr(vcpu, MSR_IA32_XSS), "IA32_XSS %s",
+			 when);
 }
 
 /* Run up to the next GUEST_SYNC(), which must come from L1 or L2. */
@@ -489,22 +488,10 @@ static const struct bad {
 /* Valid values for both fields, and S_CET of L1 itself */
 static void good_values(struct kvm_vcpu *vcpu, struct checks_shared *n)
 {
-	int i;
-
-	for (i = 0; i < 2; i++) {
-		n->value[i] = cet_of(vcpu, 1 + i);
-		n->value[i].tab = 0;
-	}
+	n->value[ON_ENTRY] = cet_of(vcpu, 1);
+	n->value[ON_EXIT] = cet_of(vcpu, 2);
 	if (n->read_s_cet)
 		vcpu_set_msr(vcpu, MSR_IA32_S_CET, cet_of(vcpu, 0).s_cet);
-}
-
-/* L1 has the S_CET that it must have after its last try. */
-static void expect_s_cet(struct __test_metadata *const _metadata, struct checks_shared *n,
-			 u64 wanted, const char *when)
-{
-	if (n->read_s_cet)
-		EXPECT_SAME(wanted, n->s_cet, "S_CET of L1 %s", when);
 }
 
 /* Let L1 try with a bad value in the fields of guest or host. */
@@ -520,14 +507,17 @@ static void expect_bad_field(struct __test_metadata *const _metadata, struct kvm
 	n->value[which] = b->value;
 	expect_end(_metadata, vcpu, n, which == ON_ENTRY ? BAD_GUEST : BAD_HOST, "loaded");
 	left = which == ON_ENTRY ? n->value[ON_EXIT].s_cet : cet_of(vcpu, 0).s_cet;
-	expect_s_cet(_metadata, n, left, "after the failure");
+	if (n->read_s_cet)
+		EXPECT_SAME(left, n->s_cet, "S_CET of L1 after the failure");
 	EXPECT_SAME(n->value[ON_ENTRY].s_cet, n->fields.s_cet, "S_CET in the VMCS");
 	EXPECT_SAME(n->value[ON_ENTRY].ssp, n->fields.ssp, "SSP in the VMCS");
 	EXPECT_SAME(n->value[ON_ENTRY].tab, n->fields.tab, "SSP table in the VMCS");
 
 	n->load[which] = false;
 	expect_end(_metadata, vcpu, n, L2_RUNS, "not loaded");
-	expect_s_cet(_metadata, n, n->value[!which].s_cet, "where it is not loaded");
+	left = n->value[!which].s_cet;
+	if (n->read_s_cet)
+		EXPECT_SAME(left, n->s_cet, "S_CET of L1 where it is not loaded");
 }
 
 /*

@@ -83,7 +83,7 @@ void l1_set_entry(void *code)
 /* Run L2 from the start of @code until it exits. */
 struct nested_exit l1_run(void *code)
 {
-	struct nested_exit e = { 0 };
+	struct nested_exit e;
 	int failed;
 
 	l1_set_entry(code);
@@ -92,14 +92,14 @@ struct nested_exit l1_run(void *code)
 	asm volatile("" : : : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5",
 		     "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12",
 		     "xmm13", "xmm14", "xmm15");
-	if (failed) {
-		e.error = vmreadz(VM_INSTRUCTION_ERROR);
-		return e;
-	}
-	e.reason = vmreadz(VM_EXIT_REASON);
-	e.qualification = vmreadz(EXIT_QUALIFICATION);
-	e.intr_info = vmreadz(VM_EXIT_INTR_INFO);
-	e.rip = vmreadz(GUEST_RIP);
+	if (failed)
+		return (struct nested_exit) { .error = vmreadz(VM_INSTRUCTION_ERROR) };
+	e = (struct nested_exit) {
+		.reason = vmreadz(VM_EXIT_REASON),
+		.qualification = vmreadz(EXIT_QUALIFICATION),
+		.intr_info = vmreadz(VM_EXIT_INTR_INFO),
+		.rip = vmreadz(GUEST_RIP),
+	};
 	if (!(e.reason & EXIT_REASON_FAILED_VMENTRY))
 		launched = true;
 	return e;
