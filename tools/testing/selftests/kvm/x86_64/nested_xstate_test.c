@@ -8,8 +8,7 @@
  * - live registers, tiles and CET included, on the way to L2 and back;
  * - a shadow stack of L2, while L1 has none.
  */
-#include "cet_user.h"
-#include "host_msr.h"
+#include "cet_guest.h"
 #include "nested.h"
 
 #define NO_VECTOR	0xff
@@ -758,9 +757,6 @@ TEST_F(nested_regs, moved)
 
 /* ---- a shadow stack of L2 ---- */
 
-#define CP_VECTOR		21
-#define CP_NEAR_RET		1
-
 /* Some error code that RET does not raise */
 #define CP_INJECTED		3
 
@@ -875,7 +871,7 @@ FIXTURE_SETUP(nested_shstk)
 	self->vcpu = nested_new_guest(&self->vm, &variant->combo, l1_shstk_code);
 	self->n = addr_gva2hva(self->vm, (gva_t)&shstk);
 	vm_install_exception_handler(self->vm, CP_VECTOR, l2_cp_handler);
-	vcpu_make_shstk(self->vcpu, (u64)l2_shstk);
+	vm_make_shstk(self->vm, (gva_t)l2_shstk);
 }
 
 FIXTURE_TEARDOWN(nested_shstk)
