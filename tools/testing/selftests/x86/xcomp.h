@@ -20,9 +20,6 @@
 #include "kselftest_harness_ext.h"
 #include "xfeature.h"
 
-/* Seconds that anything may take before it counts as hung */
-#define XCOMP_TIMEOUT	20
-
 /* In place of TEST_HARNESS_MAIN; the second where a test executes the program anew */
 #define XCOMP_HARNESS_MAIN		XCOMP_EXEC_HARNESS_MAIN(NULL)
 #define XCOMP_EXEC_HARNESS_MAIN(after_exec)				\
@@ -39,7 +36,6 @@ void xcomp_begin(struct __test_metadata *const _metadata, const void *variant);
 void xcomp_end(struct __test_metadata *const _metadata);
 
 /* What this kernel has, and the reasons to skip if it has not */
-bool xcomp_have_amx(void);
 bool xcomp_before(unsigned int major, unsigned int minor);
 bool xcomp_too_old(void);
 
@@ -62,45 +58,24 @@ void xcomp_expect_masks(struct __test_metadata *const _metadata, const struct xc
 void xcomp_request_host(struct __test_metadata *const _metadata, struct xcomp_perm *perm);
 void xcomp_request_guest(struct __test_metadata *const _metadata, struct xcomp_perm *perm);
 
-void xcomp_touch_amx(void);
-int xcomp_try_amx(void);
-void xcomp_use_amx(struct __test_metadata *const _metadata, const char *when);
-
-/* Children: xcomp_join(), xcomp_wait() or xcomp_kill() takes the end of each. */
-pid_t xcomp_fork(struct __test_metadata *const _metadata);
-void xcomp_exit(void);
-int xcomp_wait(struct __test_metadata *const _metadata, pid_t pid, const char *what);
-void xcomp_join(struct __test_metadata *const _metadata, pid_t pid, const char *what);
-void xcomp_kill(struct __test_metadata *const _metadata, pid_t pid);
-
-/* Both at once: call @fn in a child, or in a thread, and wait for its end. */
-typedef void (*xcomp_fn)(struct __test_metadata *const _metadata, void *arg);
-
-void xcomp_in_child(struct __test_metadata *const _metadata, const char *what, xcomp_fn fn,
-		    void *arg);
-void xcomp_in_thread(struct __test_metadata *const _metadata, const char *what, xcomp_fn fn,
+void xcomp_in_thread(struct __test_metadata *const _metadata, const char *what, xf_fn fn,
 		     void *arg);
 
 /* A thread that goes on while the caller does */
 struct xcomp_thread {
 	pthread_t thread;
 	struct __test_metadata *metadata;
-	xcomp_fn fn;
+	xf_fn fn;
 	void *arg;
 };
 
 void xcomp_start_thread(struct __test_metadata *const _metadata, struct xcomp_thread *t,
-			xcomp_fn fn, void *arg);
+			xf_fn fn, void *arg);
 void xcomp_join_thread(struct __test_metadata *const _metadata, struct xcomp_thread *t,
 		       const char *what);
 
-void xcomp_in_new_program(struct __test_metadata *const _metadata, const char *what, xcomp_fn fn,
+void xcomp_in_new_program(struct __test_metadata *const _metadata, const char *what, xf_fn fn,
 			  void *arg, void *buf, size_t size);
 void xcomp_exec(struct __test_metadata *const _metadata, void *arg);
-
-int xcomp_pin(struct __test_metadata *const _metadata);
-void xcomp_leave_real_time(void);
-pid_t xcomp_hog(struct __test_metadata *const _metadata);
-void xcomp_lose_cpu(struct __test_metadata *const _metadata);
 
 #endif /* SELFTESTS_X86_XCOMP_H */

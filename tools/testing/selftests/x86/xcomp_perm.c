@@ -291,24 +291,32 @@ static void ask_at_once(struct __test_metadata *const _metadata, void *option)
 {
 	pthread_barrier_wait(&barrier);
 	xcomp_expect_request(_metadata, *(int *)option, XFEATURE_XTILE_DATA,
-			     xcomp_have_amx() ? 0 : EOPNOTSUPP, "by one of many threads");
+			     xf_has_amx() ? 0 : EOPNOTSUPP, "by one of many threads");
 }
 
-/* Verify that all of many threads that ask at once are granted all. */
-TEST_F(xcomp_perm, concurrent)
+static void ask_by_many(struct __test_metadata *const _metadata, void *arg)
 {
 	static int options[] = { ARCH_REQ_XCOMP_PERM, ARCH_REQ_XCOMP_GUEST_PERM };
+	const struct xcomp_perm granted = { xf_has_amx(), xf_has_amx() };
 	struct xcomp_thread askers[NR_ASKERS];
 	int i;
 
+	(void)arg;
 	pthread_barrier_init(&barrier, NULL, NR_ASKERS);
 	for (i = 0; i < NR_ASKERS; i++)
 		xcomp_start_thread(_metadata, &askers[i], ask_at_once, &options[i & 1]);
 	for (i = 0; i < NR_ASKERS; i++)
 		xcomp_join_thread(_metadata, &askers[i], "one of many threads");
-	self->perm.host = xcomp_have_amx();
-	self->perm.guest = xcomp_have_amx();
-	xcomp_expect_masks(_metadata, &self->perm, "after requests at the same time");
+	xcomp_expect_masks(_metadata, &granted, "after requests at the same time");
+}
+
+/* Verify that all of many threads that ask at once are granted all, time and again. */
+TEST_F(xcomp_perm, concurrent)
+{
+	int i;
+
+	for (i = 0; i < 12 && !_metadata->exit_code; i++)
+		xf_in_child(_metadata, "a process of many threads", ask_by_many, NULL);
 }
 
 static void look_when_told(struct __test_metadata *const _metadata, void *perm)
@@ -323,7 +331,7 @@ static void look(struct __test_metadata *const _metadata, void *perm)
 }
 
 /* All threads see what @ask was granted, whether they were there before or not. */
-static void expect_shared(struct __test_metadata *const _metadata, xcomp_fn ask,
+static void expect_shared(struct __test_metadata *const _metadata, xf_fn ask,
 			  struct xcomp_perm *perm)
 {
 	struct xcomp_thread witness;
@@ -380,7 +388,7 @@ static void ask_without_leader(struct __test_metadata *const _metadata, void *pe
 	EXPECT_THAT(thread_gone(getpid()), "the leader has not become a zombie within 5 s");
 	xcomp_expect_masks(_metadata, perm, "without a leader");
 	ask_both(_metadata, perm);
-	xcomp_exit();
+	xf_exit();
 }
 
 static void leave_thread(struct __test_metadata *const _metadata, void *arg)
@@ -397,7 +405,7 @@ static void leave_thread(struct __test_metadata *const _metadata, void *arg)
 /* Verify that a process whose leader has ended can still ask and be told. */
 TEST_F(xcomp_perm, exited_leader)
 {
-	xcomp_in_child(_metadata, "a process without a leader", leave_thread, NULL);
+	xf_in_child(_metadata, "a process without a leader", leave_thread, NULL);
 }
 
 /* What a child or a new program finds for host and guest, for its parent to judge */
@@ -444,9 +452,9 @@ static void expect_found(struct __test_metadata *const _metadata, const struct f
 				     never[j]);
 		EXPECT_SAME_MASK(xf_names, xf_permitted(i ? perm->guest : perm->host), f->before[i],
 				 "%s permission that %s starts with", perms[i].name, whose);
-		EXPECT_ERRNO(xcomp_have_amx() ? 0 : EOPNOTSUPP, f->error[i], "%s request of %s",
+		EXPECT_ERRNO(xf_has_amx() ? 0 : EOPNOTSUPP, f->error[i], "%s request of %s",
 			     perms[i].name, whose);
-		EXPECT_SAME_MASK(xf_names, xf_permitted(xcomp_have_amx()), f->after[i],
+		EXPECT_SAME_MASK(xf_names, xf_permitted(xf_has_amx()), f->after[i],
 				 "%s permission of %s", perms[i].name, whose);
 	}
 }
@@ -465,7 +473,7 @@ static void expect_copied(struct __test_metadata *const _metadata, struct xcomp_
 	pid = clone(find, stack + CHILD_STACK, flags | SIGCHLD, f);
 	if (!EXPECT_THAT(pid > 0, "clone(): %s", strerror(errno)))
 		return;
-	xcomp_join(_metadata, pid, whose);
+	xf_join(_metadata, pid, whose);
 	expect_found(_metadata, f, perm, whose);
 	xcomp_expect_masks(_metadata, perm, "once a child has asked");
 }
@@ -520,7 +528,7 @@ static void after_exec(int fd)
 }
 
 /* All that was asked for before @fn executes the program has to be gone. */
-static void expect_new_program(struct __test_metadata *const _metadata, xcomp_fn fn,
+static void expect_new_program(struct __test_metadata *const _metadata, xf_fn fn,
 			       struct xcomp_perm *perm)
 {
 	const struct xcomp_perm none = { 0 };
@@ -557,9 +565,9 @@ static void spawn(struct __test_metadata *const _metadata, void *perm)
 	fflush(stdout);
 	if (EXPECT_ERRNO(0, posix_spawn(&pid, "/proc/self/exe", NULL, NULL, args, environ),
 			 "posix_spawn()"))
-		xcomp_join(_metadata, pid, "the program that was spawned");
+		xf_join(_metadata, pid, "the program that was spawned");
 	xcomp_expect_masks(_metadata, perm, "after posix_spawn()");
-	xcomp_exit();
+	xf_exit();
 }
 
 /* Verify the same of posix_spawn(), which leaves its caller what that has. */
@@ -583,7 +591,7 @@ FIXTURE_SETUP(xcomp_altstack)
 {
 	if (!begin(_metadata, variant))
 		return;
-	if (!xcomp_have_amx())
+	if (!xf_has_amx())
 		SKIP(return, XCOMP_NO_AMX);
 	self->min = getauxval(AT_MINSIGSTKSZ);
 	ASSERT_TRUE(EXPECT_THAT(self->min, "AMX, but no AT_MINSIGSTKSZ"));
@@ -712,7 +720,7 @@ TEST_F(xcomp_altstack, after)
 	xcomp_request_host(_metadata, &self->perm);
 	expect_boundary(_metadata, "the process");
 	xcomp_in_thread(_metadata, "a thread", expect_boundary, "a thread");
-	xcomp_in_child(_metadata, "a child", expect_boundary, "a child");
+	xf_in_child(_metadata, "a child", expect_boundary, "a child");
 }
 
 /*

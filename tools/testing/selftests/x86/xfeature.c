@@ -2,13 +2,27 @@
 /* XSAVE state components and the machine that has them, see xfeature.h. */
 #define _GNU_SOURCE
 
+#include <poll.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/utsname.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <ucontext.h>
 
 #include "xfeature.h"
 
 #define CPUID_1_ECX_OSXSAVE	XF_BIT(27)
 #define CPUID_D_N_ECX_ALIGN	XF_BIT(1)
 #define TAINT_WARN		XF_BIT(9)
+
+/* Seconds that the first use of AMX may take */
+#define USE_TIMEOUT	5
+
+/* How often to read or write an MSR before the driver counts as one that loses values */
+#define MSR_TRIES	60
 
 /* ---- CPUID leaf 0xD ---- */
 
@@ -111,6 +125,27 @@ int xf_get_mask(int option, uint64_t *mask)
 	return syscall(SYS_arch_prctl, option, mask) ? errno : 0;
 }
 
+/* The masks of arch_prctl(2) are what the CPU and these permissions make of them. */
+void xf_expect_permissions(struct __test_metadata *const _metadata, bool host, bool guest,
+			   const char *when)
+{
+	uint64_t supp, host_mask, guest_mask;
+
+	EXPECT_ERRNO(0, xf_get_mask(ARCH_GET_XCOMP_SUPP, &supp), "ARCH_GET_XCOMP_SUPP, %s", when);
+	EXPECT_ERRNO(0, xf_get_mask(ARCH_GET_XCOMP_PERM, &host_mask),
+		     "ARCH_GET_XCOMP_PERM, %s", when);
+	EXPECT_ERRNO(0, xf_get_mask(ARCH_GET_XCOMP_GUEST_PERM, &guest_mask),
+		     "ARCH_GET_XCOMP_GUEST_PERM, %s", when);
+
+	/* No XCR0 has a supervisor component, nor the kernel's flag of a lock. */
+	EXPECT_SAME_MASK(xf_names, xf_xcr0() | XFEATURE_MASK_FPSSE, supp,
+			 "ARCH_GET_XCOMP_SUPP, %s", when);
+	EXPECT_SAME_MASK(xf_names, xf_permitted(host), host_mask,
+			 "ARCH_GET_XCOMP_PERM, %s", when);
+	EXPECT_SAME_MASK(xf_names, xf_permitted(guest), guest_mask,
+			 "ARCH_GET_XCOMP_GUEST_PERM, %s", when);
+}
+
 /* ---- names ---- */
 
 const char *xf_name(int nr)
@@ -181,15 +216,6 @@ bool xf_cpuinfo_flag(const char *flag)
 	}
 	snprintf(key, sizeof(key), " %s ", flag);
 	return strstr(flags, key);
-}
-
-const char *xf_pasid_missing(void)
-{
-	if (!(xf_cpu_supervisor_mask() & XFEATURE_MASK_PASID))
-		return "no PASID state on this CPU";
-	if (!xf_cpuinfo_flag("enqcmd") || !xf_cpuinfo_flag("xsaves"))
-		return "the kernel does not use PASID state";
-	return geteuid() ? "needs root" : NULL;
 }
 
 static void print_parameters(void)
@@ -288,4 +314,357 @@ uint8_t *xf_guarded(size_t size, uint8_t poison)
 	if (poison)
 		memset(p, poison, size);
 	return p;
+}
+
+/* ---- AMX ---- */
+
+/* Whether the kernel lets programs use AMX */
+bool xf_has_amx(void)
+{
+	return xf_xcr0() & XFEATURE_MASK_XTILE_DATA;
+}
+
+/*
+ * Use AMX, and leave no tile in use; SIGILL where there is no permission.  Tile 0
+ * of palette 1 has one row of 64 bytes.
+ */
+void xf_touch_amx(void)
+{
+	static const uint8_t config[64] = { [0] = 1, [16] = 64, [48] = 1 };
+
+	/* ldtilecfg (%rax); tilezero %tmm0; tilerelease */
+	asm volatile(".byte 0xc4, 0xe2, 0x78, 0x49, 0x00\n\t"
+		     ".byte 0xc4, 0xe2, 0x7b, 0x49, 0xc0\n\t"
+		     ".byte 0xc4, 0xe2, 0x78, 0x49, 0xc0"
+		     : : "a" (config) : "memory");
+}
+
+#ifdef __x86_64__
+#define REG_IP		REG_RIP
+#else
+#define REG_IP		REG_EIP
+#endif
+
+static sigjmp_buf use_env;
+static pid_t use_tid;
+/* What a signal has said, and where it has come */
+static siginfo_t use_info;
+static unsigned long use_ip;
+
+static void use_ended(int sig, siginfo_t *info, void *context)
+{
+	ucontext_t *uc = context;
+
+	/* The alarm is the process's: it may come to another thread. */
+	if (syscall(SYS_gettid) != use_tid) {
+		syscall(SYS_tgkill, getpid(), use_tid, sig);
+		return;
+	}
+	use_info = *info;
+	use_ip = uc->uc_mcontext.gregs[REG_IP];
+	siglongjmp(use_env, sig);
+}
+
+/*
+ * Use AMX; return 0, or the signal that it raised, SIGALRM if it did not come back.
+ *
+ * A kernel that does not enable AMX, nor send a signal, lets the instruction
+ * fault for ever.  Each time it returns to user space an alarm can come through.
+ */
+static int try_amx(void)
+{
+	static const int signals[] = { SIGILL, SIGSEGV, SIGBUS, SIGFPE, SIGTRAP, SIGALRM };
+	const struct sigaction action = { .sa_sigaction = use_ended, .sa_flags = SA_SIGINFO };
+	struct sigaction old[ARRAY_SIZE(signals)];
+	unsigned int i;
+	int sig;
+
+	use_tid = syscall(SYS_gettid);
+	for (i = 0; i < ARRAY_SIZE(signals); i++)
+		sigaction(signals[i], &action, &old[i]);
+	sig = sigsetjmp(use_env, 1);
+	if (!sig) {
+		alarm(USE_TIMEOUT);
+		xf_touch_amx();
+	}
+	alarm(0);
+	for (i = 0; i < ARRAY_SIZE(signals); i++)
+		sigaction(signals[i], &old[i], NULL);
+	return sig;
+}
+
+/* Whether AMX works; if not, the signal must say what CPU or kernel refuse. */
+void xf_expect_amx(struct __test_metadata *const _metadata, bool works, const char *when)
+{
+	int sig = try_amx();
+
+	EXPECT_THAT(sig != SIGALRM, "the first use of AMX did not come back within %d s, %s",
+		    USE_TIMEOUT, when);
+	EXPECT_SAME(works ? 0 : SIGILL, sig, "signal that AMX raises %s", when);
+	if (sig != SIGILL)
+		return;
+	EXPECT_SAME(xf_has_amx() ? ILL_ILLOPC : ILL_ILLOPN, use_info.si_code,
+		    "si_code of SIGILL %s", when);
+	EXPECT_SAME(use_ip, (unsigned long)use_info.si_addr, "si_addr of SIGILL %s", when);
+}
+
+void xf_use_amx(struct __test_metadata *const _metadata)
+{
+	xf_expect_amx(_metadata, true, "with permission");
+}
+
+/* ---- children, threads and the CPU they share ---- */
+
+/* Fork; the child dies with its parent, and ends by xf_exit(). */
+pid_t xf_fork(struct __test_metadata *const _metadata)
+{
+	pid_t parent = getpid(), pid;
+
+	fflush(stdout);
+	pid = fork();
+	ASSERT_LE(0, pid)
+		TH_ROW_LOG("fork(): %s", strerror(errno));
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() != parent)
+			_exit(KSFT_FAIL);
+	}
+	return pid;
+}
+
+void xf_exit(void)
+{
+	fflush(stdout);
+	_exit(0);
+}
+
+/*
+ * Wait for the end of a child; return the status for waitpid()'s macros, or -1,
+ * which is none of them, if there is none in time.
+ */
+int xf_wait(struct __test_metadata *const _metadata, pid_t pid, const char *what)
+{
+	struct pollfd p = { .events = POLLIN };
+	int status = -1, ready;
+
+	/* Never -1, by which kill() means every process. */
+	ASSERT_LT(0, pid);
+	p.fd = syscall(SYS_pidfd_open, pid, 0);
+	ASSERT_LE(0, p.fd);
+	do {
+		ready = poll(&p, 1, XF_TIMEOUT * 1000);
+	} while (ready < 0 && errno == EINTR);
+	close(p.fd);
+	if (!EXPECT_THAT(ready == 1, "%s: no end within %d s", what, XF_TIMEOUT))
+		kill(pid, SIGKILL);
+	EXPECT_EQ(pid, waitpid(pid, &status, 0));
+	return ready == 1 ? status : -1;
+}
+
+/* Wait for the end of a child, which must be in time and without a fault. */
+void xf_join(struct __test_metadata *const _metadata, pid_t pid, const char *what)
+{
+	int status = xf_wait(_metadata, pid, what);
+
+	EXPECT_THAT(!WIFSIGNALED(status), "%s: ended by signal %d (%s)", what, WTERMSIG(status),
+		    strsignal(WTERMSIG(status)));
+	EXPECT_THAT(!WIFEXITED(status) || !WEXITSTATUS(status), "%s: exit status %d", what,
+		    WEXITSTATUS(status));
+}
+
+/* End a child, which must not have ended before. */
+void xf_kill(struct __test_metadata *const _metadata, pid_t pid)
+{
+	int status = 0;
+
+	ASSERT_LT(0, pid);
+	EXPECT_EQ(0, kill(pid, SIGKILL));
+	EXPECT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_THAT(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL,
+		    "a child that is killed has ended before, by wait status %#x", status);
+}
+
+void xf_in_child(struct __test_metadata *const _metadata, const char *what, xf_fn fn, void *arg)
+{
+	pid_t pid = xf_fork(_metadata);
+
+	if (!pid) {
+		fn(_metadata, arg);
+		xf_exit();
+	}
+	xf_join(_metadata, pid, what);
+}
+
+/* Wait for the end of a thread, but not for ever: a test that is stuck ends there. */
+void xf_join_thread(struct __test_metadata *const _metadata, pthread_t thread, const char *what)
+{
+	struct timespec end;
+
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	end.tv_sec += XF_TIMEOUT;
+	ASSERT_EQ(0, pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &end))
+		TH_ROW_LOG("%s: no end within %d s", what, XF_TIMEOUT);
+}
+
+/* Stay on the CPU that this runs on, with all children to come; return it. */
+int xf_pin(struct __test_metadata *const _metadata)
+{
+	/* A kernel may have 8192 CPUs, which is eight times what fits into one of them. */
+	cpu_set_t sets[8] = { };
+	int cpu = sched_getcpu();
+
+	ASSERT_LE(0, cpu);
+	CPU_SET_S(cpu, sizeof(sets), sets);
+	ASSERT_EQ(0, sched_setaffinity(0, sizeof(sets), sets));
+	return cpu;
+}
+
+/* In a class of real time a task that never sleeps would leave nothing for anybody. */
+void xf_leave_real_time(void)
+{
+	const struct sched_param param = { 0 };
+
+	sched_setscheduler(0, SCHED_OTHER, &param);
+}
+
+/*
+ * Start a process that keeps this CPU busy until xf_kill(), so that whoever
+ * sleeps here finds its registers gone when it wakes up: the idle task would have
+ * kept them.
+ */
+pid_t xf_hog(struct __test_metadata *const _metadata)
+{
+	pid_t pid = xf_fork(_metadata);
+
+	if (!pid) {
+		xf_leave_real_time();
+		for (;;)
+			asm volatile("pause");
+	}
+	return pid;
+}
+
+/* Sleep while such a process runs. */
+void xf_lose_cpu(struct __test_metadata *const _metadata)
+{
+	const struct timespec nap = { .tv_nsec = 20 * 1000 * 1000 };
+	pid_t hog = xf_hog(_metadata);
+	int i;
+
+	for (i = 0; i < 3; i++)
+		nanosleep(&nap, NULL);
+	xf_kill(_metadata, hog);
+}
+
+/* ---- MSRs of the host ---- */
+
+/* Stay on this CPU and open its MSRs by the msr driver, which takes root; -1 without it. */
+int xf_open_msrs(struct __test_metadata *const _metadata, int flags)
+{
+	char path[32];
+	int fd;
+
+	snprintf(path, sizeof(path), "/dev/cpu/%d/msr", xf_pin(_metadata));
+	fd = open(path, flags | O_CLOEXEC);
+	/* libkvm takes an EACCES that is left over for the reason of its next failure. */
+	errno = 0;
+	return fd;
+}
+
+/*
+ * @msr of this task.  One that is preempted inside of the driver goes on there
+ * without its own MSRs, so that one reading proves nothing: this is what was read
+ * three times in a row.
+ */
+uint64_t xf_read_msr(struct __test_metadata *const _metadata, int fd, uint32_t msr)
+{
+	uint64_t value, last = 0;
+	int i, same = 0;
+
+	for (i = 0; i < MSR_TRIES && same < 3; i++) {
+		if (!EXPECT_THAT(pread(fd, &value, sizeof(value), msr) == sizeof(value),
+				 "reading MSR %#x: %s", msr, strerror(errno)))
+			return 0;
+		same = i && value == last ? same + 1 : 1;
+		last = value;
+	}
+	EXPECT_THAT(same == 3, "MSR %#x was never the same three times in a row", msr);
+	return last;
+}
+
+/*
+ * ---- PASID of the calling task, by the msr driver: only an ENQCMD with shared
+ * virtual addressing makes the kernel write it, for which few machines have the
+ * devices.  On the task's own CPU, with the task's state in the registers, it
+ * becomes part of that state. ----
+ */
+
+static int pasid_msrs = -1;
+
+/* Why a test cannot see the PASID of a task; NULL if it can */
+static const char *pasid_missing(void)
+{
+	if (!(xf_cpu_supervisor_mask() & XFEATURE_MASK_PASID))
+		return "no PASID state on this CPU";
+	if (!xf_cpuinfo_flag("enqcmd") || !xf_cpuinfo_flag("xsaves"))
+		return "the kernel does not use PASID state";
+	return geteuid() ? "needs root" : NULL;
+}
+
+/*
+ * Stay on this CPU and open its MSRs.  Where there is no PASID state, or only
+ * root can tell, the test is skipped, and this is false.
+ */
+bool xf_pasid_need(struct __test_metadata *const _metadata)
+{
+	const char *missing = pasid_missing();
+
+	if (missing)
+		SKIP(return false, "%s", missing);
+	pasid_msrs = xf_open_msrs(_metadata, O_RDWR);
+	if (pasid_msrs < 0)
+		SKIP(return false, "no /dev/cpu/N/msr");
+	/* Writing no bytes is refused where writing is. */
+	if (pwrite(pasid_msrs, "", 0, MSR_IA32_PASID) < 0 && errno == EPERM)
+		SKIP(return false, "the msr driver takes no writes");
+	return true;
+}
+
+uint64_t xf_pasid_read(struct __test_metadata *const _metadata)
+{
+	return xf_read_msr(_metadata, pasid_msrs, MSR_IA32_PASID);
+}
+
+void xf_pasid_write(struct __test_metadata *const _metadata, uint64_t value)
+{
+	int i;
+
+	/* The msr driver may write another task's, as it may read that. */
+	for (i = 0; i < MSR_TRIES; i++) {
+		if (!EXPECT_THAT(pwrite(pasid_msrs, &value, sizeof(value), MSR_IA32_PASID) ==
+				 sizeof(value), "writing IA32_PASID: %s", strerror(errno)) ||
+		    xf_pasid_read(_metadata) == value)
+			return;
+	}
+	EXPECT_SAME(value, xf_pasid_read(_metadata), "IA32_PASID back in user space");
+}
+
+/*
+ * Give this task XF_PASID_MINE, in the register alone: its fpstate in memory has
+ * XF_PASID_THEIRS, which shows if that is what is kept.
+ */
+void xf_pasid_give(struct __test_metadata *const _metadata)
+{
+	xf_pasid_write(_metadata, XF_PASID_THEIRS);
+	xf_lose_cpu(_metadata);
+	xf_pasid_write(_metadata, XF_PASID_MINE);
+}
+
+/* Now, and once other tasks have run, the PASID is the one that was given. */
+void xf_pasid_expect_kept(struct __test_metadata *const _metadata, const char *when)
+{
+	EXPECT_SAME(XF_PASID_MINE, xf_pasid_read(_metadata), "IA32_PASID %s", when);
+	xf_lose_cpu(_metadata);
+	EXPECT_SAME(XF_PASID_MINE, xf_pasid_read(_metadata),
+		    "IA32_PASID %s, once another task has run", when);
 }

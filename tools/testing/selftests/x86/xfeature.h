@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * XSAVE state components as the CPU enumerates them, the arch_prctl(2) permissions
- * that go with them, and what a test says of the machine and of its kernel.
+ * that go with them, and the task that has both: AMX, children, MSRs, PASID, its kernel.
  *
  * Sizes, offsets and masks are computed here from CPUID leaf 0xD and XCR0 alone,
  * so that what the kernel reports can be compared with a value that the kernel
@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -100,6 +101,8 @@ uint32_t xf_compacted_offset(uint64_t mask, int nr);
  * permission for XTILE_DATA.
  */
 uint64_t xf_permitted(bool granted);
+void xf_expect_permissions(struct __test_metadata *const _metadata, bool host, bool guest,
+			   const char *when);
 /* 0 or the errno of an arch_prctl() that asks for component @nr, or reads a mask */
 int xf_request(int option, unsigned long nr);
 int xf_get_mask(int option, uint64_t *mask);
@@ -118,8 +121,45 @@ char xf_param(const char *module, const char *name);
  */
 bool xf_cpuinfo_flag(const char *flag);
 
-/* Why a test cannot see the PASID of a task; NULL if it can */
-const char *xf_pasid_missing(void);
+/* AMX: touch it, or expect that it works, or that it raises SIGILL */
+bool xf_has_amx(void);
+void xf_touch_amx(void);
+void xf_expect_amx(struct __test_metadata *const _metadata, bool works, const char *when);
+void xf_use_amx(struct __test_metadata *const _metadata);
+
+/* Seconds that anything may take before it counts as hung */
+#define XF_TIMEOUT		20
+
+/* Children: xf_join(), xf_wait() or xf_kill() takes the end of each. */
+typedef void (*xf_fn)(struct __test_metadata *const _metadata, void *arg);
+
+pid_t xf_fork(struct __test_metadata *const _metadata);
+void xf_exit(void);
+int xf_wait(struct __test_metadata *const _metadata, pid_t pid, const char *what);
+void xf_join(struct __test_metadata *const _metadata, pid_t pid, const char *what);
+void xf_kill(struct __test_metadata *const _metadata, pid_t pid);
+void xf_in_child(struct __test_metadata *const _metadata, const char *what, xf_fn fn, void *arg);
+void xf_join_thread(struct __test_metadata *const _metadata, pthread_t thread, const char *what);
+
+/* The CPU that this runs on: stay there, keep it busy, lose it to another process */
+int xf_pin(struct __test_metadata *const _metadata);
+void xf_leave_real_time(void);
+pid_t xf_hog(struct __test_metadata *const _metadata);
+void xf_lose_cpu(struct __test_metadata *const _metadata);
+
+/* MSRs of the host */
+int xf_open_msrs(struct __test_metadata *const _metadata, int flags);
+uint64_t xf_read_msr(struct __test_metadata *const _metadata, int fd, uint32_t msr);
+
+/* PASID of this task: bits 19:0 of IA32_PASID, here never marked valid */
+#define XF_PASID_MINE		0x12345
+#define XF_PASID_THEIRS		0xabcde
+
+bool xf_pasid_need(struct __test_metadata *const _metadata);
+uint64_t xf_pasid_read(struct __test_metadata *const _metadata);
+void xf_pasid_write(struct __test_metadata *const _metadata, uint64_t value);
+void xf_pasid_give(struct __test_metadata *const _metadata);
+void xf_pasid_expect_kept(struct __test_metadata *const _metadata, const char *when);
 
 /* What whoever reads the log of a failure asks for first */
 void xf_print_machine(void);

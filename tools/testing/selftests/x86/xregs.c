@@ -229,7 +229,7 @@ static int wait_for_stop(struct __test_metadata *const _metadata, pid_t pid)
 	int status = 0, i;
 	pid_t got = 0;
 
-	for (i = 0; i < XCOMP_TIMEOUT * 1000 && !got; i++) {
+	for (i = 0; i < XF_TIMEOUT * 1000 && !got; i++) {
 		got = waitpid(pid, &status, WNOHANG | WUNTRACED);
 		if (!got)
 			nanosleep(&nap, NULL);
@@ -237,20 +237,20 @@ static int wait_for_stop(struct __test_metadata *const _metadata, pid_t pid)
 	if (!got)
 		kill(pid, SIGKILL);
 	ASSERT_EQ(pid, got)
-		TH_ROW_LOG("a traced child neither stopped nor ended within %d s", XCOMP_TIMEOUT);
+		TH_ROW_LOG("a traced child neither stopped nor ended within %d s", XF_TIMEOUT);
 	return status;
 }
 
-pid_t xregs_trace(struct __test_metadata *const _metadata, xcomp_fn fn, void *arg)
+pid_t xregs_trace(struct __test_metadata *const _metadata, xf_fn fn, void *arg)
 {
-	pid_t pid = xcomp_fork(_metadata);
+	pid_t pid = xf_fork(_metadata);
 	int status;
 
 	if (!pid) {
 		if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
 			_exit(KSFT_SKIP);
 		fn(_metadata, arg);
-		xcomp_exit();
+		xf_exit();
 	}
 	status = wait_for_stop(_metadata, pid);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
@@ -264,31 +264,6 @@ int xregs_go_on(struct __test_metadata *const _metadata, pid_t pid)
 {
 	ASSERT_EQ(0, ptrace(PTRACE_CONT, pid, NULL, NULL));
 	return wait_for_stop(_metadata, pid);
-}
-
-int xregs_open_msrs(struct __test_metadata *const _metadata, int flags)
-{
-	char path[32];
-
-	snprintf(path, sizeof(path), "/dev/cpu/%d/msr", xcomp_pin(_metadata));
-	return open(path, flags | O_CLOEXEC);
-}
-
-/* A task that is preempted inside of the driver goes on there without its own MSRs. */
-uint64_t xregs_read_msr(struct __test_metadata *const _metadata, int fd, uint32_t msr)
-{
-	uint64_t value, last = 0;
-	int i, same = 0;
-
-	for (i = 0; i < 60 && same < 3; i++) {
-		if (!EXPECT_THAT(pread(fd, &value, sizeof(value), msr) == sizeof(value),
-				 "reading MSR %#x: %s", msr, strerror(errno)))
-			return 0;
-		same = i && value == last ? same + 1 : 1;
-		last = value;
-	}
-	EXPECT_THAT(same == 3, "MSR %#x was never the same three times in a row", msr);
-	return last;
 }
 
 uint16_t xregs_fcw(void)

@@ -126,13 +126,9 @@ int xregs_get_regset(pid_t pid, int type, void *to, size_t size);
 /* Start a child that calls @fn as a traced task, and stops; 0 for XREGS_NO_PTRACE. */
 #define XREGS_NO_PTRACE		"ptrace is forbidden"
 
-pid_t xregs_trace(struct __test_metadata *const _metadata, xcomp_fn fn, void *arg);
+pid_t xregs_trace(struct __test_metadata *const _metadata, xf_fn fn, void *arg);
 /* Let it run until it stops again or ends; return the status for waitpid()'s macros. */
 int xregs_go_on(struct __test_metadata *const _metadata, pid_t pid);
-
-/* Stay on this CPU and open its MSRs by the msr driver, which takes root; -1 without it. */
-int xregs_open_msrs(struct __test_metadata *const _metadata, int flags);
-uint64_t xregs_read_msr(struct __test_metadata *const _metadata, int fd, uint32_t msr);
 
 uint16_t xregs_fcw(void);
 uint32_t xregs_mxcsr(void);

@@ -62,7 +62,7 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 	seen.fcw = xregs_fcw();
 	seen.mxcsr = xregs_mxcsr();
 	if (msrs >= 0)
-		seen.xfd = xregs_read_msr(handler_metadata, msrs, MSR_IA32_XFD);
+		seen.xfd = xf_read_msr(handler_metadata, msrs, MSR_IA32_XFD);
 	seen.uc_flags = uc->uc_flags;
 	seen.context = context;
 	seen.at = (uint8_t *)frame;
@@ -155,11 +155,11 @@ TEST_F(xstate_frame, guest)
  */
 TEST_F(xstate_frame, host)
 {
-	if (!xcomp_have_amx())
+	if (!xf_has_amx())
 		SKIP(return, XCOMP_NO_AMX);
 	xcomp_request_host(_metadata, &self->perm);
 	expect_frame(_metadata, false, "before AMX is used");
-	xcomp_use_amx(_metadata, "host's permission");
+	xf_use_amx(_metadata);
 	expect_frame(_metadata, true, "once AMX is used");
 	xcomp_request_guest(_metadata, &self->perm);
 	expect_frame(_metadata, true, "with the guest's permission as well");
@@ -169,14 +169,14 @@ static void use_in_thread(struct __test_metadata *const _metadata, void *arg)
 {
 	(void)arg;
 	expect_frame(_metadata, false, "of a new thread");
-	xcomp_use_amx(_metadata, "in a thread");
+	xf_use_amx(_metadata);
 	expect_frame(_metadata, true, "of a thread that has used AMX");
 }
 
 /* Verify that a thread's frames grow by its own use of AMX, and no other's. */
 TEST_F(xstate_frame, thread)
 {
-	if (!xcomp_have_amx())
+	if (!xf_has_amx())
 		SKIP(return, XCOMP_NO_AMX);
 	xcomp_request_host(_metadata, &self->perm);
 	xcomp_in_thread(_metadata, "thread that uses AMX", use_in_thread, NULL);
@@ -191,11 +191,11 @@ static void small_frame(struct __test_metadata *const _metadata, void *arg)
 /* Verify that a child's frames start small again. */
 TEST_F(xstate_frame, fork)
 {
-	if (!xcomp_have_amx())
+	if (!xf_has_amx())
 		SKIP(return, XCOMP_NO_AMX);
 	xcomp_request_host(_metadata, &self->perm);
-	xcomp_use_amx(_metadata, "before fork()");
-	xcomp_in_child(_metadata, "child", small_frame, "of the child of a task that has used AMX");
+	xf_use_amx(_metadata);
+	xf_in_child(_metadata, "child", small_frame, "of the child of a task that has used AMX");
 }
 
 /* Verify that a frame carries the tiles, and that sigreturn() brings them back. */
@@ -204,10 +204,10 @@ TEST_F(xstate_frame, tile)
 	uint64_t mask = xregs_mask() | XFEATURE_MASK_XTILE;
 	struct xregs *pattern, *saved;
 
-	if (!xcomp_have_amx())
+	if (!xf_has_amx())
 		SKIP(return, XCOMP_NO_AMX);
 	xcomp_request_host(_metadata, &self->perm);
-	xcomp_use_amx(_metadata, "before the signal");
+	xf_use_amx(_metadata);
 	pattern = xregs_pattern(mask);
 	saved = take_signal(_metadata, pattern, xf_guarded(STACK_SIZE, POISON), STACK_SIZE);
 	EXPECT_SAME_MASK(xf_names, mask, seen.regs->xstate_bv & mask, "in use in the frame");
@@ -274,10 +274,10 @@ static void expect_overflow(struct __test_metadata *const _metadata, size_t size
 	ASSERT_TRUE(p != MAP_FAILED);
 	memset(p, POISON, below + size);
 	ss.ss_sp = p + below;
-	pid = xcomp_fork(_metadata);
+	pid = xf_fork(_metadata);
 	if (!pid)
 		fill_stack(&ss);
-	status = xcomp_wait(_metadata, pid, what);
+	status = xf_wait(_metadata, pid, what);
 	/* With strict_sas_size such a small one cannot be set up at all. */
 	if (size == XCOMP_OLD_MINSIGSTKSZ && WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
 		return;
@@ -346,7 +346,7 @@ static bool wait_for_page(struct __test_metadata *const _metadata, uint64_t mask
 /* At each of the places where a frame may make the kernel wait */
 static void expect_kept(struct __test_metadata *const _metadata, uint64_t mask)
 {
-	xcomp_pin(_metadata);
+	xf_pin(_metadata);
 	if (!wait_for_page(_metadata, mask, 0, false, "which waited for the XSAVE area") ||
 	    !wait_for_page(_metadata, mask, -1, false, "which waited for what is below it") ||
 	    !wait_for_page(_metadata, mask, 0, true, "whose sigreturn() waited"))
@@ -370,12 +370,12 @@ TEST_F(xstate_frame, waits)
  */
 TEST_F(xstate_frame, waits_amx)
 {
-	if (!xcomp_have_amx())
+	if (!xf_has_amx())
 		SKIP(return, XCOMP_NO_AMX);
 	handler_metadata = _metadata;
-	msrs = xregs_open_msrs(_metadata, O_RDONLY);
+	msrs = xf_open_msrs(_metadata, O_RDONLY);
 	xcomp_request_host(_metadata, &self->perm);
-	xcomp_use_amx(_metadata, "before the signals");
+	xf_use_amx(_metadata);
 	expect_kept(_metadata, xregs_mask() | XFEATURE_MASK_XTILE);
 	if (msrs < 0)
 		SKIP(return, "no /dev/cpu/N/msr");

@@ -20,7 +20,6 @@
 #include <ucontext.h>
 
 #include "xpage.h"
-#include "xpasid.h"
 #include "xregs.h"
 
 #define TURNS		8
@@ -37,7 +36,7 @@ FIXTURE_SETUP(xstate_pasid)
 	xcomp_begin(_metadata, variant);
 	if (xcomp_too_old())
 		SKIP(return, XCOMP_TOO_OLD);
-	xpasid_need(_metadata);
+	xf_pasid_need(_metadata);
 }
 
 FIXTURE_TEARDOWN(xstate_pasid)
@@ -48,14 +47,14 @@ FIXTURE_TEARDOWN(xstate_pasid)
 /* Verify that the kernel saves PASID at all, and that a task that sleeps keeps its own. */
 TEST_F(xstate_pasid, scheduled)
 {
-	int msrs = xregs_open_msrs(_metadata, O_RDONLY);
+	int msrs = xf_open_msrs(_metadata, O_RDONLY);
 
 	ASSERT_LE(0, msrs);
 	EXPECT_SAME_MASK(xf_names, XFEATURE_MASK_PASID,
-			 xregs_read_msr(_metadata, msrs, MSR_IA32_XSS) & XFEATURE_MASK_PASID,
+			 xf_read_msr(_metadata, msrs, MSR_IA32_XSS) & XFEATURE_MASK_PASID,
 			 "IA32_XSS of the host");
-	xpasid_give(_metadata);
-	xpasid_expect_kept(_metadata, "of a task that does nothing");
+	xf_pasid_give(_metadata);
+	xf_pasid_expect_kept(_metadata, "of a task that does nothing");
 }
 
 static struct __test_metadata *handler_metadata;
@@ -64,7 +63,7 @@ static uint64_t seen_by_handler;
 static void on_signal(int sig)
 {
 	(void)sig;
-	seen_by_handler = xpasid_read(handler_metadata);
+	seen_by_handler = xf_pasid_read(handler_metadata);
 }
 
 /* Verify that a signal does not touch the PASID, and that its handler has it. */
@@ -72,10 +71,10 @@ TEST_F(xstate_pasid, signal)
 {
 	handler_metadata = _metadata;
 	signal(SIGUSR1, on_signal);
-	xpasid_give(_metadata);
+	xf_pasid_give(_metadata);
 	raise(SIGUSR1);
-	EXPECT_SAME(XPASID_MINE, seen_by_handler, "IA32_PASID in the handler");
-	xpasid_expect_kept(_metadata, "after a signal");
+	EXPECT_SAME(XF_PASID_MINE, seen_by_handler, "IA32_PASID in the handler");
+	xf_pasid_expect_kept(_metadata, "after a signal");
 }
 
 /* The page with the XSAVE area of the frame */
@@ -111,21 +110,21 @@ TEST_F(xstate_pasid, sigreturn_waits)
 	ss.ss_sp = stack;
 	if (!xpage_watch(&away, stack + STACK_PAGES * XPAGE_SIZE))
 		SKIP(return, XPAGE_NO_UFFD);
-	xpasid_give(_metadata);
+	xf_pasid_give(_metadata);
 	xpage_wait_for_fault(_metadata, &away);
 	ASSERT_EQ(0, sigaltstack(&ss, NULL));
 	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
 	ASSERT_EQ(0, raise(SIGUSR1));
 	xpage_expect_fault(_metadata, &away, "sigreturn()");
-	xpasid_expect_kept(_metadata, "after a sigreturn() that waited");
+	xf_pasid_expect_kept(_metadata, "after a sigreturn() that waited");
 }
 
 static void stop_with_pasid(struct __test_metadata *const _metadata, void *arg)
 {
 	(void)arg;
-	xpasid_write(_metadata, XPASID_MINE);
+	xf_pasid_write(_metadata, XF_PASID_MINE);
 	raise(SIGSTOP);
-	EXPECT_SAME(XPASID_MINE, xpasid_read(_metadata), "IA32_PASID after PTRACE_SETREGSET");
+	EXPECT_SAME(XF_PASID_MINE, xf_pasid_read(_metadata), "IA32_PASID after PTRACE_SETREGSET");
 }
 
 /* Verify that a debugger that writes the XSAVE state leaves PASID alone. */
@@ -147,50 +146,50 @@ TEST_F(xstate_pasid, ptrace)
 /* Verify that neither permission drops PASID. */
 TEST_F(xstate_pasid, requests)
 {
-	xpasid_give(_metadata);
+	xf_pasid_give(_metadata);
 	xcomp_request_guest(_metadata, &self->perm);
-	xpasid_expect_kept(_metadata, "after the guest's request");
-	xpasid_give(_metadata);
+	xf_pasid_expect_kept(_metadata, "after the guest's request");
+	xf_pasid_give(_metadata);
 	xcomp_request_host(_metadata, &self->perm);
-	xpasid_expect_kept(_metadata, "after the host's request");
+	xf_pasid_expect_kept(_metadata, "after the host's request");
 }
 
 /* Verify the same when the first use of AMX replaces the fpstate by a larger one. */
 TEST_F(xstate_pasid, host_amx)
 {
-	if (!xcomp_have_amx())
+	if (!xf_has_amx())
 		SKIP(return, XCOMP_NO_AMX);
 	xcomp_request_host(_metadata, &self->perm);
-	xpasid_give(_metadata);
-	xcomp_use_amx(_metadata, "with a PASID");
-	xpasid_expect_kept(_metadata, "after the first use of AMX");
+	xf_pasid_give(_metadata);
+	xf_use_amx(_metadata);
+	xf_pasid_expect_kept(_metadata, "after the first use of AMX");
 }
 
 static void expect_none(struct __test_metadata *const _metadata, void *whose)
 {
-	EXPECT_SAME(0, xpasid_read(_metadata), "IA32_PASID of %s", (char *)whose);
+	EXPECT_SAME(0, xf_pasid_read(_metadata), "IA32_PASID of %s", (char *)whose);
 }
 
 /* Verify that a child starts without PASID and its parent keeps it. */
 TEST_F(xstate_pasid, fork)
 {
-	xpasid_give(_metadata);
-	xcomp_in_child(_metadata, "a child", expect_none, "a child");
-	xpasid_expect_kept(_metadata, "of the parent after fork()");
+	xf_pasid_give(_metadata);
+	xf_in_child(_metadata, "a child", expect_none, "a child");
+	xf_pasid_expect_kept(_metadata, "of the parent after fork()");
 }
 
 /* Verify the same for a thread, which shares all memory with its creator. */
 TEST_F(xstate_pasid, thread)
 {
-	xpasid_give(_metadata);
+	xf_pasid_give(_metadata);
 	xcomp_in_thread(_metadata, "a thread", expect_none, "a new thread");
-	xpasid_expect_kept(_metadata, "of the creator of a thread");
+	xf_pasid_expect_kept(_metadata, "of the creator of a thread");
 }
 
 static void give_pasid(struct __test_metadata *const _metadata, void *arg)
 {
 	(void)arg;
-	xpasid_give(_metadata);
+	xf_pasid_give(_metadata);
 }
 
 /* The new program is no test: if it cannot tell, whoever waits gets nothing. */
@@ -200,9 +199,9 @@ static void after_exec(int fd)
 	struct __test_metadata none = { .results = &results };
 	uint64_t value;
 
-	if (!xpasid_need(&none))
+	if (!xf_pasid_need(&none))
 		exit(KSFT_FAIL);
-	value = xpasid_read(&none);
+	value = xf_pasid_read(&none);
 	if (none.exit_code || write(fd, &value, sizeof(value)) != sizeof(value))
 		exit(KSFT_FAIL);
 }
@@ -219,13 +218,13 @@ TEST_F(xstate_pasid, exec)
 /* Hold a PASID of its own and the CPU, until killed. */
 static void hold(struct __test_metadata *const _metadata, int ready)
 {
-	xcomp_leave_real_time();
-	xpasid_write(_metadata, XPASID_THEIRS);
+	xf_leave_real_time();
+	xf_pasid_write(_metadata, XF_PASID_THEIRS);
 	EXPECT_EQ(1, write(ready, "", 1));
-	while (xpasid_read(_metadata) == XPASID_THEIRS)
+	while (xf_pasid_read(_metadata) == XF_PASID_THEIRS)
 		;
 	EXPECT_THAT(false, "IA32_PASID of the other task has changed");
-	xcomp_exit();
+	xf_exit();
 }
 
 /*
@@ -240,19 +239,19 @@ TEST_F(xstate_pasid, two_tasks)
 	char c;
 
 	ASSERT_EQ(0, pipe(ready));
-	pid = xcomp_fork(_metadata);
+	pid = xf_fork(_metadata);
 	if (!pid)
 		hold(_metadata, ready[1]);
 	close(ready[1]);
 	ASSERT_EQ(1, read(ready[0], &c, 1));
 	for (i = 0; i < 2 * TURNS; i++) {
 		if (i == TURNS)
-			xpasid_write(_metadata, XPASID_MINE);
+			xf_pasid_write(_metadata, XF_PASID_MINE);
 		nanosleep(&nap, NULL);
-		EXPECT_SAME(i < TURNS ? 0 : XPASID_MINE, xpasid_read(_metadata),
+		EXPECT_SAME(i < TURNS ? 0 : XF_PASID_MINE, xf_pasid_read(_metadata),
 			    "IA32_PASID beside another task, turn %d", i);
 	}
-	xcomp_kill(_metadata, pid);
+	xf_kill(_metadata, pid);
 }
 
 XCOMP_EXEC_HARNESS_MAIN(after_exec)

@@ -10,7 +10,6 @@
 #include <dirent.h>
 #include <linux/elf.h>
 #include <sched.h>
-#include <setjmp.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
@@ -18,7 +17,6 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
-#include <ucontext.h>
 
 #include "xregs.h"
 
@@ -39,45 +37,15 @@ FIXTURE_TEARDOWN(xstate_regs)
 	xcomp_end(_metadata);
 }
 
-static sigjmp_buf after_sigill;
-static siginfo_t sigill;
-static unsigned long sigill_ip;
-
-static void on_sigill(int sig, siginfo_t *info, void *context)
-{
-	ucontext_t *uc = context;
-
-	sigill = *info;
-	sigill_ip = uc->uc_mcontext.gregs[REG_RIP];
-	siglongjmp(after_sigill, sig);
-}
-
-/* Whether AMX works; if not, the signal must say what CPU or kernel refuse. */
-static void expect_amx(struct __test_metadata *const _metadata, bool works, const char *when)
-{
-	const struct sigaction action = { .sa_sigaction = on_sigill, .sa_flags = SA_SIGINFO };
-	int sig = xcomp_try_amx();
-
-	EXPECT_SAME(works ? 0 : SIGILL, sig, "signal that the use of AMX raises, %s", when);
-	if (sig != SIGILL)
-		return;
-	EXPECT_EQ(0, sigaction(SIGILL, &action, NULL));
-	if (!sigsetjmp(after_sigill, 1))
-		xcomp_touch_amx();
-	EXPECT_SAME(xcomp_have_amx() ? ILL_ILLOPC : ILL_ILLOPN, sigill.si_code,
-		    "si_code of SIGILL, %s", when);
-	EXPECT_SAME(sigill_ip, (unsigned long)sigill.si_addr, "si_addr of SIGILL, %s", when);
-}
-
 static void amx_in_thread(struct __test_metadata *const _metadata, void *works)
 {
-	expect_amx(_metadata, *(bool *)works, "in a thread");
+	xf_expect_amx(_metadata, *(bool *)works, "in a thread");
 }
 
 static void amx_in_child(struct __test_metadata *const _metadata, void *works)
 {
 	xcomp_in_thread(_metadata, "thread of a child", amx_in_thread, works);
-	expect_amx(_metadata, *(bool *)works, "in a child");
+	xf_expect_amx(_metadata, *(bool *)works, "in a child");
 }
 
 /*
@@ -86,15 +54,15 @@ static void amx_in_child(struct __test_metadata *const _metadata, void *works)
  */
 TEST_F(xstate_regs, sigill)
 {
-	expect_amx(_metadata, false, "without permission");
+	xf_expect_amx(_metadata, false, "without permission");
 	xcomp_in_thread(_metadata, "thread", amx_in_thread, &self->perm.host);
 	xcomp_request_guest(_metadata, &self->perm);
-	expect_amx(_metadata, false, "with the guest's permission");
+	xf_expect_amx(_metadata, false, "with the guest's permission");
 	xcomp_in_thread(_metadata, "thread", amx_in_thread, &self->perm.host);
 	xcomp_request_host(_metadata, &self->perm);
-	xcomp_in_child(_metadata, "child", amx_in_child, &self->perm.host);
+	xf_in_child(_metadata, "child", amx_in_child, &self->perm.host);
 	xcomp_in_thread(_metadata, "thread", amx_in_thread, &self->perm.host);
-	expect_amx(_metadata, self->perm.host, "with the host's permission");
+	xf_expect_amx(_metadata, self->perm.host, "with the host's permission");
 }
 
 /* Load @loaded, tiles last, and save all registers at once, and again after three sleeps. */
@@ -127,14 +95,14 @@ TEST_F(xstate_regs, first_use)
 	uint64_t mask = xregs_mask() | XFEATURE_MASK_XTILE;
 	pid_t hog;
 
-	if (!xcomp_have_amx())
+	if (!xf_has_amx())
 		SKIP(return, XCOMP_NO_AMX);
 	xcomp_request_host(_metadata, &self->perm);
 	pattern = xregs_pattern(mask);
-	xcomp_pin(_metadata);
-	hog = xcomp_hog(_metadata);
+	xf_pin(_metadata);
+	hog = xf_hog(_metadata);
 	use_between(pattern, saved);
-	xcomp_kill(_metadata, hog);
+	xf_kill(_metadata, hog);
 
 	EXPECT_SAME_MASK(xf_names, mask, saved[0]->xstate_bv & mask,
 			 "in use right after the first use of AMX");
@@ -148,16 +116,16 @@ TEST_F(xstate_regs, first_use)
 static void on_shadow_stack(struct __test_metadata *const _metadata,
 			    void (*fn)(struct __test_metadata *const _metadata))
 {
-	pid_t pid = xcomp_fork(_metadata);
+	pid_t pid = xf_fork(_metadata);
 	int status;
 
 	if (!pid) {
 		if (!xregs_enable_shadow_stack())
 			xregs_no_shadow_stack(_metadata);
 		fn(_metadata);
-		xcomp_exit();
+		xf_exit();
 	}
-	status = xcomp_wait(_metadata, pid, "child on a shadow stack");
+	status = xf_wait(_metadata, pid, "child on a shadow stack");
 	if (WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
 		SKIP(return, "no user shadow stacks");
 	EXPECT_SAME(0, status, "wait status of a child on a shadow stack");
@@ -171,17 +139,17 @@ static void use_on_shadow_stack(struct __test_metadata *const _metadata)
 	xregs_load_tiles(xregs_pattern(XFEATURE_MASK_XTILE));
 	EXPECT_SAME(ssp, xregs_ssp(), "SSP right after the first use of AMX");
 	xregs_release_tiles();
-	xcomp_lose_cpu(_metadata);
+	xf_lose_cpu(_metadata);
 	EXPECT_SAME(ssp, xregs_ssp(), "SSP once another task has run");
 }
 
 /* Verify that CET_USER of a task is kept over its first use of AMX. */
 TEST_F(xstate_regs, first_use_shstk)
 {
-	if (!xcomp_have_amx())
+	if (!xf_has_amx())
 		SKIP(return, XCOMP_NO_AMX);
 	xcomp_request_host(_metadata, &self->perm);
-	xcomp_pin(_metadata);
+	xf_pin(_metadata);
 	on_shadow_stack(_metadata, use_on_shadow_stack);
 }
 
@@ -198,12 +166,12 @@ static void clone_on_shadow_stack(struct __test_metadata *const _metadata)
 	uint64_t ssp = xregs_ssp(), theirs = 0;
 	pid_t pid;
 
-	if (xcomp_have_amx())
-		xcomp_touch_amx();
+	if (xf_has_amx())
+		xf_touch_amx();
 	pid = clone(tell_ssp, stack + sizeof(stack), CLONE_VM | SIGCHLD, &theirs);
 	if (!EXPECT_THAT(pid > 0, "clone(): %s", strerror(errno)))
 		return;
-	xcomp_join(_metadata, pid, "child on its parent's memory");
+	xf_join(_metadata, pid, "child on its parent's memory");
 	EXPECT_THAT(theirs, "no shadow stack in a child on its parent's memory");
 	EXPECT_THAT(theirs - ssp + sizeof(stack) > 2 * sizeof(stack),
 		    "SSP of the child %#llx, of its parent %#llx", (unsigned long long)theirs,
@@ -234,13 +202,13 @@ TEST_F(xstate_regs, tile_not_inherited)
 {
 	struct xregs *pattern, *saved = xregs_alloc();
 
-	if (!xcomp_have_amx())
+	if (!xf_has_amx())
 		SKIP(return, XCOMP_NO_AMX);
 	xcomp_request_host(_metadata, &self->perm);
 	pattern = xregs_pattern(XFEATURE_MASK_XTILE);
 	xregs_load_tiles(pattern);
 	EXPECT_THAT(xregs_tiles_in_use(), "no tiles in use in the task that has loaded them");
-	xcomp_in_child(_metadata, "child", has_no_tiles, "a child");
+	xf_in_child(_metadata, "child", has_no_tiles, "a child");
 	xcomp_in_thread(_metadata, "thread", has_no_tiles, "a thread");
 	xregs_save(saved, XFEATURE_MASK_XTILE);
 	EXPECT_XREGS(XFEATURE_MASK_XTILE, pattern, saved, "of their creator");
@@ -250,7 +218,7 @@ TEST_F(xstate_regs, tile_not_inherited)
 static void stop(struct __test_metadata *const _metadata, void *used)
 {
 	if (*(bool *)used)
-		xcomp_use_amx(_metadata, "in a traced child");
+		xf_use_amx(_metadata);
 	raise(SIGSTOP);
 }
 
@@ -284,7 +252,7 @@ static void expect_traced(struct __test_metadata *const _metadata, bool used, co
 			     "setting %s, which the task has not", xf_name(i));
 	}
 	th_no_case();
-	xcomp_kill(_metadata, pid);
+	xf_kill(_metadata, pid);
 }
 
 /*
@@ -305,7 +273,7 @@ TEST_F(xstate_regs, ptrace)
 /* Verify the same of a task that has used AMX, which has XTILE_DATA too. */
 TEST_F(xstate_regs, ptrace_amx)
 {
-	if (!xcomp_have_amx())
+	if (!xf_has_amx())
 		SKIP(return, XCOMP_NO_AMX);
 	xcomp_request_host(_metadata, &self->perm);
 	expect_traced(_metadata, true, "once AMX was used");
@@ -402,10 +370,10 @@ static bool core_get(struct __test_metadata *const _metadata, struct core *core)
 
 	if (!mkdtemp(folder))
 		SKIP(return false, "no folder for a core dump");
-	pid = xcomp_fork(_metadata);
+	pid = xf_fork(_metadata);
 	if (!pid)
 		dump_core(folder);
-	status = xcomp_wait(_metadata, pid, "child that dumps core");
+	status = xf_wait(_metadata, pid, "child that dumps core");
 	EXPECT_SAME(SIGABRT, WIFSIGNALED(status) ? WTERMSIG(status) : 0,
 		    "signal that ends a child that dumps core");
 	EXPECT_THAT(WCOREDUMP(status), "the kernel has dumped no core");

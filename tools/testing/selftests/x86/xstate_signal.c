@@ -11,7 +11,6 @@
 #include <sys/wait.h>
 #include <ucontext.h>
 
-#include "xpasid.h"
 #include "xregs.h"
 
 #define FRAME_FCW		0xb7f
@@ -208,7 +207,7 @@ static void expect_only_fpsse(struct __test_metadata *const _metadata, void *arg
 TEST_F(xstate_signal, left_out)
 {
 	for (edit = NO_BV; edit <= BEYOND_EXTENDED; edit++)
-		xcomp_in_child(_metadata, edits[edit], expect_only_fpsse, NULL);
+		xf_in_child(_metadata, edits[edit], expect_only_fpsse, NULL);
 }
 
 /*
@@ -243,13 +242,13 @@ static void tile_by_frame(struct __test_metadata *const _metadata, void *when)
  */
 TEST_F(xstate_signal, tile)
 {
-	if (!xcomp_have_amx())
+	if (!xf_has_amx())
 		SKIP(return, XCOMP_NO_AMX);
-	xcomp_in_child(_metadata, "no permission", tile_by_frame, "without permission");
+	xf_in_child(_metadata, "no permission", tile_by_frame, "without permission");
 	xcomp_request_guest(_metadata, &self->perm);
-	xcomp_in_child(_metadata, "guest's permission", tile_by_frame, "guest's permission");
+	xf_in_child(_metadata, "guest's permission", tile_by_frame, "guest's permission");
 	xcomp_request_host(_metadata, &self->perm);
-	xcomp_in_child(_metadata, "both permissions", tile_by_frame, "both permissions");
+	xf_in_child(_metadata, "both permissions", tile_by_frame, "both permissions");
 }
 
 static void expect_no_tiles(struct __test_metadata *const _metadata, void *used)
@@ -257,7 +256,7 @@ static void expect_no_tiles(struct __test_metadata *const _metadata, void *used)
 	th_case("AMX used before: %s", used ? "yes" : "no");
 	leaves_tiles = true;
 	if (used)
-		xcomp_touch_amx();
+		xf_touch_amx();
 	registers_after(_metadata, xregs_pattern(xregs_mask()));
 	EXPECT_THAT(handler_has_tiles, "no tiles in use in the handler");
 	EXPECT_THAT(!xregs_tiles_in_use(), "tiles in use after a frame with %s", edits[edit]);
@@ -269,12 +268,12 @@ static void expect_no_tiles(struct __test_metadata *const _metadata, void *used)
  */
 TEST_F(xstate_signal, tile_left)
 {
-	if (!xcomp_have_amx())
+	if (!xf_has_amx())
 		SKIP(return, XCOMP_NO_AMX);
 	xcomp_request_host(_metadata, &self->perm);
 	for (edit = NOTHING; edit <= BEYOND_EXTENDED; edit++) {
-		xcomp_in_child(_metadata, "a first use by the handler", expect_no_tiles, NULL);
-		xcomp_in_child(_metadata, "a second use by the handler", expect_no_tiles, self);
+		xf_in_child(_metadata, "a first use by the handler", expect_no_tiles, NULL);
+		xf_in_child(_metadata, "a second use by the handler", expect_no_tiles, self);
 	}
 }
 #endif /* __x86_64__ */
@@ -282,7 +281,7 @@ TEST_F(xstate_signal, tile_left)
 /* A child that takes a signal with such a frame is killed. */
 static void expect_killed(struct __test_metadata *const _metadata)
 {
-	pid_t pid = xcomp_fork(_metadata);
+	pid_t pid = xf_fork(_metadata);
 	int status;
 
 	if (!pid) {
@@ -290,9 +289,9 @@ static void expect_killed(struct __test_metadata *const _metadata)
 		/* No core dump */
 		prctl(PR_SET_DUMPABLE, 0);
 		registers_after(_metadata, xregs_pattern(xregs_mask()));
-		xcomp_exit();
+		xf_exit();
 	}
-	status = xcomp_wait(_metadata, pid, edits[edit]);
+	status = xf_wait(_metadata, pid, edits[edit]);
 	EXPECT_SAME(SIGSEGV, WIFSIGNALED(status) ? WTERMSIG(status) : 0,
 		    "signal that ends a task whose frame has %s", edits[edit]);
 }
@@ -311,7 +310,7 @@ static void end_quietly(int sig)
 
 static bool xrstor_faults(struct __test_metadata *const _metadata)
 {
-	pid_t pid = xcomp_fork(_metadata);
+	pid_t pid = xf_fork(_metadata);
 	struct xregs *regs;
 
 	if (!pid) {
@@ -319,9 +318,9 @@ static bool xrstor_faults(struct __test_metadata *const _metadata)
 		regs = xregs_pattern(xregs_mask());
 		regs->mxcsr = RESERVED_MXCSR;
 		xregs_load(regs, xregs_mask());
-		xcomp_exit();
+		xf_exit();
 	}
-	return xcomp_wait(_metadata, pid, "XRSTOR of a reserved bit in MXCSR");
+	return xf_wait(_metadata, pid, "XRSTOR of a reserved bit in MXCSR");
 }
 
 /* Verify the same of a reserved bit in MXCSR, which not every emulator faults on. */
@@ -336,12 +335,12 @@ TEST_F(xstate_signal, refused_mxcsr)
 /* Verify that supervisor state, which no frame has, is kept. */
 TEST_F(xstate_signal, pasid)
 {
-	if (!xpasid_need(_metadata))
+	if (!xf_pasid_need(_metadata))
 		return;
 	for (edit = VALUES; edit <= BEYOND_EXTENDED; edit++) {
-		xpasid_give(_metadata);
+		xf_pasid_give(_metadata);
 		registers_after(_metadata, xregs_pattern(xregs_mask()));
-		xpasid_expect_kept(_metadata, edits[edit]);
+		xf_pasid_expect_kept(_metadata, edits[edit]);
 	}
 }
 

@@ -70,13 +70,13 @@ static long fork_with_pattern(struct __test_metadata *const _metadata)
 	pid = xregs_call_between(pattern, saved, SYS_fork, 0, 0);
 	if (!pid) {
 		EXPECT_XREGS(xregs_mask(), pattern, saved, "of a new child");
-		xcomp_exit();
+		xf_exit();
 	}
 	getrusage(RUSAGE_SELF, &after);
 	ASSERT_LT(0, pid)
 		TH_ROW_LOG("fork(): %s", strerror(-pid));
 	EXPECT_XREGS(xregs_mask(), pattern, saved, "of its parent");
-	xcomp_join(_metadata, pid, "a child that compares registers");
+	xf_join(_metadata, pid, "a child that compares registers");
 	return after.ru_nivcsw - before.ru_nivcsw;
 }
 
@@ -94,18 +94,18 @@ TEST_F(xstate_task, fork_busy)
 	pid_t hog;
 	int i;
 
-	xcomp_pin(_metadata);
+	xf_pin(_metadata);
 	p = mmap(NULL, BUSY_MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, p);
 	madvise(p, BUSY_MEMORY, MADV_NOHUGEPAGE);
-	hog = xcomp_hog(_metadata);
+	hog = xf_hog(_metadata);
 	memset(p, 1, BUSY_MEMORY);
 	for (i = 0; i < BUSY_FORKS || (switches < BUSY_SWITCHES && i < BUSY_FORKS_MAX); i++) {
 		switches += fork_with_pattern(_metadata);
 		if (_metadata->exit_code)
 			break;
 	}
-	xcomp_kill(_metadata, hog);
+	xf_kill(_metadata, hog);
 	if (!_metadata->exit_code && !switches)
 		SKIP(return, "fork() was never preempted");
 }
@@ -207,16 +207,16 @@ TEST_F(xstate_task, two_tasks)
 
 	if (!has_pkru())
 		SKIP(return, "no protection keys");
-	xcomp_pin(_metadata);
-	pid = xcomp_fork(_metadata);
+	xf_pin(_metadata);
+	pid = xf_fork(_metadata);
 	if (!pid) {
 		/* Keep the CPU until killed. */
-		xcomp_leave_real_time();
+		xf_leave_real_time();
 		xregs_set_pkru(PKRU_THEIRS);
 		while (xregs_pkru() == PKRU_THEIRS)
 			;
 		EXPECT_THAT(false, "PKRU of the other task has changed");
-		xcomp_exit();
+		xf_exit();
 	}
 	for (i = 0; i < TURNS; i++) {
 		xregs_set_pkru(PKRU_MINE + i * 4);
@@ -224,7 +224,7 @@ TEST_F(xstate_task, two_tasks)
 		EXPECT_SAME(PKRU_MINE + i * 4, xregs_pkru(), "PKRU beside another task, turn %d",
 			    i);
 	}
-	xcomp_kill(_metadata, pid);
+	xf_kill(_metadata, pid);
 }
 
 /*
@@ -236,17 +236,17 @@ TEST_F(xstate_task, xfd_err)
 	struct xcomp_perm perm = { };
 	int fd;
 
-	if (!xcomp_have_amx())
+	if (!xf_has_amx())
 		SKIP(return, XCOMP_NO_AMX);
-	fd = xregs_open_msrs(_metadata, O_RDONLY);
+	fd = xf_open_msrs(_metadata, O_RDONLY);
 	if (fd < 0)
 		SKIP(return, "no /dev/cpu/N/msr");
-	EXPECT_SAME(SIGILL, xcomp_try_amx(), "signal that AMX raises without permission");
-	EXPECT_SAME(0, xregs_read_msr(_metadata, fd, MSR_IA32_XFD_ERR),
+	xf_expect_amx(_metadata, false, "without permission");
+	EXPECT_SAME(0, xf_read_msr(_metadata, fd, MSR_IA32_XFD_ERR),
 		    "IA32_XFD_ERR after SIGILL");
 	xcomp_request_host(_metadata, &perm);
-	xcomp_use_amx(_metadata, "with permission");
-	EXPECT_SAME(0, xregs_read_msr(_metadata, fd, MSR_IA32_XFD_ERR),
+	xf_use_amx(_metadata);
+	EXPECT_SAME(0, xf_read_msr(_metadata, fd, MSR_IA32_XFD_ERR),
 		    "IA32_XFD_ERR after a first use of AMX");
 }
 
@@ -295,7 +295,7 @@ FIXTURE_SETUP(xstate_task_ptrace)
 
 FIXTURE_TEARDOWN(xstate_task_ptrace)
 {
-	xcomp_kill(_metadata, self->pid);
+	xf_kill(_metadata, self->pid);
 	xcomp_end(_metadata);
 }
 
@@ -527,14 +527,14 @@ static void stop_with_ssp(struct __test_metadata *const _metadata, void *arg)
 	struct xcomp_perm perm = { };
 	struct found *found = arg;
 
-	if (xcomp_have_amx())
+	if (xf_has_amx())
 		xcomp_request_host(_metadata, &perm);
 	found->ssp = xregs_ssp();
 	raise(SIGSTOP);
 	if (!xregs_enable_shadow_stack())
 		xregs_no_shadow_stack(_metadata);
-	if (xcomp_have_amx())
-		xcomp_touch_amx();
+	if (xf_has_amx())
+		xf_touch_amx();
 	trap_on_shadow_stack(found);
 }
 
@@ -587,7 +587,7 @@ TEST_F(xstate_task_ptrace, ssp)
 	ASSERT_TRUE(EXPECT_THAT(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP,
 				"with a shadow stack the child has wait status %#x", status));
 	expect_ssp_set(_metadata, pid, self->found);
-	xcomp_kill(_metadata, pid);
+	xf_kill(_metadata, pid);
 }
 
 XCOMP_EXEC_HARNESS_MAIN(after_exec)

@@ -16,7 +16,6 @@
  * KVM must say so to user space, and do as ever where CET is off.
  */
 #include "cet_guest.h"
-#include "host_msr.h"
 
 /* Segments of the guest's user mode, behind those of libkvm */
 #define USER_DS			(6 * 8 | 3)

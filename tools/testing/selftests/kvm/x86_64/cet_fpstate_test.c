@@ -10,7 +10,6 @@
  */
 #include <pthread.h>
 
-#include "host_task.h"
 #include "xregs.h"
 
 #define NR_VCPUS	3
@@ -90,7 +89,7 @@ static void do_run_elsewhere(struct __test_metadata *const _metadata, struct kvm
 	pthread_t thread;
 
 	ASSERT_EQ(0, pthread_create(&thread, NULL, run_thread, vcpu));
-	host_join_thread(_metadata, thread, "a thread that runs the vCPU");
+	xf_join_thread(_metadata, thread, "a thread that runs the vCPU");
 }
 
 static void do_kernel_fpu(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu)

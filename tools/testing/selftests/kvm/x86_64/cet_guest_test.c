@@ -15,7 +15,6 @@
 #include <sys/time.h>
 
 #include "cet_guest.h"
-#include "host_task.h"
 
 #define NR_GUESTS		2
 #define HOPS			12
@@ -297,7 +296,7 @@ static void run_servers(struct __test_metadata *const _metadata, struct kvm_vcpu
 	for (i = 0; i < NR_GUESTS; i++)
 		WRITE_ONCE(s[i].guest->stop, 1);
 	for (i = 0; i < NR_GUESTS; i++) {
-		host_join_thread(_metadata, s[i].thread, "the thread of a guest that was stopped");
+		xf_join_thread(_metadata, s[i].thread, "the thread of a guest that was stopped");
 		expect_cet(_metadata, s[i].vcpu, &s[i].guest->cet.regs[0], "KVM_RUN on a thread");
 	}
 }
@@ -423,7 +422,7 @@ static void run_hosts(struct __test_metadata *const _metadata, int nr,
 		ASSERT_EQ(0, pthread_create(&thread, NULL, host_thread, &hosts[1]));
 	host_thread(&hosts[0]);
 	if (nr > 1)
-		host_join_thread(_metadata, thread, "a thread of the host");
+		xf_join_thread(_metadata, thread, "a thread of the host");
 }
 
 /* Give host thread @nr and its guest values of their own for all registers. */

@@ -8,7 +8,6 @@
  */
 #include <pthread.h>
 
-#include "host_task.h"
 #include "xstate.h"
 
 /* A process that asks, in the test's own memory: a child has a copy */
@@ -34,7 +33,7 @@ FIXTURE_SETUP(xcomp_lock)
 FIXTURE_TEARDOWN(xcomp_lock)
 {
 	xstate_end(_metadata, self->asker.vm);
-	if (!_metadata->exit_code && !host_has_amx() && self->asker.guest_asked)
+	if (!_metadata->exit_code && !xf_has_amx() && self->asker.guest_asked)
 		SKIP(return, "no AMX on this machine");
 }
 
@@ -45,15 +44,15 @@ static int make_vcpu(struct __test_metadata *const _metadata, struct asker *a)
 
 	EXPECT_ERRNO(0, fd < 0 ? errno : 0, "KVM_CREATE_VCPU");
 	a->locked = true;
-	expect_permissions(_metadata, a->host, a->guest, "after a vCPU was made");
+	xf_expect_permissions(_metadata, a->host, a->guest, "after a vCPU was made");
 	return fd;
 }
 
 static void ask_host(struct __test_metadata *const _metadata, struct asker *a)
 {
 	xstate_request(_metadata, ARCH_REQ_XCOMP_PERM);
-	a->host = host_has_amx();
-	expect_permissions(_metadata, a->host, a->guest, "after the host's request");
+	a->host = xf_has_amx();
+	xf_expect_permissions(_metadata, a->host, a->guest, "after the host's request");
 }
 
 /* What was granted before the lock is granted again after it. */
@@ -64,9 +63,9 @@ static void ask_guest(struct __test_metadata *const _metadata, struct asker *a)
 		xstate_request_locked(_metadata);
 	} else {
 		xstate_request(_metadata, ARCH_REQ_XCOMP_GUEST_PERM);
-		a->guest = host_has_amx();
+		a->guest = xf_has_amx();
 	}
-	expect_permissions(_metadata, a->host, a->guest, "after the guest's request");
+	xf_expect_permissions(_metadata, a->host, a->guest, "after the guest's request");
 }
 
 /*
@@ -125,10 +124,10 @@ TEST_F(xcomp_lock, by_thread)
 	pthread_t thread;
 
 	ASSERT_EQ(0, pthread_create(&thread, NULL, lock_or_ask, &self->asker));
-	host_join_thread(_metadata, thread, "a thread with a vCPU");
+	xf_join_thread(_metadata, thread, "a thread with a vCPU");
 	ask_guest(_metadata, &self->asker);
 	ASSERT_EQ(0, pthread_create(&thread, NULL, lock_or_ask, &self->asker));
-	host_join_thread(_metadata, thread, "a thread that asks");
+	xf_join_thread(_metadata, thread, "a thread that asks");
 }
 
 /* Verify that the lock stays when vCPU, VM and /dev/kvm are closed. */
@@ -156,7 +155,7 @@ static int vfork_and_ask_guest(struct __test_metadata *const _metadata)
 		_exit(KSFT_PASS);
 	}
 	ASSERT_LT(0, pid);
-	host_join(_metadata, pid, KSFT_PASS, "a child on this memory");
+	xf_join(_metadata, pid, "a child on this memory");
 	return READ_ONCE(error);
 }
 
@@ -166,37 +165,37 @@ TEST_F(xcomp_lock, fork)
 	pid_t child, grandchild;
 
 	make_vcpu(_metadata, &self->asker);
-	child = host_fork(_metadata);
+	child = xf_fork(_metadata);
 	if (!child) {
 		ask_guest(_metadata, &self->asker);
 		ask_host(_metadata, &self->asker);
-		grandchild = host_fork(_metadata);
+		grandchild = xf_fork(_metadata);
 		if (!grandchild) {
 			ask_guest(_metadata, &self->asker);
-			host_exit();
+			xf_exit();
 		}
-		host_join(_metadata, grandchild, KSFT_PASS, "a child's child");
-		host_exit();
+		xf_join(_metadata, grandchild, "a child's child");
+		xf_exit();
 	}
-	host_join(_metadata, child, KSFT_PASS, "a child");
+	xf_join(_metadata, child, "a child");
 	ask_guest(_metadata, &self->asker);
-	EXPECT_ERRNO(host_has_amx() ? EBUSY : EOPNOTSUPP, vfork_and_ask_guest(_metadata),
+	EXPECT_ERRNO(xf_has_amx() ? EBUSY : EOPNOTSUPP, vfork_and_ask_guest(_metadata),
 		     "guest request of a child on this memory");
 }
 
 /* Verify that a child's vCPU does not lock its parent. */
 TEST_F(xcomp_lock, not_by_child)
 {
-	pid_t pid = host_fork(_metadata);
+	pid_t pid = xf_fork(_metadata);
 
 	if (!pid) {
 		/* A VM takes ioctls of the process alone that has made it. */
 		self->asker.vm = vm_create_barebones();
 		make_vcpu(_metadata, &self->asker);
 		ask_guest(_metadata, &self->asker);
-		host_exit();
+		xf_exit();
 	}
-	host_join(_metadata, pid, KSFT_PASS, "a child");
+	xf_join(_metadata, pid, "a child");
 	ask_guest(_metadata, &self->asker);
 }
 
@@ -208,7 +207,7 @@ TEST_F(xcomp_lock, exec)
 		ask_guest(_metadata, &self->asker);
 		xstate_go_on_after_exec(_metadata);
 	}
-	expect_permissions(_metadata, false, false, "after execve()");
+	xf_expect_permissions(_metadata, false, false, "after execve()");
 	ask_guest(_metadata, &self->asker);
 }
 

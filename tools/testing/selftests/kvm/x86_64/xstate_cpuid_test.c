@@ -179,9 +179,9 @@ TEST_F(xstate_cpuid, amx_is_complete)
 	u32 i;
 
 	for (i = 0; i < 2; i++)
-		expect_leaf(_metadata, 0x1d, i, host_has_amx() ? xf_cpuid(0x1d, i) : none,
+		expect_leaf(_metadata, 0x1d, i, xf_has_amx() ? xf_cpuid(0x1d, i) : none,
 			    cpuid_regs(offered, 0x1d, i));
-	if (!host_has_amx())
+	if (!xf_has_amx())
 		return;
 	EXPECT_SAME(xf_cpuid(7, 0).edx & CPUID_7_EDX_AMX,
 		    cpuid_regs(offered, 7, 0).edx & CPUID_7_EDX_AMX, "AMX in CPUID.(7,0).EDX");

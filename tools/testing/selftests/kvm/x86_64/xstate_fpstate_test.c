@@ -15,13 +15,12 @@
  */
 #include <fcntl.h>
 #include <pthread.h>
-#include <setjmp.h>
 #include <sys/auxv.h>
+#include <sys/wait.h>
 #include <ucontext.h>
 
 #include "fpu_trace.h"
-#include "host_msr.h"
-#include "host_task.h"
+#include "xregs.h"
 
 /* Enough for what is lost to stand out from what the kernel needs anyway */
 #define ROUNDS		64
@@ -83,23 +82,23 @@ TEST_F(xstate_fpstate, guest)
  */
 TEST_F(xstate_fpstate, use)
 {
-	if (!host_has_amx())
+	if (!xf_has_amx())
 		SKIP(return, "no AMX on this machine");
-	ASSERT_LE(0, host_pin());
+	xf_pin(_metadata);
 	xstate_request(_metadata, ARCH_REQ_XCOMP_PERM);
 	expect_own(_metadata, false, "a task with the host's permission");
-	use_amx(_metadata);
+	xf_use_amx(_metadata);
 	expect_own(_metadata, true, "a task that has used AMX");
 	xstate_request(_metadata, ARCH_REQ_XCOMP_GUEST_PERM);
 	expect_own(_metadata, true, "the same with both permissions");
-	host_lose_cpu(_metadata);
+	xf_lose_cpu(_metadata);
 	expect_own(_metadata, true, "the same once another task has run");
 }
 
 static void *use_in_thread(void *metadata)
 {
 	expect_own(metadata, false, "a new thread");
-	use_amx(metadata);
+	xf_use_amx(metadata);
 	expect_own(metadata, true, "a thread that has used AMX");
 	return NULL;
 }
@@ -109,18 +108,18 @@ static void expect_thread(struct __test_metadata *const _metadata, void *(*fn)(v
 	pthread_t thread;
 
 	ASSERT_EQ(0, pthread_create(&thread, NULL, fn, _metadata));
-	host_join_thread(_metadata, thread, "a thread that uses AMX");
+	xf_join_thread(_metadata, thread, "a thread that uses AMX");
 }
 
 /* Verify that each thread gets XTILE_DATA by its own first use. */
 TEST_F(xstate_fpstate, thread)
 {
-	if (!host_has_amx())
+	if (!xf_has_amx())
 		SKIP(return, "no AMX on this machine");
 	xstate_request(_metadata, ARCH_REQ_XCOMP_PERM);
 	expect_thread(_metadata, use_in_thread);
 	expect_own(_metadata, false, "a task of which a thread has used AMX");
-	use_amx(_metadata);
+	xf_use_amx(_metadata);
 	expect_thread(_metadata, use_in_thread);
 	expect_own(_metadata, true, "a task that has used AMX");
 }
@@ -130,18 +129,18 @@ TEST_F(xstate_fpstate, fork)
 {
 	pid_t pid;
 
-	if (!host_has_amx())
+	if (!xf_has_amx())
 		SKIP(return, "no AMX on this machine");
 	xstate_request(_metadata, ARCH_REQ_XCOMP_PERM);
-	use_amx(_metadata);
-	pid = host_fork(_metadata);
+	xf_use_amx(_metadata);
+	pid = xf_fork(_metadata);
 	if (!pid) {
 		expect_own(_metadata, false, "a child of a task that has used AMX");
-		use_amx(_metadata);
+		xf_use_amx(_metadata);
 		expect_own(_metadata, true, "a child that has used AMX");
-		host_exit();
+		xf_exit();
 	}
-	host_join(_metadata, pid, KSFT_PASS, "a child that uses AMX");
+	xf_join(_metadata, pid, "a child that uses AMX");
 	expect_own(_metadata, true, "the parent");
 }
 
@@ -152,9 +151,9 @@ static void exec_after_use(struct __test_metadata *const _metadata, int go)
 
 	EXPECT_EQ(1, read(go, &c, 1));
 	xstate_request(_metadata, ARCH_REQ_XCOMP_PERM);
-	if (host_has_amx())
-		use_amx(_metadata);
-	expect_own(_metadata, host_has_amx(), "a task before execve()");
+	if (xf_has_amx())
+		xf_use_amx(_metadata);
+	expect_own(_metadata, xf_has_amx(), "a task before execve()");
 	fflush(stdout);
 	close(STDOUT_FILENO);
 	execl("/proc/self/exe", program_invocation_name, "-l", NULL);
@@ -166,16 +165,18 @@ TEST_F(xstate_fpstate, exec)
 {
 	struct fpstate_header got;
 	struct fpu_trace t;
+	int go[2], status;
 	pid_t pid;
-	int go[2];
 
 	ASSERT_EQ(0, pipe(go));
-	pid = host_fork(_metadata);
+	pid = xf_fork(_metadata);
 	if (!pid)
 		exec_after_use(_metadata, go[0]);
 	fpu_trace_begin(_metadata, &t, pid);
 	ASSERT_EQ(1, write(go[1], "", 1));
-	host_join(_metadata, pid, KSFT_SKIP, "a new program that lists its tests");
+	status = xf_wait(_metadata, pid, "a new program that lists its tests");
+	EXPECT_THAT(WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP,
+		    "a new program that lists its tests: wait status %#x", status);
 	if (fpu_trace_last(_metadata, &t, &got))
 		expect_fpstate(_metadata, false, false, &got, "a new program");
 }
@@ -212,7 +213,7 @@ FIXTURE(xstate_fpstate_left) {
 FIXTURE_SETUP(xstate_fpstate_left)
 {
 	xstate_begin_unpermitted(_metadata, variant);
-	if (!host_has_amx())
+	if (!xf_has_amx())
 		SKIP(return, "no AMX on this machine");
 	if (!vmalloc_used())
 		SKIP(return, "no VmallocUsed in /proc/meminfo");
@@ -255,13 +256,13 @@ static void expect_freed(struct __test_metadata *const _metadata,
 
 static void use_amx_and_exit(struct __test_metadata *const _metadata)
 {
-	pid_t pid = host_fork(_metadata);
+	pid_t pid = xf_fork(_metadata);
 
 	if (!pid) {
-		use_amx(_metadata);
-		host_exit();
+		xf_use_amx(_metadata);
+		xf_exit();
 	}
-	host_join(_metadata, pid, KSFT_PASS, "a child that uses AMX");
+	xf_join(_metadata, pid, "a child that uses AMX");
 }
 
 /* Verify that larger fpstates are freed along with their tasks. */
@@ -319,14 +320,14 @@ TEST_F(xstate_fpstate_task, guest_ssp)
 
 	if (!vcpu_has_shstk(self->vcpu))
 		SKIP(return, "no guest shadow stacks");
-	fd = host_msr_open(O_RDONLY);
+	fd = xf_open_msrs(_metadata, O_RDONLY);
 	if (fd < 0)
 		SKIP(return, "no /dev/cpu/N/msr");
 	xregs_fill(&regs, self->vcpu, 0);
 	vcpu_set_cet(_metadata, self->vcpu, &regs);
 	xstate_run_immediate_exit(self->vcpu);
 	for (msr = MSR_IA32_PL0_SSP; msr <= MSR_IA32_PL2_SSP; msr++)
-		EXPECT_SAME(0, host_msr_read(_metadata, fd, msr), "%s of the host", msr_name(msr));
+		EXPECT_SAME(0, xf_read_msr(_metadata, fd, msr), "%s of the host", msr_name(msr));
 }
 
 /* The frame of the last signal: it stays in memory after sigreturn(2). */
@@ -370,38 +371,9 @@ TEST_F(xstate_fpstate_task, frame)
 		    "AT_MINSIGSTKSZ %zu, but a frame of %zu", min, top - (u8 *)frame);
 }
 
-static sigjmp_buf after_sigill;
-static siginfo_t sigill;
-static u64 sigill_ip;
-
-static void on_sigill(int sig, siginfo_t *info, void *context)
-{
-	ucontext_t *uc = context;
-
-	sigill = *info;
-	sigill_ip = uc->uc_mcontext.gregs[REG_RIP];
-	siglongjmp(after_sigill, sig);
-}
-
-static void expect_sigill(struct __test_metadata *const _metadata, const char *whose)
-{
-	const struct sigaction action = { .sa_sigaction = on_sigill, .sa_flags = SA_SIGINFO };
-
-	ASSERT_EQ(0, sigaction(SIGILL, &action, NULL));
-	if (!sigsetjmp(after_sigill, 1)) {
-		use_amx(_metadata);
-		EXPECT_THAT(false, "AMX works in %s", whose);
-		return;
-	}
-	alarm(0);
-	EXPECT_SAME(host_has_amx() ? ILL_ILLOPC : ILL_ILLOPN, sigill.si_code,
-		    "si_code of SIGILL in %s", whose);
-	EXPECT_SAME(sigill_ip, (u64)sigill.si_addr, "si_addr of SIGILL in %s", whose);
-}
-
 static void *sigill_in_thread(void *metadata)
 {
-	expect_sigill(metadata, "a thread");
+	xf_expect_amx(metadata, false, "in a thread");
 	return NULL;
 }
 
@@ -409,7 +381,7 @@ static void *sigill_in_thread(void *metadata)
 TEST_F(xstate_fpstate_task, sigill)
 {
 	expect_thread(_metadata, sigill_in_thread);
-	expect_sigill(_metadata, "the task of a vCPU with AMX");
+	xf_expect_amx(_metadata, false, "in the task of a vCPU with AMX");
 }
 
 /* No compiled code that uses the registers may run between the load and the saves. */
@@ -444,14 +416,14 @@ TEST_F(xstate_fpstate_task, first_use)
 	pid_t hog;
 	int i;
 
-	if (!host_has_amx())
+	if (!xf_has_amx())
 		SKIP(return, "no AMX on this machine");
 	xstate_request(_metadata, ARCH_REQ_XCOMP_PERM);
 	xregs_fill(&regs, self->vcpu, 1);
 	areas[0] = xf_guarded(XAREA_SIZE, 0);
 	areas[1] = xf_guarded(XAREA_SIZE, 0);
-	ASSERT_LE(0, host_pin());
-	hog = host_hog(_metadata);
+	xf_pin(_metadata);
+	hog = xf_hog(_metadata);
 	use_between(&regs, mask, areas);
 	EXPECT_EQ(0, kill(hog, SIGKILL));
 	EXPECT_EQ(hog, waitpid(hog, NULL, 0));

@@ -10,7 +10,6 @@
  */
 #include <sys/klog.h>
 
-#include "host_msr.h"
 #include "xregs.h"
 
 #ifndef X86_FEATURE_ENQCMD
@@ -358,7 +357,7 @@ FIXTURE_SETUP(xstate_msrs)
 	if (!xstate_begin(_metadata, &variant->combo))
 		return;
 	/* Where there is no permission to be had, this is none_* once more. */
-	if (variant->combo.perm != PERM_NONE && !host_has_amx())
+	if (variant->combo.perm != PERM_NONE && !xf_has_amx())
 		SKIP(return, "no AMX on this machine");
 	self->vcpu = xstate_new_vcpu(&self->vm, &variant->combo);
 	/* Tile data that IA32_XFD disarms would be the end of some hosts. */
@@ -620,7 +619,7 @@ FIXTURE_SETUP(xstate_msrs_guest)
 	if (!xstate_begin(_metadata, &variant->combo) || !xstate_need_refusals(_metadata) ||
 	    !xstate_need_guests(_metadata))
 		return;
-	if (variant->combo.perm != PERM_NONE && !host_has_amx())
+	if (variant->combo.perm != PERM_NONE && !xf_has_amx())
 		SKIP(return, "no AMX on this machine");
 	self->vcpu = xstate_new_guest(&self->vm, &variant->combo, guest_steps_code);
 	xregs_fill(&self->regs, self->vcpu, 0);
@@ -873,7 +872,7 @@ static u64 host_values[ARRAY_SIZE(rows)];
 static int begin_host(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 		      const struct xregs *regs)
 {
-	int fd = host_msr_open(O_RDONLY);
+	int fd = xf_open_msrs(_metadata, O_RDONLY);
 	const struct msr_row *m;
 
 	for (m = rows; m < END_OF_ROWS; m++) {
@@ -881,7 +880,7 @@ static int begin_host(struct __test_metadata *const _metadata, struct kvm_vcpu *
 			       pread(fd, &host_values[m - rows], 8, m->msr) != 8))
 			SKIP(return -1, "cannot read MSRs of the host");
 		if (has_msr(this_cpu_has, m->msr))
-			host_values[m - rows] = host_msr_read(_metadata, fd, m->msr);
+			host_values[m - rows] = xf_read_msr(_metadata, fd, m->msr);
 	}
 	vcpu_arch_set_entry_point(vcpu, guest_all_code);
 	guest_tiles = *regs;
@@ -898,7 +897,7 @@ static void expect_host(struct __test_metadata *const _metadata, int fd, const c
 
 	for (m = rows; m < END_OF_ROWS; m++)
 		if (has_msr(this_cpu_has, m->msr))
-			EXPECT_SAME(host_values[m - rows], host_msr_read(_metadata, fd, m->msr),
+			EXPECT_SAME(host_values[m - rows], xf_read_msr(_metadata, fd, m->msr),
 				    "%s of the host after %s", msr_name(m->msr), when);
 }
 
@@ -957,7 +956,7 @@ TEST_F(xstate_msrs_guest, host_kernel_ibt)
 	if (!kernel_tracks_branches())
 		SKIP(return, "cannot tell: no word of the kernel on branch tracking");
 	xstate_run(self->vcpu, UCALL_SYNC);
-	EXPECT_SAME(CET_ENDBR_EN, host_msr_read(_metadata, fd, MSR_IA32_S_CET) & CET_ENDBR_EN,
+	EXPECT_SAME(CET_ENDBR_EN, xf_read_msr(_metadata, fd, MSR_IA32_S_CET) & CET_ENDBR_EN,
 		    "ENDBR_EN in IA32_S_CET of the host after KVM_RUN");
 }
 

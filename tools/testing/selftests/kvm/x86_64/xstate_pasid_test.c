@@ -11,41 +11,14 @@
 #include <fcntl.h>
 
 #include "fpu_trace.h"
-#include "host_msr.h"
-#include "host_task.h"
-
-/* Bits 19:0 are the PASID.  It is not marked valid, so that ENQCMD would refuse it. */
-#define PASID_MINE	0x12345
-#define PASID_THEIRS	0xabcde
+#include "xregs.h"
 
 #define TURNS		8
 
 /* AMX where there is a permission for it */
 static const struct xstate_combo whole = { .perm = PERM_GUEST, .amx = true, .cet = CET };
 
-static int msrs;
 static struct xregs regs;
-
-/*
- * Give this task PASID_MINE, in the register alone: its fpstate in memory has
- * PASID_THEIRS, which shows if that is what is kept.
- */
-static void give_pasid(struct __test_metadata *const _metadata)
-{
-	host_msr_write(_metadata, msrs, MSR_IA32_PASID, PASID_THEIRS);
-	host_lose_cpu(_metadata);
-	host_msr_write(_metadata, msrs, MSR_IA32_PASID, PASID_MINE);
-}
-
-/* Now, and once other tasks have run, the PASID is the one that was given. */
-static void expect_kept(struct __test_metadata *const _metadata, const char *when)
-{
-	EXPECT_SAME(PASID_MINE, host_msr_read(_metadata, msrs, MSR_IA32_PASID),
-		    "IA32_PASID after %s", when);
-	host_lose_cpu(_metadata);
-	EXPECT_SAME(PASID_MINE, host_msr_read(_metadata, msrs, MSR_IA32_PASID),
-		    "IA32_PASID after %s, once another task has run", when);
-}
 
 FIXTURE(xstate_pasid) {
 	struct kvm_vm *vm;
@@ -53,19 +26,11 @@ FIXTURE(xstate_pasid) {
 
 FIXTURE_SETUP(xstate_pasid)
 {
-	const char *missing = xf_pasid_missing();
-
 	xstate_begin_unpermitted(_metadata, variant);
-	if (missing)
-		SKIP(return, "%s", missing);
-	msrs = host_msr_open(O_RDWR);
-	if (msrs < 0)
-		SKIP(return, "no /dev/cpu/N/msr");
-	/* Writing no bytes is refused where writing is. */
-	if (pwrite(msrs, "", 0, MSR_IA32_PASID) < 0 && errno == EPERM)
-		SKIP(return, "the msr driver takes no writes");
+	if (!xf_pasid_need(_metadata))
+		return;
 	xstate_request(_metadata, ARCH_REQ_XCOMP_GUEST_PERM);
-	expect_permissions(_metadata, false, host_has_amx(), "after the guest's request");
+	xf_expect_permissions(_metadata, false, xf_has_amx(), "after the guest's request");
 }
 
 FIXTURE_TEARDOWN(xstate_pasid)
@@ -82,13 +47,13 @@ TEST_F(xstate_pasid, set_cpuid)
 	struct kvm_vcpu *vcpu;
 
 	self->vm = vm_create_barebones();
-	give_pasid(_metadata);
+	xf_pasid_give(_metadata);
 	vcpu = __vm_vcpu_add(self->vm, 0);
-	expect_kept(_metadata, "KVM_CREATE_VCPU");
-	give_pasid(_metadata);
+	xf_pasid_expect_kept(_metadata, "after KVM_CREATE_VCPU");
+	xf_pasid_give(_metadata);
 	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_SET_CPUID2, xstate_cpuid(&whole)),
 		     "KVM_SET_CPUID2 with AMX and CET");
-	expect_kept(_metadata, "KVM_SET_CPUID2 with AMX and CET");
+	xf_pasid_expect_kept(_metadata, "after KVM_SET_CPUID2 with AMX and CET");
 }
 
 /* Verify the same of ioctls that load the guest's fpstate for its MSRs. */
@@ -100,13 +65,13 @@ TEST_F(xstate_pasid, msrs)
 	EXPECT_THAT(vcpu_takes_xcr0(vcpu, vcpu_xcr0_mask(vcpu)), "KVM_SET_XCRS of %#lx: not taken",
 		    vcpu_xcr0_mask(vcpu));
 	xregs_fill(&regs, vcpu, 0);
-	give_pasid(_metadata);
+	xf_pasid_give(_metadata);
 	for (i = 0; i < TURNS; i++) {
 		vcpu_set_cet(_metadata, vcpu, &regs);
 		expect_cet(_metadata, vcpu, &regs, "KVM_SET_MSRS");
 		expect_kept_elsewhere(_metadata, vcpu, &regs, "KVM_SET_MSRS");
 	}
-	expect_kept(_metadata, "KVM_SET_MSRS and KVM_GET_MSRS of CET");
+	xf_pasid_expect_kept(_metadata, "after KVM_SET_MSRS and KVM_GET_MSRS of CET");
 }
 
 /* KVM loads the guest's fpstate, and puts the host's back. */
@@ -141,29 +106,29 @@ static void expect_kept_with_tiles(struct __test_metadata *const _metadata, stru
 	u8 *area;
 	int i;
 
-	if (!host_has_amx())
+	if (!xf_has_amx())
 		SKIP(return, "no AMX on this machine");
 	if (!xstate_need_refusals(_metadata) || !xstate_need_guests(_metadata))
 		return;
 	if (host_amx) {
 		xstate_request(_metadata, ARCH_REQ_XCOMP_PERM);
-		expect_permissions(_metadata, true, true, "after both requests");
-		use_amx(_metadata);
+		xf_expect_permissions(_metadata, true, true, "after both requests");
+		xf_use_amx(_metadata);
 	}
 	vcpu = xstate_new_guest(vm, &whole, guest_code);
 	xregs_fill(&regs, vcpu, 0);
-	give_pasid(_metadata);
+	xf_pasid_give(_metadata);
 	vcpu_set_xregs_area(_metadata, vcpu, &regs, XFEATURE_MASK_FPSSE | XFEATURE_MASK_XTILE);
 	for (i = 0; i < TURNS; i++) {
 		xstate_run(vcpu, UCALL_SYNC);
-		EXPECT_SAME(PASID_MINE, host_msr_read(_metadata, msrs, MSR_IA32_PASID),
+		EXPECT_SAME(XF_PASID_MINE, xf_pasid_read(_metadata),
 			    "IA32_PASID between two KVM_RUNs, turn %d", i);
 	}
 	area = vcpu_area(vcpu);
 	EXPECT_XFEATURES(XFEATURE_MASK_XTILE, xarea_header(area, 0) & XFEATURE_MASK_XTILE,
 			 "XSTATE_BV of the guest");
 	expect_area(_metadata, area, &regs, XFEATURE_MASK_XTILE, 0, "KVM_RUN with live tiles");
-	expect_kept(_metadata, "KVM_RUN with live tiles");
+	xf_pasid_expect_kept(_metadata, "after KVM_RUN with live tiles");
 }
 
 /* Verify the PASID around a guest that runs with XTILE_DATA in use. */
@@ -188,18 +153,18 @@ TEST_F(xstate_pasid, guest_interfaces)
 	bool refuses = kvm_refuses_msrs();
 	u64 value = 0;
 
-	give_pasid(_metadata);
+	xf_pasid_give(_metadata);
 	swap_fpstates(vcpu);
-	expect_kept(_metadata, "KVM_RUN");
+	xf_pasid_expect_kept(_metadata, "after KVM_RUN");
 	EXPECT_THAT(!kvm_msr_is_in_save_restore_list(MSR_IA32_PASID), "IA32_PASID is listed");
 	if (vcpu_reads_msr(vcpu, MSR_IA32_PASID, &value))
 		EXPECT_THAT(!refuses && !value, "KVM_GET_MSRS of IA32_PASID gives %#lx", value);
 	if (refuses)
-		EXPECT_THAT(!vcpu_takes_msr(vcpu, MSR_IA32_PASID, PASID_THEIRS),
-			    "KVM_SET_MSRS of %#x to IA32_PASID: taken", PASID_THEIRS);
+		EXPECT_THAT(!vcpu_takes_msr(vcpu, MSR_IA32_PASID, XF_PASID_THEIRS),
+			    "KVM_SET_MSRS of %#x to IA32_PASID: taken", XF_PASID_THEIRS);
 	EXPECT_XFEATURES(0, xarea_header(vcpu_area(vcpu), 0) & XFEATURE_MASK_PASID,
 			 "XSTATE_BV of the vCPU");
-	expect_kept(_metadata, "ioctls that know no PASID");
+	xf_pasid_expect_kept(_metadata, "after ioctls that know no PASID");
 }
 
 /*
@@ -216,7 +181,7 @@ TEST_F(xstate_pasid, guest_fpstate)
 	if (!fpu_trace_need(_metadata))
 		return;
 	vcpu = xstate_new_vcpu(&self->vm, &whole);
-	give_pasid(_metadata);
+	xf_pasid_give(_metadata);
 	fpu_trace_begin(_metadata, &trace, 0);
 	swap_fpstates(vcpu);
 	if (!fpu_trace_runs(_metadata, &trace, runs, TURNS))
@@ -227,7 +192,7 @@ TEST_F(xstate_pasid, guest_fpstate)
 		EXPECT_XFEATURES(XFEATURE_MASK_PASID, runs[i].host.xstate_bv & XFEATURE_MASK_PASID,
 				 "XSTATE_BV of the host's fpstate, run %d", i);
 	}
-	expect_kept(_metadata, "KVM_RUN in the trace");
+	xf_pasid_expect_kept(_metadata, "after KVM_RUN in the trace");
 }
 
 XSTATE_IOCTL_HARNESS_MAIN

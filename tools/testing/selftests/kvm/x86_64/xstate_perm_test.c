@@ -14,7 +14,6 @@
 #include <sys/utsname.h>
 
 #include "fpu_trace.h"
-#include "host_msr.h"
 #include "xregs.h"
 
 /* XSAVEC and XSAVES in CPUID.(0xD,1).EAX: with one of them EBX is a size. */
@@ -50,7 +49,7 @@ static bool offers_half_amx(const struct kvm_cpuid2 *supported, bool granted)
 
 	uname(&uts);
 	return sscanf(uts.release, "%u.%u", &major, &minor) == 2 && major * 100 + minor < 604 &&
-	       host_has_amx() && !granted &&
+	       xf_has_amx() && !granted &&
 	       (cpuid_regs(supported, 0xd, 0).eax & XFEATURE_MASK_XTILE) == XFEATURE_MASK_XTILE_CFG;
 }
 
@@ -116,7 +115,7 @@ FIXTURE_TEARDOWN(xstate_perm_proc)
  */
 TEST_F(xstate_perm_proc, masks)
 {
-	expect_permissions(_metadata, self->host, self->guest, "after the requests");
+	xf_expect_permissions(_metadata, self->host, self->guest, "after the requests");
 }
 
 /*
@@ -143,14 +142,14 @@ TEST_F(xstate_perm_proc, request)
 		EXPECT_ERRNO(never[i].error, xf_request(ARCH_REQ_XCOMP_GUEST_PERM, never[i].nr),
 			     "guest request for component %lu", never[i].nr);
 	}
-	expect_permissions(_metadata, self->host, self->guest, "after requests for others");
+	xf_expect_permissions(_metadata, self->host, self->guest, "after requests for others");
 
 	if (late)
 		xstate_request_locked(_metadata);
 	else
 		xstate_request(_metadata, ARCH_REQ_XCOMP_GUEST_PERM);
-	expect_permissions(_metadata, self->host, host_has_amx() && !late,
-			   "after one more request");
+	xf_expect_permissions(_metadata, self->host, xf_has_amx() && !late,
+			      "after one more request");
 }
 
 /* 0 or the errno of an ioctl on attribute @nr in @group of /dev/kvm */
@@ -292,9 +291,9 @@ static u64 vmx_capability(int fd, u32 msr)
 }
 
 /* Why VMX may keep KVM from offering guest CET, NULL if it does not */
-static const char *vmx_prerequisites(void)
+static const char *vmx_prerequisites(struct __test_metadata *const _metadata)
 {
-	int fd = host_msr_open(O_RDONLY);
+	int fd = xf_open_msrs(_metadata, O_RDONLY);
 	u64 basic, exit, entry;
 
 	if (fd < 0)
@@ -318,7 +317,7 @@ static const char *vmx_prerequisites(void)
 }
 
 /* Why guest CET may rightly be missing, NULL if it must be there */
-static const char *cet_prerequisites(void)
+static const char *cet_prerequisites(struct __test_metadata *const _metadata)
 {
 	if (kvm_check_cap(KVM_CAP_ONE_REG) <= 0)
 		return "KVM is older than guest CET";
@@ -339,14 +338,14 @@ static const char *cet_prerequisites(void)
 		return "cannot tell: no EPT or no unrestricted guest";
 	if (xf_param("kvm_intel", "cet") == 'N')
 		return "kvm_intel.cet is off";
-	return vmx_prerequisites();
+	return vmx_prerequisites(_metadata);
 }
 
 /* Verify that guest CET is offered where nothing stands in its way. */
 TEST_F(xstate_perm_proc, cet_offered)
 {
 	struct xf_regs r = cpuid_regs(self->supported, 7, 0);
-	const char *missing = cet_prerequisites();
+	const char *missing = cet_prerequisites(_metadata);
 
 	if (missing)
 		SKIP(return, "%s", missing);
@@ -506,8 +505,8 @@ TEST_F(xstate_perm, set_cpuid)
 	expect_same_cpuid(_metadata, self->vcpu, before, "after KVM_SET_CPUID2");
 	expect_same_area(_metadata, area, vcpu_area(self->vcpu), size, "KVM_SET_CPUID2");
 	expect_xregs(_metadata, self->vcpu, &regs, mask, "KVM_SET_CPUID2");
-	expect_permissions(_metadata, xstate_host_granted(&variant->combo),
-			   xstate_guest_granted(&variant->combo), "after KVM_SET_CPUID2");
+	xf_expect_permissions(_metadata, xstate_host_granted(&variant->combo),
+			      xstate_guest_granted(&variant->combo), "after KVM_SET_CPUID2");
 }
 
 /*
@@ -530,7 +529,7 @@ static void expect_hidden(struct __test_metadata *const _metadata, struct kvm_vc
 	}
 	expect_same_area(_metadata, old, vcpu_area(vcpu), size, "refused KVM_SET_XSAVE");
 
-	if (!host_has_amx() || vcpu_has_amx(vcpu))
+	if (!xf_has_amx() || vcpu_has_amx(vcpu))
 		return;
 	xarea_set_header(image, 0, XFEATURE_MASK_FPSSE | XFEATURE_MASK_XTILE_CFG);
 	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_SET_XSAVE, image), "KVM_SET_XSAVE with XTILE_CFG");
@@ -918,7 +917,7 @@ TEST_F(xstate_perm, xcomp_bv)
 	other = xstate_add_vcpu(self->vm, 1, &noamx);
 	set_regs(_metadata, self->vcpu);
 	if (host)
-		use_amx(_metadata);
+		xf_use_amx(_metadata);
 
 	fpu_trace_begin(_metadata, &trace, 0);
 	xstate_run_immediate_exit(other);

@@ -16,7 +16,6 @@
 #include <signal.h>
 #include <time.h>
 
-#include "host_task.h"
 #include "xregs.h"
 
 #define ITERATIONS	12
@@ -102,8 +101,8 @@ static void race(struct __test_metadata *const _metadata, struct racer *a, struc
 		racers[i]->nr = ++race_count;
 		ASSERT_EQ(0, pthread_create(&threads[i], NULL, race_thread, racers[i]));
 	}
-	host_join_thread(_metadata, threads[0], "the first racer");
-	host_join_thread(_metadata, threads[1], "the second racer");
+	xf_join_thread(_metadata, threads[0], "the first racer");
+	xf_join_thread(_metadata, threads[1], "the second racer");
 	pthread_barrier_destroy(&start);
 }
 
@@ -114,12 +113,12 @@ static void in_child(struct __test_metadata *const _metadata,
 	pid_t pid;
 
 	race_count += 2;
-	pid = host_fork(_metadata);
+	pid = xf_fork(_metadata);
 	if (!pid) {
 		fn(_metadata);
-		host_exit();
+		xf_exit();
 	}
-	host_join(_metadata, pid, KSFT_PASS, what);
+	xf_join(_metadata, pid, what);
 }
 
 /* In a new process each time, until one fails */
@@ -204,7 +203,7 @@ static void request_or_vcpu(struct __test_metadata *const _metadata)
 	b.vm = vm_create_barebones();
 	race(_metadata, &a, &b);
 	/* A request that began after the vCPU was there has lost for certain. */
-	if (host_has_amx())
+	if (xf_has_amx())
 		EXPECT_THAT(a.error == EBUSY || (!a.error && !a.late),
 			    "the request, begun %s: wanted %sEBUSY got %s (%d)",
 			    a.late ? "once there was a vCPU" : "before or while one was made",
@@ -232,7 +231,7 @@ static void forked(struct __test_metadata *const _metadata)
 
 static void forked_after(struct __test_metadata *const _metadata)
 {
-	EXPECT_SAME(host_has_amx(), permitted(), "permission of a child forked after the request");
+	EXPECT_SAME(xf_has_amx(), permitted(), "permission of a child forked after the request");
 	forked(_metadata);
 }
 
@@ -246,7 +245,7 @@ static void request_or_fork(struct __test_metadata *const _metadata)
 	struct racer a = { .fn = race_ask }, b = { .fn = race_fork };
 
 	race(_metadata, &a, &b);
-	EXPECT_ERRNO(host_has_amx() ? 0 : EOPNOTSUPP, a.error, "the request");
+	EXPECT_ERRNO(xf_has_amx() ? 0 : EOPNOTSUPP, a.error, "the request");
 	in_child(_metadata, forked_after, "the child forked after the request");
 }
 
@@ -310,7 +309,7 @@ static void cpuid_or_read(struct __test_metadata *const _metadata)
  */
 TEST_F(xstate_race, cpuid_against_read)
 {
-	if (!host_has_amx())
+	if (!xf_has_amx())
 		SKIP(return, "no AMX on this machine");
 	race_often(_metadata, cpuid_or_read);
 }
@@ -340,7 +339,7 @@ static void two_creators(struct __test_metadata *const _metadata)
 {
 	struct racer a = { .fn = race_create_many }, b = a;
 
-	EXPECT_ERRNO(host_has_amx() ? 0 : EOPNOTSUPP, ask(), "ARCH_REQ_XCOMP_GUEST_PERM");
+	EXPECT_ERRNO(xf_has_amx() ? 0 : EOPNOTSUPP, ask(), "ARCH_REQ_XCOMP_GUEST_PERM");
 	/* libkvm keeps this, and is not made for threads. */
 	kvm_get_supported_cpuid();
 	race(_metadata, &a, &b);
@@ -529,7 +528,7 @@ FIXTURE(xstate_race_guest) {
 
 FIXTURE_SETUP(xstate_race_guest)
 {
-	self->combo = host_has_amx() ? amx_cet : noamx_cet;
+	self->combo = xf_has_amx() ? amx_cet : noamx_cet;
 	if (!xstate_begin(_metadata, &self->combo) || !xstate_need_guests(_metadata))
 		return;
 	if (!kvm_cpu_has(X86_FEATURE_XSAVES))
@@ -580,7 +579,7 @@ static struct kvm_vm *disturb_guests(struct __test_metadata *const _metadata,
 	}
 	__atomic_store_n(&disturbed, true, __ATOMIC_RELEASE);
 	for (r = runners; r < runners + NR_VCPUS; r++)
-		host_join_thread(_metadata, r->thread, "the thread of a vCPU");
+		xf_join_thread(_metadata, r->thread, "the thread of a vCPU");
 	return vm;
 }
 
@@ -606,7 +605,7 @@ TEST_F(xstate_race_guest, interrupted_vcpus)
  */
 TEST_F(xstate_race_guest, written_xfd)
 {
-	if (!host_has_amx())
+	if (!xf_has_amx())
 		SKIP(return, "no AMX on this machine");
 	self->vm = disturb_guests(_metadata, &self->combo, write_xfd);
 }

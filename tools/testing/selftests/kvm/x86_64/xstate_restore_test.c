@@ -9,7 +9,6 @@
  *
  * Never restore IA32_XFD with bit 18 set after an image with tile data.
  */
-#include "host_task.h"
 #include "xregs.h"
 
 /* What there is to restore; this order and any other will do. */
@@ -433,14 +432,14 @@ static struct snapshot *save_in_child(struct __test_metadata *const _metadata,
 	pid_t pid;
 
 	TEST_ASSERT(s != MAP_FAILED, "mmap(): %s", strerror(errno));
-	pid = host_fork(_metadata);
+	pid = xf_fork(_metadata);
 	if (!pid) {
 		if (combo->perm == PERM_GUEST)
 			xstate_request(_metadata, ARCH_REQ_XCOMP_GUEST_PERM);
 		make_source(_metadata, combo, 0, s);
-		host_exit();
+		xf_exit();
 	}
-	host_join(_metadata, pid, KSFT_PASS, "the process of the source");
+	xf_join(_metadata, pid, "the process of the source");
 	return s;
 }
 
@@ -453,7 +452,7 @@ FIXTURE_SETUP(xstate_transfer)
 	const struct xstate_combo *from = &variant->from, *to = &variant->to;
 
 	xstate_begin_unpermitted(_metadata, variant);
-	if ((from->amx || to->amx) && !host_has_amx())
+	if ((from->amx || to->amx) && !xf_has_amx())
 		SKIP(return, "no AMX on this machine");
 	self->from = save_in_child(_metadata, from);
 	if (to->perm == PERM_GUEST)

@@ -33,4 +33,7 @@ void cet_guest_init(struct cet_guest *g, struct kvm_vcpu *vcpu, u32 seed0, u32 s
 void cet_guest_expect(const struct cet_guest *g, int set, const char *when);
 void cet_guest_write(const struct cet_guest *g, int set);
 
+bool expect_host_keeps_s_cet(struct __test_metadata *const _metadata,
+			     const struct xstate_combo *combo);
+
 #endif /* SELFTEST_KVM_CET_GUEST_H */

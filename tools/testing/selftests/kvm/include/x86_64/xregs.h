@@ -138,7 +138,6 @@ INTEGER_ONLY void tile_load(const u8 *tiles);
 INTEGER_ONLY void tile_store(u8 *tiles);
 INTEGER_ONLY void tile_release(void);
 void guest_expect_tiles(const struct xregs *r, const char *when);
-void use_amx(struct __test_metadata *const _metadata);
 
 /* The guest leaves at this port with all registers loaded. */
 #define XREGS_EXIT_PORT		0x1c0

@@ -42,8 +42,6 @@ void xstate_request(struct __test_metadata *const _metadata, int option);
 void xstate_request_locked(struct __test_metadata *const _metadata);
 bool xstate_host_granted(const struct xstate_combo *combo);
 bool xstate_guest_granted(const struct xstate_combo *combo);
-void expect_permissions(struct __test_metadata *const _metadata, bool host, bool guest,
-			const char *when);
 void xstate_go_on_in_child(struct __test_metadata *const _metadata);
 void xstate_go_on_after_exec(struct __test_metadata *const _metadata);
 bool xstate_is_after_exec(void);
@@ -71,12 +69,6 @@ bool xstate_need_guests(struct __test_metadata *const _metadata);
 void xstate_require(bool guest_code);
 
 /* ---- what the host has, and what a vCPU has by its CPUID ---- */
-
-/* The kernel lets user space use AMX. */
-static inline bool host_has_amx(void)
-{
-	return xf_xcr0() & XFEATURE_MASK_XTILE_DATA;
-}
 
 /* KVM refuses MSRs that it does not know, or that the guest has not. */
 bool kvm_refuses_msrs(void);

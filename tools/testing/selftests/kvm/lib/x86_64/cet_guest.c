@@ -96,3 +96,34 @@ void cet_guest_write(const struct cet_guest *g, int set)
 			       g->regs[set].cet[i], cet_msrs[i], g->vector[i], vector);
 	}
 }
+
+/*
+ * The host keeps its IA32_S_CET over KVM_RUN of guests with other values, none
+ * of which switches anything on.  If it does not, a guest with shadow stacks in
+ * its kernel is the end of the host: then do not go on, nor where it cannot be
+ * told, which is a SKIP.
+ */
+bool expect_host_keeps_s_cet(struct __test_metadata *const _metadata,
+			     const struct xstate_combo *combo)
+{
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	u64 before, value;
+	int fd, i;
+
+	fd = xf_open_msrs(_metadata, O_RDONLY);
+	if (fd < 0)
+		SKIP(return false, "no /dev/cpu/N/msr");
+	vcpu = xstate_new_vcpu(&vm, combo);
+	before = xf_read_msr(_metadata, fd, MSR_IA32_S_CET);
+	for (i = 0; i < 2 && vcpu_has_cet_msr(vcpu, MSR_IA32_S_CET); i++) {
+		value = i ? 0 : vcpu_has_ibt(vcpu) ? CET_SUPPRESS_DISABLE : CET_WRSS_EN;
+		vcpu_set_msr(vcpu, MSR_IA32_S_CET, value);
+		xstate_run_without_memory(_metadata, vcpu);
+		EXPECT_SAME(before, xf_read_msr(_metadata, fd, MSR_IA32_S_CET),
+			    "IA32_S_CET of the host after KVM_RUN with %#lx", value);
+	}
+	kvm_vm_free(vm);
+	close(fd);
+	return !_metadata->exit_code;
+}

@@ -2,8 +2,6 @@
 /*
  * The registers of a guest that state components carry: see xregs.h.
  */
-#include <setjmp.h>
-
 #include "xregs.h"
 
 const u32 cet_msrs[NR_CET_MSRS] = {
@@ -699,39 +697,4 @@ void guest_expect_tiles(const struct xregs *r, const char *when)
 	i = xarea_differ(wanted, tiles, sizeof(tiles));
 	__GUEST_ASSERT(i == sizeof(tiles), "XTILE_DATA lost %s: byte %u wanted %x got %x",
 		       when, i, wanted[i], tiles[i]);
-}
-
-static sigjmp_buf amx_lost;
-static pid_t amx_tid;
-
-static void on_alarm(int sig)
-{
-	/* The alarm is the process's: it may come to another thread. */
-	if (gettid() != amx_tid)
-		syscall(SYS_tgkill, getpid(), amx_tid, sig);
-	else
-		siglongjmp(amx_lost, sig);
-}
-
-/*
- * Use AMX in this task, so that the kernel gives it an fpstate with XTILE_DATA.
- * One that does not grow the fpstate returns to the same #NM for ever.
- */
-void use_amx(struct __test_metadata *const _metadata)
-{
-	static u8 tiles[XREGS_TILES * XREGS_TILE_SIZE];
-	u8 config[XREGS_TILECFG_SIZE];
-
-	tile_config(config);
-	amx_tid = gettid();
-	signal(SIGALRM, on_alarm);
-	if (sigsetjmp(amx_lost, 1)) {
-		EXPECT_THAT(false, "the first use of AMX did not come back");
-		_exit(KSFT_FAIL);
-	}
-	alarm(5);
-	tile_load_config(config);
-	tile_load(tiles);
-	tile_release();
-	alarm(0);
 }

@@ -8,7 +8,6 @@
 #include <sched.h>
 #include <sys/prctl.h>
 
-#include "host_task.h"
 #include "xstate.h"
 #include "xregs.h"
 
@@ -128,13 +127,13 @@ void xstate_require(bool guest_code)
  */
 void xstate_go_on_in_child(struct __test_metadata *const _metadata)
 {
-	pid_t pid = host_fork(_metadata);
+	pid_t pid = xf_fork(_metadata);
 
 	if (!pid)
 		return;
 	/* What the child has to say is in *_metadata, which all processes share. */
-	host_join(_metadata, pid, KSFT_PASS, "the child that runs the test");
-	host_exit();
+	xf_join(_metadata, pid, "the child that runs the test");
+	xf_exit();
 }
 
 bool xstate_is_after_exec(void)
@@ -174,14 +173,14 @@ void xstate_go_on_after_exec(struct __test_metadata *const _metadata)
 	FILE *f;
 
 	ASSERT_EQ(0, pipe2(fd, O_CLOEXEC));
-	pid = host_fork(_metadata);
+	pid = xf_fork(_metadata);
 	if (!pid) {
 		dup2(fd[1], STDOUT_FILENO);
 		setenv(AFTER_EXEC, "1", 1);
 		execl("/proc/self/exe", program_invocation_name, "-r", th_row, NULL);
 		_exit(KSFT_FAIL);
 	}
-	status = host_wait(_metadata, pid, "the program after execve()");
+	status = xf_wait(_metadata, pid, "the program after execve()");
 
 	/* A process that hangs may still have the other end. */
 	fcntl(fd[0], F_SETFL, O_NONBLOCK);
@@ -195,7 +194,7 @@ void xstate_go_on_after_exec(struct __test_metadata *const _metadata)
 	}
 	EXPECT_THAT(ended && WIFEXITED(status), "%s after execve(), wait status %#x",
 		    ended ? "no clean end" : "no result", status);
-	host_exit();
+	xf_exit();
 }
 
 /* ---- beginning and end of a test ---- */
@@ -213,7 +212,7 @@ void xstate_begin_unpermitted(struct __test_metadata *const _metadata, const voi
 /* Ask for XTILE_DATA by @option of arch_prctl(2), and verify the answer. */
 void xstate_request(struct __test_metadata *const _metadata, int option)
 {
-	EXPECT_ERRNO(host_has_amx() ? 0 : EOPNOTSUPP, xf_request(option, XFEATURE_XTILE_DATA),
+	EXPECT_ERRNO(xf_has_amx() ? 0 : EOPNOTSUPP, xf_request(option, XFEATURE_XTILE_DATA),
 		     "%s", option == ARCH_REQ_XCOMP_PERM ? "ARCH_REQ_XCOMP_PERM" :
 							   "ARCH_REQ_XCOMP_GUEST_PERM");
 }
@@ -221,14 +220,14 @@ void xstate_request(struct __test_metadata *const _metadata, int option)
 /* The same for the guest when there is a vCPU, which must be refused */
 void xstate_request_locked(struct __test_metadata *const _metadata)
 {
-	EXPECT_ERRNO(host_has_amx() ? EBUSY : EOPNOTSUPP,
+	EXPECT_ERRNO(xf_has_amx() ? EBUSY : EOPNOTSUPP,
 		     xf_request(ARCH_REQ_XCOMP_GUEST_PERM, XFEATURE_XTILE_DATA),
 		     "ARCH_REQ_XCOMP_GUEST_PERM after the first vCPU");
 }
 
 bool xstate_host_granted(const struct xstate_combo *combo)
 {
-	return host_has_amx() && (combo->perm == PERM_HOST || combo->perm == PERM_BOTH);
+	return xf_has_amx() && (combo->perm == PERM_HOST || combo->perm == PERM_BOTH);
 }
 
 static bool asks_for_guest(const struct xstate_combo *combo)
@@ -239,22 +238,7 @@ static bool asks_for_guest(const struct xstate_combo *combo)
 
 bool xstate_guest_granted(const struct xstate_combo *combo)
 {
-	return host_has_amx() && asks_for_guest(combo);
-}
-
-/* The masks of arch_prctl(2) are what the CPU and these permissions make of them. */
-void expect_permissions(struct __test_metadata *const _metadata, bool host, bool guest,
-			const char *when)
-{
-	u64 supp, host_mask, guest_mask;
-
-	EXPECT_ERRNO(0, xf_get_mask(ARCH_GET_XCOMP_SUPP, &supp), "ARCH_GET_XCOMP_SUPP");
-	EXPECT_ERRNO(0, xf_get_mask(ARCH_GET_XCOMP_PERM, &host_mask), "ARCH_GET_XCOMP_PERM");
-	EXPECT_ERRNO(0, xf_get_mask(ARCH_GET_XCOMP_GUEST_PERM, &guest_mask),
-		     "ARCH_GET_XCOMP_GUEST_PERM");
-	EXPECT_XFEATURES(xf_xcr0() | XFEATURE_MASK_FPSSE, supp, "ARCH_GET_XCOMP_SUPP %s", when);
-	EXPECT_XFEATURES(xf_permitted(host), host_mask, "ARCH_GET_XCOMP_PERM %s", when);
-	EXPECT_XFEATURES(xf_permitted(guest), guest_mask, "ARCH_GET_XCOMP_GUEST_PERM %s", when);
+	return xf_has_amx() && asks_for_guest(combo);
 }
 
 /*
@@ -277,7 +261,7 @@ bool xstate_begin(struct __test_metadata *const _metadata, const struct xstate_c
 		xstate_go_on_in_child(_metadata);
 	if (combo->perm == PERM_EXEC)
 		xstate_go_on_after_exec(_metadata);
-	if (combo->amx && !host_has_amx() && asks_for_guest(combo))
+	if (combo->amx && !xf_has_amx() && asks_for_guest(combo))
 		SKIP(return false, "no AMX on this machine");
 	return true;
 }
