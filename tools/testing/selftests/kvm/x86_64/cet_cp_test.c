@@ -143,9 +143,7 @@ FIXTURE(cet_cp) {
 	u64 has;			/* what U_CET and S_CET can enable */
 };
 
-FIXTURE_VARIANT(cet_cp) {
-	struct xstate_combo combo;
-};
+XSTATE_SUITE(cet_cp);
 
 FIXTURE_VARIANT_ADD(cet_cp, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
 FIXTURE_VARIANT_ADD(cet_cp, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
@@ -170,11 +168,6 @@ FIXTURE_SETUP(cet_cp)
 	vcpu_sregs_get(vcpu, &self->sregs);
 	self->sregs.cr0 |= X86_CR0_WP;
 	add_user_mode(vcpu, &self->sregs);
-}
-
-FIXTURE_TEARDOWN(cet_cp)
-{
-	xstate_end(_metadata, self->vm);
 }
 
 /* Have the next run of the guest start with @o, with CET set by the host. */

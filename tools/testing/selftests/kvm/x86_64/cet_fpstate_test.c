@@ -19,9 +19,7 @@ FIXTURE(cet_fpstate) {
 	struct xregs regs;
 };
 
-FIXTURE_VARIANT(cet_fpstate) {
-	struct xstate_combo combo;
-};
+XSTATE_SUITE(cet_fpstate);
 
 FIXTURE_VARIANT_ADD(cet_fpstate, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
 FIXTURE_VARIANT_ADD(cet_fpstate, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
@@ -39,11 +37,6 @@ FIXTURE_SETUP(cet_fpstate)
 		return;
 	self->vm = vm_create_barebones();
 	xstate_create_apic(self->vm);
-}
-
-FIXTURE_TEARDOWN(cet_fpstate)
-{
-	xstate_end(_metadata, self->vm);
 }
 
 /* All components of the vCPU that there are contents for */

@@ -84,9 +84,7 @@ FIXTURE(cet_guest) {
 	struct guest *guest;
 };
 
-FIXTURE_VARIANT(cet_guest) {
-	struct xstate_combo combo;
-};
+XSTATE_SUITE(cet_guest);
 
 FIXTURE_VARIANT_ADD(cet_guest, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
 FIXTURE_VARIANT_ADD(cet_guest, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
@@ -103,11 +101,6 @@ FIXTURE_SETUP(cet_guest)
 		return;
 	self->vcpu = xstate_new_guest(&self->vm, &variant->combo, guest_exits_code);
 	self->guest = load_guest(_metadata, self->vcpu, 0);
-}
-
-FIXTURE_TEARDOWN(cet_guest)
-{
-	xstate_end(_metadata, self->vm);
 }
 
 /*
@@ -451,9 +444,7 @@ FIXTURE(cet_host) {
 	struct kvm_vm *vm;
 };
 
-FIXTURE_VARIANT(cet_host) {
-	struct xstate_combo combo;
-};
+XSTATE_SUITE(cet_host);
 
 FIXTURE_VARIANT_ADD(cet_host, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
 FIXTURE_VARIANT_ADD(cet_host, host_noamx_cet) { .combo = { PERM_HOST, NOAMX, CET } };
@@ -469,11 +460,6 @@ FIXTURE_SETUP(cet_host)
 		SKIP(return, "XSAVES is not in guest CPUID");
 	vcpu = xstate_new_guest(&self->vm, &variant->combo, guest_busy_code);
 	set_up_host(_metadata, vcpu, &variant->combo, 0);
-}
-
-FIXTURE_TEARDOWN(cet_host)
-{
-	xstate_end(_metadata, self->vm);
 }
 
 /* KVM_RUN with all registers of the host loaded, and saved afterwards */

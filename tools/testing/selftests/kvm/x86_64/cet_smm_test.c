@@ -44,9 +44,7 @@ FIXTURE(cet_smm) {
 	struct kvm_sregs before;
 };
 
-FIXTURE_VARIANT(cet_smm) {
-	struct xstate_combo combo;
-};
+XSTATE_SUITE(cet_smm);
 
 FIXTURE_VARIANT_ADD(cet_smm, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
 FIXTURE_VARIANT_ADD(cet_smm, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
@@ -83,11 +81,6 @@ FIXTURE_SETUP(cet_smm)
 	xregs_fill(&self->regs, self->vcpu, 0);
 	xregs_fill(&self->other, self->vcpu, 1);
 	vcpu_set_xregs(_metadata, self->vcpu, &self->regs, self->components);
-}
-
-FIXTURE_TEARDOWN(cet_smm)
-{
-	xstate_end(_metadata, self->vm);
 }
 
 static int run(struct kvm_vcpu *vcpu)

@@ -90,9 +90,7 @@ FIXTURE(nested_cet) {
 	struct state_shared *n;
 };
 
-FIXTURE_VARIANT(nested_cet) {
-	struct xstate_combo combo;
-};
+XSTATE_SUITE(nested_cet);
 
 FIXTURE_VARIANT_ADD(nested_cet, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
 FIXTURE_VARIANT_ADD(nested_cet, none_noamx_ibt) { .combo = { PERM_NONE, NOAMX, IBT } };
@@ -108,11 +106,6 @@ FIXTURE_SETUP(nested_cet)
 	self->n->shstk = vcpu_has_shstk(self->vcpu);
 	cet_guest_init(&self->n->cet, self->vcpu, 0, 5);
 	vcpu_set_cet(_metadata, self->vcpu, &self->n->cet.regs[0]);
-}
-
-FIXTURE_TEARDOWN(nested_cet)
-{
-	xstate_end(_metadata, self->vm);
 }
 
 /* The values of @seed of what the VMCS switches */
@@ -327,9 +320,7 @@ FIXTURE(nested_cet_checks) {
 	u8 cet;			/* what of it the guest has, SHSTK and IBT */
 };
 
-FIXTURE_VARIANT(nested_cet_checks) {
-	struct xstate_combo combo;
-};
+XSTATE_SUITE(nested_cet_checks);
 
 FIXTURE_VARIANT_ADD(nested_cet_checks, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
 FIXTURE_VARIANT_ADD(nested_cet_checks, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
@@ -347,11 +338,6 @@ FIXTURE_SETUP(nested_cet_checks)
 		    (vcpu_has_ibt(self->vcpu) ? IBT : 0);
 	self->n = addr_gva2hva(self->vm, (gva_t)&checks);
 	self->n->read_s_cet = self->cet;
-}
-
-FIXTURE_TEARDOWN(nested_cet_checks)
-{
-	xstate_end(_metadata, self->vm);
 }
 
 /*

@@ -61,9 +61,7 @@ FIXTURE(nested_msr) {
 	struct msr_shared *n;
 };
 
-FIXTURE_VARIANT(nested_msr) {
-	struct xstate_combo combo;
-};
+XSTATE_SUITE(nested_msr);
 
 FIXTURE_VARIANT_ADD(nested_msr, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
 FIXTURE_VARIANT_ADD(nested_msr, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
@@ -79,11 +77,6 @@ FIXTURE_SETUP(nested_msr)
 	self->vcpu = nested_new_guest(&self->vm, &variant->combo, l1_msr_code);
 	self->n = addr_gva2hva(self->vm, (gva_t)&msrs);
 	xstate_run(self->vcpu, UCALL_SYNC);
-}
-
-FIXTURE_TEARDOWN(nested_msr)
-{
-	xstate_end(_metadata, self->vm);
 }
 
 /* L1 writes n->old, L2 reads it and writes n->new, which is refused if it is @bad. */
@@ -225,9 +218,7 @@ FIXTURE(nested_xss) {
 	u64 all;		/* of IA32_XSS */
 };
 
-FIXTURE_VARIANT(nested_xss) {
-	struct xstate_combo combo;
-};
+XSTATE_SUITE(nested_xss);
 
 FIXTURE_VARIANT_ADD(nested_xss, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
 FIXTURE_VARIANT_ADD(nested_xss, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
@@ -246,11 +237,6 @@ FIXTURE_SETUP(nested_xss)
 	vcpu_set_xregs(_metadata, self->vcpu, &self->regs,
 		       xregs_mask(vcpu_xcr0_mask(self->vcpu)) & ~XFEATURE_MASK_XTILE);
 	xstate_run(self->vcpu, UCALL_SYNC);
-}
-
-FIXTURE_TEARDOWN(nested_xss)
-{
-	xstate_end(_metadata, self->vm);
 }
 
 /*
@@ -474,9 +460,7 @@ FIXTURE(nested_xfd_nm) {
 	struct xfd_shared *n;
 };
 
-FIXTURE_VARIANT(nested_xfd_nm) {
-	struct xstate_combo combo;
-};
+XSTATE_SUITE(nested_xfd_nm);
 
 FIXTURE_VARIANT_ADD(nested_xfd_nm, guest_amx_nocet) { .combo = { PERM_GUEST, AMX, NOCET } };
 FIXTURE_VARIANT_ADD(nested_xfd_nm, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
@@ -488,11 +472,6 @@ FIXTURE_SETUP(nested_xfd_nm)
 	self->vcpu = nested_new_guest(&self->vm, &variant->combo, NULL);
 	self->n = addr_gva2hva(self->vm, (gva_t)&xfd);
 	tile_config(self->n->tilecfg);
-}
-
-FIXTURE_TEARDOWN(nested_xfd_nm)
-{
-	xstate_end(_metadata, self->vm);
 }
 
 /* What L2 and the host find where the #NM does not exit to L1 */
@@ -684,9 +663,7 @@ FIXTURE(nested_regs) {
 	struct regs_shared *n;
 };
 
-FIXTURE_VARIANT(nested_regs) {
-	struct xstate_combo combo;
-};
+XSTATE_SUITE(nested_regs);
 
 FIXTURE_VARIANT_ADD(nested_regs, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
 FIXTURE_VARIANT_ADD(nested_regs, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
@@ -703,11 +680,6 @@ FIXTURE_SETUP(nested_regs)
 	xregs_fill(&self->n->regs[0], self->vcpu, 2);
 	xregs_fill(&self->n->regs[1], self->vcpu, 4);
 	vcpu_set_msr(self->vcpu, MSR_IA32_XSS, vcpu_xss_mask(self->vcpu));
-}
-
-FIXTURE_TEARDOWN(nested_regs)
-{
-	xstate_end(_metadata, self->vm);
 }
 
 /* Run up to the next XSAVES, which must find the registers of one set. */
@@ -856,9 +828,7 @@ FIXTURE(nested_shstk) {
 	struct shstk_shared *n;
 };
 
-FIXTURE_VARIANT(nested_shstk) {
-	struct xstate_combo combo;
-};
+XSTATE_SUITE(nested_shstk);
 
 FIXTURE_VARIANT_ADD(nested_shstk, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
 FIXTURE_VARIANT_ADD(nested_shstk, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
@@ -872,11 +842,6 @@ FIXTURE_SETUP(nested_shstk)
 	self->n = addr_gva2hva(self->vm, (gva_t)&shstk);
 	vm_install_exception_handler(self->vm, CP_VECTOR, l2_cp_handler);
 	vm_make_shstk(self->vm, (gva_t)l2_shstk);
-}
-
-FIXTURE_TEARDOWN(nested_shstk)
-{
-	xstate_end(_metadata, self->vm);
 }
 
 /* Run L2 once over a call, an exit to user space, and perhaps a new VM. */

@@ -170,9 +170,7 @@ FIXTURE(xfd) {
 	struct guest *g;
 };
 
-FIXTURE_VARIANT(xfd) {
-	struct xstate_combo combo;
-};
+XSTATE_SUITE(xfd);
 
 FIXTURE_VARIANT_ADD(xfd, amx) { .combo = { PERM_GUEST, AMX, NOCET } };
 FIXTURE_VARIANT_ADD(xfd, amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
@@ -197,11 +195,6 @@ FIXTURE_SETUP(xfd)
 		/* Even seeds: with others IA32_U_CET is 0 where there is no IBT. */
 		xregs_fill(&self->g[i].regs, vcpu, 2 * i + 2);
 	}
-}
-
-FIXTURE_TEARDOWN(xfd)
-{
-	xstate_end(_metadata, self->vm);
 }
 
 /* Run one AMX instruction of guest_nm_code(), and look at the MSRs meanwhile. */

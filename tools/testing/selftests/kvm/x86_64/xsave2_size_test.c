@@ -59,9 +59,7 @@ FIXTURE(xsave2_size) {
 	u32 size;
 };
 
-FIXTURE_VARIANT(xsave2_size) {
-	struct xstate_combo combo;
-};
+XSTATE_SUITE(xsave2_size);
 
 FIXTURE_VARIANT_ADD(xsave2_size, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
 FIXTURE_VARIANT_ADD(xsave2_size, host_noamx_cet) { .combo = { PERM_HOST, NOAMX, CET } };
@@ -78,11 +76,6 @@ FIXTURE_SETUP(xsave2_size)
 	self->size = vcpu_xsave_size(self->vcpu);
 	xregs_fill(&self->regs, self->vcpu, 0);
 	vcpu_set_xregs(_metadata, self->vcpu, &self->regs, self->mask);
-}
-
-FIXTURE_TEARDOWN(xsave2_size)
-{
-	xstate_end(_metadata, self->vm);
 }
 
 /* Read an image in the midst of memory that is all @poison. */

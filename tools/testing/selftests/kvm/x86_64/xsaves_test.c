@@ -124,9 +124,7 @@ FIXTURE(xsaves) {
 	struct op *op;
 };
 
-FIXTURE_VARIANT(xsaves) {
-	struct xstate_combo combo;
-};
+XSTATE_SUITE(xsaves);
 
 FIXTURE_VARIANT_ADD(xsaves, none) { .combo = { PERM_NONE, NOAMX, NOCET } };
 FIXTURE_VARIANT_ADD(xsaves, cet) { .combo = { PERM_NONE, NOAMX, CET } };
@@ -151,11 +149,6 @@ FIXTURE_SETUP(xsaves)
 	o->rfbm = ~0ull;
 	/* An even seed: with others IA32_U_CET is 0 where there is no IBT. */
 	xregs_fill(&o->regs, self->vcpu, 2);
-}
-
-FIXTURE_TEARDOWN(xsaves)
-{
-	xstate_end(_metadata, self->vm);
 }
 
 static bool insn_missing(FIXTURE_DATA(xsaves) * const self, enum xsave_insn insn)

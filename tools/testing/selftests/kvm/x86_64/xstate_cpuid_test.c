@@ -129,9 +129,7 @@ FIXTURE(xstate_cpuid) {
 	u64 mask;		/* the components that those are in */
 };
 
-FIXTURE_VARIANT(xstate_cpuid) {
-	struct xstate_combo combo;
-};
+XSTATE_SUITE(xstate_cpuid);
 
 FIXTURE_VARIANT_ADD(xstate_cpuid, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
 FIXTURE_VARIANT_ADD(xstate_cpuid, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
@@ -146,11 +144,6 @@ FIXTURE_SETUP(xstate_cpuid)
 	self->vcpu = xstate_new_vcpu(&self->vm, &variant->combo);
 	self->mask = xregs_mask(vcpu_xcr0_mask(self->vcpu));
 	xregs_fill(&self->regs, self->vcpu, 0);
-}
-
-FIXTURE_TEARDOWN(xstate_cpuid)
-{
-	xstate_end(_metadata, self->vm);
 }
 
 /*

@@ -339,9 +339,7 @@ FIXTURE(xstate_msrs) {
 	u64 mask;		/* components that the vCPU holds contents in */
 };
 
-FIXTURE_VARIANT(xstate_msrs) {
-	struct xstate_combo combo;
-};
+XSTATE_SUITE(xstate_msrs);
 
 FIXTURE_VARIANT_ADD(xstate_msrs, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
 FIXTURE_VARIANT_ADD(xstate_msrs, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
@@ -363,11 +361,6 @@ FIXTURE_SETUP(xstate_msrs)
 	/* Tile data that IA32_XFD disarms would be the end of some hosts. */
 	self->mask = xregs_mask(vcpu_xcr0_mask(self->vcpu)) & ~XFEATURE_MASK_XTILE;
 	xregs_fill(&self->regs, self->vcpu, 0);
-}
-
-FIXTURE_TEARDOWN(xstate_msrs)
-{
-	xstate_end(_metadata, self->vm);
 }
 
 /* Verify that all registers are 0 after reset, those that the vCPU has not included. */
@@ -603,9 +596,7 @@ FIXTURE(xstate_msrs_guest) {
 	struct xregs regs;
 };
 
-FIXTURE_VARIANT(xstate_msrs_guest) {
-	struct xstate_combo combo;
-};
+XSTATE_SUITE(xstate_msrs_guest);
 
 FIXTURE_VARIANT_ADD(xstate_msrs_guest, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
 FIXTURE_VARIANT_ADD(xstate_msrs_guest, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
@@ -623,11 +614,6 @@ FIXTURE_SETUP(xstate_msrs_guest)
 		SKIP(return, "no AMX on this machine");
 	self->vcpu = xstate_new_guest(&self->vm, &variant->combo, guest_steps_code);
 	xregs_fill(&self->regs, self->vcpu, 0);
-}
-
-FIXTURE_TEARDOWN(xstate_msrs_guest)
-{
-	xstate_end(_metadata, self->vm);
 }
 
 /* Verify that WRMSR of the guest takes the same, and that a #GP changes nothing. */

@@ -77,9 +77,7 @@ FIXTURE(xstate_perm_proc) {
 	bool host, guest;		/* what was granted */
 };
 
-FIXTURE_VARIANT(xstate_perm_proc) {
-	struct xstate_combo combo;
-};
+XSTATE_SUITE(xstate_perm_proc);
 
 FIXTURE_VARIANT_ADD(xstate_perm_proc, none) { .combo = { .perm = PERM_NONE } };
 FIXTURE_VARIANT_ADD(xstate_perm_proc, host) { .combo = { .perm = PERM_HOST } };
@@ -101,11 +99,6 @@ FIXTURE_SETUP(xstate_perm_proc)
 	self->host = xstate_host_granted(&variant->combo);
 	self->guest = xstate_guest_granted(&variant->combo);
 	self->supported = supported_cpuid();
-}
-
-FIXTURE_TEARDOWN(xstate_perm_proc)
-{
-	xstate_end(_metadata, self->vm);
 }
 
 /*
@@ -365,9 +358,7 @@ FIXTURE(xstate_perm) {
 	struct kvm_vcpu *vcpu;
 };
 
-FIXTURE_VARIANT(xstate_perm) {
-	struct xstate_combo combo;
-};
+XSTATE_SUITE(xstate_perm);
 
 FIXTURE_VARIANT_ADD(xstate_perm, none_noamx_nocet) { { PERM_NONE, NOAMX, NOCET } };
 FIXTURE_VARIANT_ADD(xstate_perm, none_noamx_shstk) { { PERM_NONE, NOAMX, SHSTK } };
@@ -456,11 +447,6 @@ FIXTURE_SETUP(xstate_perm)
 	free(cpuid);
 	if (combo->amx && !xstate_guest_granted(combo))
 		expect_amx_refused(_metadata, self->vcpu, combo);
-}
-
-FIXTURE_TEARDOWN(xstate_perm)
-{
-	xstate_end(_metadata, self->vm);
 }
 
 /* Give the vCPU a value in each of its registers.  Return the components of those. */

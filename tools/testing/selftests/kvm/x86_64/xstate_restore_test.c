@@ -163,9 +163,7 @@ FIXTURE(xstate_restore) {
 	struct kvm_vm *vm;
 };
 
-FIXTURE_VARIANT(xstate_restore) {
-	struct xstate_combo combo;
-};
+XSTATE_SUITE(xstate_restore);
 
 FIXTURE_VARIANT_ADD(xstate_restore, none) { .combo = { PERM_NONE, NOAMX, NOCET } };
 FIXTURE_VARIANT_ADD(xstate_restore, cet) { .combo = { PERM_NONE, NOAMX, CET } };
@@ -179,11 +177,6 @@ FIXTURE_SETUP(xstate_restore)
 {
 	if (xstate_begin(_metadata, &variant->combo))
 		need_some_cet(_metadata, &variant->combo);
-}
-
-FIXTURE_TEARDOWN(xstate_restore)
-{
-	xstate_end(_metadata, self->vm);
 }
 
 /*

@@ -46,6 +46,15 @@ void xstate_go_on_in_child(struct __test_metadata *const _metadata);
 void xstate_go_on_after_exec(struct __test_metadata *const _metadata);
 bool xstate_is_after_exec(void);
 void xstate_end(struct __test_metadata *const _metadata, struct kvm_vm *vm);
+/*
+ * To follow the FIXTURE() of a suite, which has a vm: its variants are combinations,
+ * as FIXTURE_VARIANT_ADD() adds them, and it ends by xstate_end().
+ */
+#define XSTATE_SUITE(...)							\
+	FIXTURE_VARIANT(__VA_ARGS__) { struct xstate_combo combo; };		\
+	FIXTURE_TEARDOWN(__VA_ARGS__) { xstate_end(_metadata, self->vm); }	\
+	struct xstate_combo
+
 bool xstate_need_cet(struct __test_metadata *const _metadata, const struct xstate_combo *combo);
 bool xstate_need_refusals(struct __test_metadata *const _metadata);
 bool xstate_need_guests(struct __test_metadata *const _metadata);
