@@ -240,9 +240,11 @@ static u64 fill_with_xfd(struct __test_metadata *const _metadata, struct kvm_vcp
 {
 	u64 xfd = turn & 1 && vcpu_has_amx(vcpu) ? XFEATURE_MASK_XTILE_DATA : 0;
 
+	xregs_fill(regs, vcpu, turn);
+	/* IA32_XFD must not disarm tiles that are in use. */
+	vcpu_set_xregs_area(_metadata, vcpu, regs, filled(vcpu) & ~XFEATURE_MASK_XTILE);
 	vcpu_set_msr(vcpu, MSR_IA32_XFD, xfd);
 	vcpu_set_msr(vcpu, MSR_IA32_XFD_ERR, xfd);
-	xregs_fill(regs, vcpu, turn);
 	vcpu_set_xregs(_metadata, vcpu, regs, filled(vcpu) & ~(xfd ? XFEATURE_MASK_XTILE : 0));
 	return xfd;
 }

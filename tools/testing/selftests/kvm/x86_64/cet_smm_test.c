@@ -134,9 +134,14 @@ static void expect_return(struct __test_metadata *const _metadata,
 /* Verify that SMI and RSM, with exits between, leave all state as it was. */
 TEST_F(cet_smm, rsm)
 {
-	enter_smm(_metadata, self, handler_plain, sizeof(handler_plain));
-	use_kernel_fpu();
-	expect_return(_metadata, self, run(self->vcpu));
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		th_case("SMI %d", i);
+		enter_smm(_metadata, self, handler_plain, sizeof(handler_plain));
+		use_kernel_fpu();
+		expect_return(_metadata, self, run(self->vcpu));
+	}
 }
 
 /*

@@ -22,6 +22,7 @@ static struct msr_shared {
 	u32 msr;
 	u64 old, new;			/* what L1 and L2 write */
 	bool read_exits, write_exits;
+	bool by_host;			/* the host writes in place of L1 */
 	u64 l1, l2;			/* what they read */
 	u64 vector;			/* of WRMSR in L2 */
 	struct nested_exit exit;
@@ -47,7 +48,8 @@ static void l1_msr_code(struct vmx_pages *vmx)
 	for (;;) {
 		GUEST_SYNC(1);
 		l1_intercept_msr(vmx, msrs.msr, msrs.read_exits, msrs.write_exits);
-		wrmsr(msrs.msr, msrs.old);
+		if (!msrs.by_host)
+			wrmsr(msrs.msr, msrs.old);
 		msrs.exit = l1_run(l2_rdmsr_code);
 		GUEST_SYNC(2);
 		msrs.exit = l1_run(l2_wrmsr_code);
@@ -162,6 +164,25 @@ TEST_F(nested_msr, xfd)
 		SKIP(return, "XFD is not in guest CPUID");
 	expect_bits(_metadata, self, MSR_IA32_XFD, all);
 	expect_bits(_metadata, self, MSR_IA32_XFD_ERR, all);
+}
+
+/* Verify that L2 reads what the host has set while L1 was active. */
+TEST_F(nested_msr, host_xfd)
+{
+	static const u32 both[] = { MSR_IA32_XFD, MSR_IA32_XFD_ERR };
+	u32 i;
+
+	if (!vcpu_has_amx(self->vcpu))
+		SKIP(return, "no AMX on this machine");
+	self->n->by_host = true;
+	for (i = 0; i < ARRAY_SIZE(both); i++) {
+		self->n->msr = both[i];
+		vcpu_set_msr(self->vcpu, both[i], XFD_TILE);
+		xstate_run(self->vcpu, UCALL_SYNC);
+		EXPECT_SAME(XFD_TILE, self->n->l2, "%s as L2 reads it", msr_name(both[i]));
+		xstate_run(self->vcpu, UCALL_SYNC);
+		xstate_run(self->vcpu, UCALL_SYNC);
+	}
 }
 
 /* ---- XSAVES and XRSTORS ---- */
@@ -428,6 +449,9 @@ static void l1_nm_code(struct vmx_pages *vmx)
 		wrmsr(MSR_IA32_XFD_ERR, 0);
 		wrmsr(MSR_IA32_XFD, xfd.l1_xfd);
 		xfd.l1.vector = use_tile();
+		/* The host must not disarm tiles that are in use. */
+		tile_release();
+		tile_load_config(xfd.tilecfg);
 		GUEST_SYNC(3);
 		wrmsr(MSR_IA32_XFD_ERR, 0);
 	}
@@ -532,8 +556,8 @@ static void expect_all_nm(struct __test_metadata *const _metadata, struct kvm_vc
 	vcpu_arch_set_entry_point(vcpu, l1_nm_code);
 	xstate_run(vcpu, UCALL_SYNC);
 	/*
-	 * IA32_XFD is set from the first round on, until it does not matter. Where L2
-	 * was first to set it there is no #NM in L1: see of_l1_after_l2.
+	 * IA32_XFD is set in the first round.  Where L2 was first to set it there is no
+	 * #NM in L1: see of_l1_after_l2.
 	 */
 	for (i = 0; i < (setter == L2 ? 8 : 16); i++) {
 		n->xfd = i & 4 ? 0 : XFD_TILE;

@@ -61,12 +61,19 @@ FIXTURE_VARIANT_ADD(xcr0, no_pkru) { { PERM_NONE, NOAMX, CET }, XFEATURE_MASK_PK
 
 FIXTURE_SETUP(xcr0)
 {
+	u64 absent = variant->hidden | (variant->combo.amx ? 0 : XFEATURE_MASK_XTILE);
+	struct kvm_cpuid2 *cpuid;
+
 	if (!xstate_begin(_metadata, &variant->combo))
 		return;
-	self->vcpu = xstate_new_vcpu(&self->vm, &variant->combo);
-	self->offered = vcpu_xcr0_mask(self->vcpu) & ~variant->hidden;
-	cpuid_entry(self->vcpu->cpuid, 0xd, 0)->eax &= ~variant->hidden;
-	vcpu_set_cpuid(self->vcpu);
+	self->offered = kvm_known_xcr0() & ~absent;
+	self->vm = vm_create_barebones();
+	self->vcpu = __vm_vcpu_add(self->vm, 0);
+	/* The first that the vCPU gets: its fpstate is as large as this one has it. */
+	cpuid = xstate_cpuid(&variant->combo);
+	cpuid_entry(cpuid, 0xd, 0)->eax &= ~variant->hidden;
+	vcpu_init_cpuid(self->vcpu, cpuid);
+	free(cpuid);
 }
 
 FIXTURE_TEARDOWN(xcr0)
@@ -460,6 +467,8 @@ TEST_F(xstate_cpuid, bits_after_run)
 	before = vcpu_current_cpuid(self->vcpu);
 	expect_changes_refused(_metadata, self->vcpu, before);
 	expect_same_cpuid(_metadata, self->vcpu, before, "after refused KVM_SET_CPUID2");
+	EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_SET_CPUID2, before),
+		     "the same KVM_SET_CPUID2 after refused ones");
 	EXPECT_ERRNO(vcpu_xsave_size(self->vcpu) > sizeof(area) ? EINVAL : 0,
 		     vcpu_errno(self->vcpu, KVM_GET_XSAVE, &area),
 		     "KVM_GET_XSAVE after refused KVM_SET_CPUID2");

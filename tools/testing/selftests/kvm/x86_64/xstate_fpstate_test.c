@@ -108,7 +108,7 @@ static void expect_thread(struct __test_metadata *const _metadata, void *(*fn)(v
 	pthread_t thread;
 
 	ASSERT_EQ(0, pthread_create(&thread, NULL, fn, _metadata));
-	xf_join_thread(_metadata, thread, "a thread that uses AMX");
+	xf_join_thread(_metadata, thread, "a thread that tries AMX");
 }
 
 /* Verify that each thread gets XTILE_DATA by its own first use. */
@@ -425,8 +425,7 @@ TEST_F(xstate_fpstate_task, first_use)
 	xf_pin(_metadata);
 	hog = xf_hog(_metadata);
 	use_between(&regs, mask, areas);
-	EXPECT_EQ(0, kill(hog, SIGKILL));
-	EXPECT_EQ(hog, waitpid(hog, NULL, 0));
+	xf_kill(_metadata, hog);
 	for (i = 0; i < 2; i++) {
 		th_case("%s", i ? "once another task has run" : "right after it");
 		EXPECT_XFEATURES(mask, xarea_header(areas[i], 0) & mask, "in use");

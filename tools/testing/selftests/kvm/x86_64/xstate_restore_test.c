@@ -4,8 +4,8 @@
  *
  * VMMs restore XSAVE state, XCR0, MSRs and registers in different orders, all
  * after CPUID; each order must give the same vCPU.  What comes before CPUID is
- * refused, or kept.  A vCPU unlike the one that
- * was saved must refuse what it cannot take, and be left with what it had.
+ * refused, or kept.  A vCPU unlike the one that was saved must refuse what it cannot
+ * take, and be left with what it had.
  *
  * Never restore IA32_XFD with bit 18 set after an image with tile data.
  */

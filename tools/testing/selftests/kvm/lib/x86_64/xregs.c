@@ -377,6 +377,8 @@ u8 *vcpu_area(struct kvm_vcpu *vcpu)
 {
 	u8 *area = xf_guarded(XAREA_SIZE, 0);
 
+	/* What should be written, and is not, must not look like init state. */
+	xarea_fill(area, XAREA_POISON, XAREA_SIZE);
 	vcpu_xsave2_get(vcpu, (struct kvm_xsave *)area);
 	return area;
 }

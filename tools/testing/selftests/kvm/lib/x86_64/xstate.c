@@ -199,7 +199,7 @@ void xstate_go_on_after_exec(struct __test_metadata *const _metadata)
 
 /* ---- beginning and end of a test ---- */
 
-/* The part of that for a test that asks for its permissions itself */
+/* Begin a test that asks for its permissions itself, or for none. */
 void xstate_begin_unpermitted(struct __test_metadata *const _metadata, const void *variant)
 {
 	th_begin(variant);
@@ -584,7 +584,7 @@ static void enable_xsave(struct kvm_vcpu *vcpu, struct kvm_sregs *sregs)
 		    (unsigned long)vcpu_xcr0_mask(vcpu));
 }
 
-/* The same with another CPUID, which is freed */
+/* xstate_new_guest() with another CPUID, which is freed */
 struct kvm_vcpu *xstate_new_guest_with(struct kvm_vm **vm, struct kvm_cpuid2 *cpuid, void *code)
 {
 	struct kvm_mp_state mp_state;
