@@ -33,6 +33,9 @@ runner:
 matrix:
 	@lab/matrix
 
+history:
+	@lab/history
+
 soak:
 	@lab/soak
 

@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Run the suite on every released kernel that the archive has, and show between which
+versions the answer of a row changed: what "make history" calls.
+
+  lab/history [OPTION]...     run the kernels that have not been run, then write
+                              OUT/history/history.md and history.json
+  lab/history one OUT NAME    one job of that.  OUT holds setup.json; writes OUT/NAME/ and
+                              what it means to OUT/NAME.json
+  lab/history document OUT    write Documentation/history.md from what OUT/history holds
+
+A row counts as different where its verdict differs; a program whose machine panicked,
+hung or warned has a row "kernel" of its own, and the rows that it did not come to are
+"missing".  lab/history-notes explains what is not ok.
+"""
+
+import fnmatch
+import json
+import re
+import shutil
+from collections import namedtuple
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import batch
+import host
+import matrix
+import suite
+from batch import env
+from common import LAB, TOP, LabError, die, folder, hash_bytes, locked, say, script, warn, write_text
+from machines import Machines
+
+LIMIT = 3600                    # seconds of wall time for a kernel
+NOTES = LAB / "history-notes"
+KINDS = {"regression": "Regressions", "alarm": "False alarms", "lab": "Faults of the lab"}
+# What differs from boot to boot in a line of the kernel.
+VOLATILE = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{8,16}\b|\+0x\S+|\bPID: \d+|\bCPU: \d+|#\d+|:\d+\b")
+BAD = ("fail", "missing")
+
+Note = namedtuple("Note", "kind rows first last text")
+
+
+# --- versions ---
+
+def order(version):
+    """A key to sort versions: "6.1.0-56" before "6.12.90"."""
+    return [int(n) for n in re.findall(r"\d+", version)]
+
+
+def archive():
+    """{version: package} of all kernels that can be had, oldest first."""
+    lines = script("kernel/fetch", "versions").splitlines()
+    return dict(line.split(" ", 1) for line in lines)
+
+
+def choose(words, versions):
+    """The versions that KERNELS= means: a version, a series, or two of them, FIRST..LAST."""
+    if not words:
+        return list(versions)
+    chosen = []
+    for word in words:
+        first, dots, last = word.partition("..")
+        found = [v for v in versions if order(first) <= order(v) and
+                 order(v)[:len(order(last))] <= order(last)] if dots and last else \
+                [v for v in versions if v == word or v.startswith(word + ".")]
+        if not found or not re.fullmatch(r"[0-9.-]+", word):
+            die(f"KERNELS: the archive has no kernel '{word}': there are {' '.join(versions)}")
+        chosen += found
+    return [v for v in versions if v in chosen]
+
+
+# --- one kernel ---
+
+@dataclass
+class Setup:
+    """What the jobs of one folder of results share: OUT/setup.json."""
+    tests: list
+    cpu: str
+    keys: dict                  # {version: of all that its run is made from}
+    parallel: int = 1           # programs at a time
+    rows: dict = field(default_factory=dict, init=False)
+
+    @classmethod
+    def read(cls, out):
+        path = out / "setup.json"
+        try:
+            data = json.loads(path.read_text())
+            setup = cls(data["tests"], data["cpu"], data["keys"], data["parallel"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return die(f"{path} is missing or not of this lab: run 'make history' first")
+        for version, key in setup.keys.items():
+            row = read_row(out, version)
+            if row and row["key"] == key:
+                setup.rows[version] = row
+        return setup
+
+    def write(self, out):
+        data = asdict(self)
+        del data["rows"]
+        write_text(out / "setup.json", json.dumps(data, indent=1) + "\n")
+
+    def todo(self):
+        return [v for v in self.keys if v not in self.rows or self.rows[v]["end"]]
+
+
+def read_row(out, version):
+    try:
+        return json.loads((out / f"{version}.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def results(run):
+    """{"PROGRAM:ROW": [verdict, reason or first words of the kernel]}"""
+    tests = matrix.results(run)
+    for program in run.programs:
+        kind, why = program.machine_end
+        said = why if kind != "ok" else program.kernel[0] if program.kernel else ""
+        if said:
+            tests[f"{program.name}:kernel"] = ["fail", VOLATILE.sub("*", said).strip()]
+        elif program.errors and not any(r.status == "fail" for r in program.results):
+            tests[f"{program.name}:program"] = ["fail", program.errors[0]]
+    for event in run.boot_events[:1]:
+        tests["boot:kernel"] = ["fail", VOLATILE.sub("*", event.line).strip()]
+    return tests
+
+
+def write_row(out, version, row):
+    write_text(out / f"{version}.json", json.dumps(row, indent=1, sort_keys=True) + "\n")
+
+
+def one(out, version):
+    setup = Setup.read(out)
+    if version not in setup.keys:
+        die(f"there is no kernel '{version}' in {out}/setup.json")
+    shutil.rmtree(out / version, ignore_errors=True)
+    (out / f"{version}.json").unlink(missing_ok=True)
+    row = {"key": setup.keys[version], "tests": {}, "end": "", "seconds": 0, "cpu": 0}
+    try:
+        series = re.match(r"\d+\.\d+", version).group()
+        jobs = suite.select(setup.tests, suite.build(series))
+        run, cpu = batch.run_twice(version, host.Options(
+            out=folder(out / version), jobs=jobs, kernel=version, cpu=setup.cpu,
+            append=suite.APPEND, limit=LIMIT, parallel=setup.parallel))
+        batch.write_report(out / version)
+        row.update(tests=results(run), seconds=round(run.record.get("seconds", 0)), cpu=round(cpu))
+        if run.record.get("end", "ok") != "ok":
+            row["end"] = run.record.get("why") or run.record["end"]
+    except LabError as error:
+        row["end"] = str(error)
+    write_row(out, version, row)
+    counts = matrix.count([v for v in row["tests"].values()])
+    print(f"{version}: {counts['pass']} pass, {counts['fail']} not ok, {counts['skip']} skip, "
+          f"{counts['xfail']} xfail" + (f"; {row['end']}" if row["end"] else "") +
+          f" [{row['seconds']} s]", flush=True)
+    return 0
+
+
+# --- what changed between which versions ---
+
+def read_notes(path=NOTES):
+    """lab/history-notes: what is not ok on which kernels, and why."""
+    notes = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if not line or line.startswith("#"):
+            continue
+        parts = re.split(r"\t+", line)
+        if len(parts) != 5 or parts[0] not in KINDS:
+            die(f"{path}:{number}: not KIND, ROWS, FIRST, LAST and TEXT with tabs between them: {line}")
+        notes.append(Note(*parts))
+    return notes
+
+
+def windows(history):
+    """[(first, last, verdict, reason)] of a list of (version, verdict, reason)."""
+    found = []
+    for version, verdict, reason in history:
+        if found and found[-1][2] == verdict:
+            found[-1] = (found[-1][0], version, verdict, found[-1][3] or reason)
+        else:
+            found.append((version, version, verdict, reason))
+    return found
+
+
+class History:
+    """All rows over all versions that were run."""
+
+    def __init__(self, rows, notes):
+        self.versions = sorted(rows, key=order)
+        self.rows, self.notes = rows, notes
+        self.used = set()
+        names = {name for row in rows.values() for name in row["tests"]}
+        # A program that skipped as a whole stands for its rows.
+        self.whole = {name for name in names if name.endswith(":")}
+        # Rows that exist only where something went wrong are well elsewhere.
+        self.names = sorted(names - self.whole)
+
+    def verdict(self, version, name):
+        tests = self.rows[version]["tests"]
+        if name in tests:
+            return tests[name]
+        program = name.partition(":")[0]
+        if program + ":" in tests:
+            return tests[program + ":"]
+        if name.endswith((":kernel", ":program")):
+            return ["ok", ""]
+        return ["missing", ""]
+
+    def changes(self):
+        """{windows: row names} of the rows that are not the same, or not well, everywhere."""
+        groups = {}
+        for name in self.names:
+            found = windows([(v, *self.verdict(v, name)) for v in self.versions])
+            if len(found) > 1 or found[0][2] in BAD:
+                groups.setdefault(tuple(found), []).append(name)
+        return groups
+
+    def explain(self, name, window):
+        """The note for a row that is not ok in a window, or None."""
+        first, last, _, _ = window
+        for note in self.notes:
+            if fnmatch.fnmatchcase(name, note.rows) and order(note.first) <= order(first) and \
+               order(last)[:len(order(note.last))] <= order(note.last):
+                self.used.add(note)
+                return note
+        return None
+
+    def bad(self):
+        """[(name, window, note or None)] of all that is not ok."""
+        return [(name, window, self.explain(name, window)) for found, names in self.changes().items()
+                for window in found if window[2] in BAD for name in names]
+
+
+def span(window):
+    first, last, verdict, reason = window
+    where = first if first == last else f"{first} to {last}"
+    word = {"fail": "not ok", "pass": "ok"}.get(verdict, verdict)
+    return f"{where}: {word}" + (f" ({reason})" if reason and verdict not in ("pass", "ok") else "")
+
+
+def short(names, most=6):
+    """Row names without what all rows of a program share, the first few."""
+    told = [f"`{name}`" for name in names[:most]]
+    return ", ".join(told) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def bad_lines(kind, entries):
+    """A section of the regressions, false alarms ... that notes explain."""
+    lines = []
+    for note in dict.fromkeys(note for _, _, note in entries if note.kind == kind):
+        mine = [(name, window) for name, window, n in entries if n == note]
+        ours = sorted({name for name, _ in mine if not name.startswith("upstream/")})
+        theirs = sorted({name for name, _ in mine if name.startswith("upstream/")})
+        spans = sorted({(w[0], w[1]) for _, w in mine}, key=lambda s: order(s[0]))
+        lines += [f"### {'; '.join(a if a == b else f'{a} to {b}' for a, b in spans)}", "", note.text, "",
+                  f"* this suite: {short(ours) or 'does not notice it'}",
+                  f"* upstream's selftests: {short(theirs) or 'do not notice it'}", ""]
+    return lines
+
+
+def document(setup, history):
+    """history.md"""
+    versions, entries = history.versions, history.bad()
+    unexplained = [(name, window) for name, window, note in entries if note is None]
+    explained = [entry for entry in entries if entry[2]]
+    totals = {v: matrix.count(history.rows[v]["tests"].values()) for v in versions}
+    lines = ["# What released kernels say", "",
+             "Written by `make history`: the suite, and upstream's selftests beside it, on each of",
+             f"{len(versions)} kernels of Debian's archive, CPU {setup.cpu}, each program in a machine of its own.",
+             "A row is told where its verdict changes from one release to the next.  6.1.0-N is",
+             "Debian's N-th build of the 6.1 series.", ""]
+    for kind, title in KINDS.items():
+        found = bad_lines(kind, explained)
+        lines += [f"## {title}", "", *found] if found else []
+    if unexplained:
+        lines += ["## Not explained", ""]
+        lines += [f"* `{name}`: {span(window)}" for name, window in unexplained] + [""]
+    lines += ["## What came, and from when on", "",
+              "Rows that skip or are known to fail on some kernels, with the reason they give.", "",
+              "| windows | rows |", "| --- | --- |"]
+    for found, names in sorted(history.changes().items(), key=lambda item: -len(item[1])):
+        if not any(w[2] in BAD for w in found):
+            lines.append(f"| {'; '.join(span(w) for w in found)} | {len(names)}: {short(names, 3)} |")
+    lines += ["", "## All kernels", "", "| kernel | pass | xfail | skip | not ok | CPU seconds |",
+              "| --- | --- | --- | --- | --- | --- |"]
+    lines += [f"| {v} | {t['pass']} | {t['xfail']} | {t['skip']} | {t['fail']} | {history.rows[v]['cpu']} |"
+              for v, t in totals.items()]
+    return "\n".join(lines) + "\n", unexplained
+
+
+def write_documents(out, setup):
+    history = History(setup.rows, read_notes())
+    text, unexplained = document(setup, history)
+    write_text(out / "history.md", text)
+    data = [{"rows": names, "windows": [dict(zip(("first", "last", "verdict", "reason"), w)) for w in found]}
+            for found, names in history.changes().items()]
+    write_text(out / "history.json", json.dumps({"versions": history.versions, "cpu": setup.cpu,
+                                                 "changes": data}, indent=1) + "\n")
+    for name, window in unexplained[:10]:
+        warn(f"not explained: {name}: {span(window)}")
+    if len(unexplained) > 10:
+        warn(f"... and {len(unexplained) - 10} more, see {out}/history.md")
+    undone = [v for v in setup.keys if v not in setup.rows or setup.rows[v]["end"]]
+    for version in undone:
+        warn(f"{version}: {setup.rows.get(version, {}).get('end') or 'not run'}")
+    warn(f"{len(setup.rows)} of {len(setup.keys)} kernels; {out}/history.md")
+    return int(bool(unexplained or undone))
+
+
+# --- the command ---
+
+
+def run_history(options):
+    suite.packages("fetch", "build", "lab", "mutants")
+    versions = archive()
+    chosen = choose(options.kernels.split(), versions)
+    cpu = Machines().cpu(options.cpu)
+    emulator = Path(script("emulator/build", cpu.kind)).name
+    base = hash_bytes(matrix.fingerprint(), emulator, cpu.model, cpu.without, cpu.count, cpu.options,
+                      *options.tests.split())
+    series = {re.match(r"\d+\.\d+", v).group() for v in chosen}
+    built = {s: suite.build(s).name for s in sorted(series, key=order)}
+    keys = {v: hash_bytes(base, versions[v], built[re.match(r"\d+\.\d+", v).group()]) for v in chosen}
+    out = folder(Path(options.out) / "history")
+    with locked(out / ".lock", wait=0) as mine:
+        if not mine:
+            die(f"another run writes to {out}: choose another folder with O=")
+        tests = options.tests.split() or ["upstream", "kvm", "x86"]
+        Setup(tests, options.cpu, keys, 1 if options.jobs > 1 else 0).write(out)
+        setup = Setup.read(out)
+        todo = setup.todo()
+        if todo:
+            say(f"{len(todo)} of {len(keys)} kernels to run, {options.jobs} at a time")
+            carry = ["--basefile", out / "setup.json", "--return", f"{out}/{{}}.json",
+                     "--return", f"{out}/{{}}"]
+            seconds = batch.run_jobs(options, out, "history", todo, 2 * LIMIT + 600, carry)
+            warn(f"{seconds:.0f} s for {len(todo)} kernels")
+        return write_documents(out, Setup.read(out))
+
+
+def parser():
+    p = batch.new_parser("lab/history", __doc__)
+    p.add_argument("--kernels", default=env("KERNELS"))
+    p.add_argument("--cpu", default=env("CPU", "spr"))
+    batch.add_options(p, batch.processors())
+    return p
+
+
+def main(arguments):
+    word, *rest = arguments or [""]
+    if word == "one" and len(rest) == 2:
+        return one(Path(rest[0]).resolve(), rest[1])
+    if word == "document" and len(rest) == 1:
+        out = Path(rest[0]).resolve() / "history"
+        status = write_documents(out, Setup.read(out))
+        shutil.copyfile(out / "history.md", TOP / "Documentation" / "history.md")
+        return status
+    options = parser().parse_args(arguments)
+    batch.check_jobs(options)
+    if options.cpu not in Machines().cpus:
+        die(f"CPU: no CPU '{options.cpu}': there are {', '.join(Machines().cpus)}")
+    return run_history(options)
