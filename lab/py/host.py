@@ -23,6 +23,7 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import qemu
 import record
 from common import (LAB, cache, cache_put, call, die, folder, hash_bytes, hash_file, is_chatty,
                     locked, need, say, script, warn, work_folder, write_text)
@@ -81,11 +82,12 @@ class Options:
 class Parts:
     """Files of a machine, and the words for its kernel."""
     cpu: object
-    boot: Path                  # folder of guest/bootimage
-    modules: Path               # folder with modules and their list
-    job: Path                   # folder with guest/job.c, compiled
+    image: Path                 # of the kernel
+    boot: Path                  # folder of guest/bootimage; None for QEMU, as the next two
     bios: Path
     emulator: Path
+    modules: Path               # folder with modules and their list
+    job: Path                   # folder with guest/job.c, compiled
     words: str
 
 
@@ -193,6 +195,8 @@ def find_parts(options, work):
                              ("busybox", "busybox-static")):
         need(command, package)
     cpu = Machines().cpu(options.cpu)
+    if cpu.is_qemu:
+        qemu.check()
     if options.emulator and not os.access(Path(options.emulator) / "bochs", os.X_OK):
         die(f"--emulator {options.emulator}: no program bochs there")
     image, modules = find_kernel(options)
@@ -201,13 +205,14 @@ def find_parts(options, work):
     boot_key = hash_bytes(hash_file(image), hash_file(LAB / "guest/bootimage"), options.pvh)
     modules_key = hash_bytes(*STRIP, *(n + hash_file(f) for n, f in files.items()))
     job_key = hash_bytes(*JOB_FLAGS, (LAB / "guest/job.c").read_bytes())
+    mine = not cpu.is_qemu
     return Parts(
-        cpu=cpu,
-        boot=kitchen.part(f"boot-{boot_key}", make_boot(image, options.pvh)),
+        cpu=cpu, image=image,
+        boot=mine and kitchen.part(f"boot-{boot_key}", make_boot(image, options.pvh)),
+        bios=mine and Path(script("kernel/fetch", "bios")),
+        emulator=mine and Path(options.emulator or script("emulator/build", cpu.kind)),
         modules=kitchen.part(f"modules-{modules_key}", make_modules(files)),
         job=cache_put(f"job-{job_key}", make_job),
-        bios=Path(script("kernel/fetch", "bios")),
-        emulator=Path(options.emulator or script("emulator/build", cpu.kind)),
         words=" ".join(["console=ttyS0,115200 panic=0 cryptomgr.notests=1", cpu.options,
                         options.append]).strip())
 
@@ -420,6 +425,12 @@ class Server:
         self.socket = None
         self.buffer = b""
 
+    def boot(self, parts, options, initrd, place):
+        """Begin with what the machine is made of in place, and its socket there."""
+        config = configure(parts, options, initrd, place, self.logs)
+        self.start(parts.emulator, parts.bios, config, place / "socket", options)
+        write_text(place / "pid", f"{self.pid}\n")
+
     def start(self, emulator, bios, config, address, options):
         """Start the emulator with its socket at address, and connect."""
         listener = socket.socket(socket.AF_UNIX)
@@ -464,22 +475,12 @@ class Server:
         *lines, self.buffer = (self.buffer + data).split(b"\n")
         return [line.decode("utf-8", "replace") for line in lines]
 
-    def wait_ready(self, cpus, limit, stall=STALL):
-        """Until the machine has booted; returns kind and reason if it does not."""
-        watch = Watch(self.pid, self.logs, cpus, {}, stall)
-        end = time.monotonic() + limit
-        while True:
-            lines = self.receive(0.2)
-            if lines is None or self.child and self.child.poll() is not None:
-                return "died", "the host stopped before it was ready to run programs"
-            if "ready" in lines:
-                return "ok", ""
-            trouble = watch.look()
-            if not trouble and time.monotonic() > end:
-                watch.backtrace()
-                trouble = "limit", f"it ran longer than the limit of {limit} s"
-            if trouble:
-                return trouble[0], trouble[1] + " (at boot)"
+    def is_ready(self, seconds):
+        """Whether the machine has booted, after a wait of so many seconds; None if it has gone."""
+        lines = self.receive(seconds)
+        if lines is None or self.child and self.child.poll() is not None:
+            return None
+        return "ready" in lines
 
     def keep(self, seconds):
         """Let it wait so long for the next run, when it has said that it will."""
@@ -502,6 +503,24 @@ class Server:
                 self.child.send_signal(18)      # SIGCONT: it may have been stopped
             self.child.kill()
             self.child.wait()
+
+
+def wait_ready(server, cpus, limit, stall=STALL):
+    """Until the machine has booted; returns kind and reason if it does not."""
+    watch = Watch(server.pid, server.logs, cpus, {}, stall)
+    end = time.monotonic() + limit
+    while True:
+        ready = server.is_ready(0.2)
+        if ready is None:
+            return "died", "the host stopped before it was ready to run programs"
+        if ready:
+            return "ok", ""
+        trouble = watch.look()
+        if not trouble and time.monotonic() > end:
+            watch.backtrace()
+            trouble = "limit", f"it ran longer than the limit of {limit} s"
+        if trouble:
+            return trouble[0], trouble[1] + " (at boot)"
 
 
 @contextlib.contextmanager
@@ -551,6 +570,25 @@ def end_warm(path):
         while waiting(path) and time.monotonic() < end:
             time.sleep(0.01)
     shutil.rmtree(path, ignore_errors=True)
+
+
+def find_warm(options, parts, initrd, stack):
+    """The server that waits for such a run, or a new one that will; None if another run has it."""
+    # All that the machine is made of, and nothing that is read in another order next time.
+    key = hash_bytes(hash_file(parts.emulator / "bochs"), hash_bytes(initrd), parts.boot.name,
+                     parts.bios.name, parts.cpu.count, parts.cpu.model, *parts.cpu.without, parts.words,
+                     options.memory, options.seed, (LAB / "guest/start.S").read_bytes(),
+                     Path(__file__).read_bytes())
+    stop_warm(dead=True)
+    warm = folder(warm_folder()) / key
+    if not stack.enter_context(locked(cache() / "lock" / f"warm-{key}", wait=0)):
+        return None
+    server = connect_warm(warm)
+    if server:
+        return server
+    end_warm(warm)
+    warm.mkdir()
+    return Server(warm)
 
 
 def connect_warm(path):
@@ -862,37 +900,18 @@ def run_machines(options, parts, out, work, rec):
     boot = out / "boot"
     boot.mkdir()
     end = time.monotonic() + options.limit
-    # All that the machine is made of, and nothing that is read in another order next time.
-    key = hash_bytes(hash_file(parts.emulator / "bochs"), hash_bytes(initrd), parts.boot.name,
-                     parts.bios.name, parts.cpu.count, parts.cpu.model, *parts.cpu.without, parts.words,
-                     options.memory, options.seed, (LAB / "guest/start.S").read_bytes(),
-                     Path(__file__).read_bytes())
     with contextlib.ExitStack() as stack:
-        server, is_new = None, True
         # A kernel that does not come back needs no machine that waits for it.
-        keep = 0 if options.once else options.keep
-        if keep:
-            stop_warm(dead=True)
-            warm = folder(warm_folder()) / key
-            # Somebody else's at this moment: then it is another one, for this run alone.
-            if stack.enter_context(locked(cache() / "lock" / f"warm-{key}", wait=0)):
-                server = connect_warm(warm)
-                is_new = server is None
-                if is_new:
-                    end_warm(warm)
-                    warm.mkdir()
-                    server = Server(warm)
-        place = server.logs if server and is_new else work
-        server = server or Server(boot)
+        keep = 0 if options.once or parts.cpu.is_qemu else options.keep
+        server = find_warm(options, parts, initrd, stack) if keep else None
+        is_new = server is None or not server.pid
+        server = server or (qemu.Server if parts.cpu.is_qemu else Server)(boot)
         stack.callback(server.close)
+        kind, why = "ok", ""
         if is_new:
             say(f"booting on {parts.cpu.name}, limit {options.limit} s")
-            config = configure(parts, options, initrd, place, server.logs)
-            server.start(parts.emulator, parts.bios, config, place / "socket", options)
-            write_text(place / "pid", f"{server.pid}\n")
-            kind, why = server.wait_ready(parts.cpu.count, options.limit, options.stall)
-        else:
-            kind, why = "ok", ""
+            server.boot(parts, options, initrd, server.logs if server.logs != boot else work)
+            kind, why = wait_ready(server, parts.cpu.count, options.limit, options.stall)
         cpu = Watch(server.pid, boot, 1, {}).cpu_seconds() or 0
         if server.logs != boot:
             for name in ("console.log", "results.log", "emulator.log"):
@@ -905,6 +924,8 @@ def run_machines(options, parts, out, work, rec):
                 (boot / "emulator.log").open("ab").write((server.logs / "stdout").read_bytes())
             rec["end"], rec["why"] = "boot", why
             return
+        if parts.cpu.is_qemu:
+            server.save()
         if server.logs == boot:
             (boot / "stdout").unlink(missing_ok=True)
         rec["boot_seconds"] = round(options.limit - (end - time.monotonic()), 2)

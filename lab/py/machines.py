@@ -15,6 +15,7 @@ class Cpu:
     without: tuple
     options: str
     has: frozenset
+    is_qemu: bool = False       # QEMU's software emulation
 
     @property
     def kind(self):
@@ -67,6 +68,11 @@ class Machines:
                 elif word == "cpu":
                     name, count, model, *more = rest
                     cpus.append((name, int(count), model, more))
+                elif word == "qemu":
+                    name, count, model, *has = rest
+                    model, *without = model.split(",")
+                    self.cpus[name] = Cpu(name, int(count), model, tuple(without), "", frozenset(
+                        [*has, *(["smp"] if int(count) > 1 else [])]), is_qemu=True)
                 elif word == "since":
                     self.since.append((series(rest[0]), rest[1:]))
                 elif word == "parameter":

@@ -670,7 +670,7 @@ class Fake(Case):
         """A run of programs with these names; the record.Run."""
         jobs = [self.job(name, seconds) for name in names]
         server = self.start(mode)
-        self.assertEqual(server.wait_ready(1, 60), ("ok", ""))
+        self.assertEqual(host.wait_ready(server, 1, 60), ("ok", ""))
         options = self.options(*jobs, limit=limit, **more)
         self.runner = host.Runner(options, self.tmp / "out", self.work, server, 1)
         began = time.monotonic()
@@ -782,22 +782,22 @@ class Fake(Case):
         self.assertLess(self.took, 30)
 
     def test_boot_that_ends_early(self):
-        kind, why = self.start("no-boot").wait_ready(1, 60)
+        kind, why = host.wait_ready(self.start("no-boot"), 1, 60)
         self.assertEqual((kind, why), ("died", "the host stopped before it was ready to run programs"))
 
     def test_boot_over_the_limit(self):
         with mock.patch("shutil.which", return_value=None):
-            self.assertEqual(self.start("slow-boot").wait_ready(1, 0.5),
+            self.assertEqual(host.wait_ready(self.start("slow-boot"), 1, 0.5),
                              ("limit", "it ran longer than the limit of 0.5 s (at boot)"))
 
     def test_boot_that_stalls(self):
         with mock.patch("shutil.which", return_value=None):
-            self.assertEqual(self.start("slow-boot").wait_ready(1, 60, stall=1)[0], "stall")
+            self.assertEqual(host.wait_ready(self.start("slow-boot"), 1, 60, stall=1)[0], "stall")
 
     def test_boot_that_panics(self):
         server = self.start("slow-boot")
         self.file("out/boot/console.log", "[ 1.0] Kernel panic - not syncing: VFS\n")
-        self.assertEqual(server.wait_ready(1, 60), ("panic", "the kernel panicked (at boot)"))
+        self.assertEqual(host.wait_ready(server, 1, 60), ("panic", "the kernel panicked (at boot)"))
 
     def whole(self, *names, mode="", **more):
         """host.run() as a whole, but for the parts."""
@@ -858,7 +858,7 @@ class Fake(Case):
 
     def test_kept_one_stays_until_it_is_ended(self):
         server = self.start()
-        server.wait_ready(1, 60)
+        host.wait_ready(server, 1, 60)
         child = server.child
         server.keep(60)
         self.assertIsNone(server.child)
@@ -869,7 +869,7 @@ class Fake(Case):
 
     def test_one_that_does_not_answer_is_not_kept(self):
         server = self.start()
-        server.wait_ready(1, 60)
+        host.wait_ready(server, 1, 60)
         server.child.kill()
         server.keep(60)
         self.assertIsNotNone(server.child)
