@@ -310,11 +310,11 @@ def write_documents(out, setup):
 
 
 def run_history(options):
-    suite.packages("fetch", "build", "lab", "mutants")
+    suite.packages("fetch", "build", "mutants", *suite.lab_packages([options.cpu]))
     versions = archive()
     chosen = choose(options.kernels.split(), versions)
     cpu = Machines().cpu(options.cpu)
-    emulator = Path(script("emulator/build", cpu.kind)).name
+    emulator = host.emulator_name(cpu)
     base = hash_bytes(matrix.fingerprint(), emulator, cpu.model, cpu.without, cpu.count, cpu.options,
                       *options.tests.split())
     series = {re.match(r"\d+\.\d+", v).group() for v in chosen}

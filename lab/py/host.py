@@ -82,13 +82,13 @@ class Options:
 class Parts:
     """Files of a machine, and the words for its kernel."""
     cpu: object
-    image: Path                 # of the kernel
-    boot: Path                  # folder of guest/bootimage; None for QEMU, as the next two
-    bios: Path
-    emulator: Path
+    boot: Path                  # folder of guest/bootimage; None for QEMU, as bios and emulator
     modules: Path               # folder with modules and their list
     job: Path                   # folder with guest/job.c, compiled
+    bios: Path
+    emulator: Path
     words: str
+    image: Path = None          # of the kernel, as QEMU takes it
 
 
 def find_kernel(options):
@@ -190,6 +190,11 @@ def make_job(path):
         die("cannot compile lab/guest/job.c:\n" + (path / "log").read_text())
 
 
+def emulator_name(cpu):
+    """What tells one build of an emulator from another."""
+    return qemu.name() if cpu.is_qemu else Path(script("emulator/build", cpu.kind)).name
+
+
 def find_parts(options, work):
     for command, package in (("objcopy", "binutils"), ("as", "binutils"), ("gcc", "gcc"),
                              ("busybox", "busybox-static")):
@@ -205,7 +210,7 @@ def find_parts(options, work):
     boot_key = hash_bytes(hash_file(image), hash_file(LAB / "guest/bootimage"), options.pvh)
     modules_key = hash_bytes(*STRIP, *(n + hash_file(f) for n, f in files.items()))
     job_key = hash_bytes(*JOB_FLAGS, (LAB / "guest/job.c").read_bytes())
-    mine = not cpu.is_qemu
+    mine = not cpu.is_qemu or None
     return Parts(
         cpu=cpu, image=image,
         boot=mine and kitchen.part(f"boot-{boot_key}", make_boot(image, options.pvh)),

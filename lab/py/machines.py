@@ -70,9 +70,9 @@ class Machines:
                     cpus.append((name, int(count), model, more))
                 elif word == "qemu":
                     name, count, model, *has = rest
-                    model, *without = model.split(",")
-                    self.cpus[name] = Cpu(name, int(count), model, tuple(without), "", frozenset(
-                        [*has, *(["smp"] if int(count) > 1 else [])]), is_qemu=True)
+                    model, *options = model.split(",")
+                    smp = ["smp"] if int(count) > 1 else []
+                    cpus.append(Cpu(name, int(count), model, tuple(options), "", frozenset(has + smp), True))
                 elif word == "since":
                     self.since.append((series(rest[0]), rest[1:]))
                 elif word == "parameter":
@@ -88,7 +88,11 @@ class Machines:
                     raise ValueError
             except (ValueError, IndexError, AttributeError):
                 die(f"{path}:{number}: what is '{line}'? The head of the file tells what a line may be")
-        for name, count, model, more in cpus:
+        for cpu in cpus:
+            if isinstance(cpu, Cpu):
+                self.cpus[cpu.name] = cpu
+                continue
+            name, count, model, more = cpu
             if model not in models:
                 die(f"{path}: the CPU {name} needs a line 'model {model} FEATURE...'")
             without = tuple(more[0].split(",")) if more and more[0] != "-" else ()

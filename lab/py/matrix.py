@@ -259,7 +259,7 @@ def fingerprint():
 
 
 def cell_key(parts, cpu, parameter):
-    emulator = Path(script("emulator/build", cpu.kind)).name
+    emulator = host.emulator_name(cpu)
     # Without what it has: a set has no order, and that decides on the table alone.
     return hash_bytes(*parts, emulator, cpu.model, cpu.without, cpu.count, cpu.options, parameter)
 
@@ -284,7 +284,7 @@ def find_cells(options, machines):
 
 
 def run_matrix(options, machines):
-    suite.packages("fetch", "build", "lab", "mutants")
+    suite.packages("fetch", "build", "mutants", *suite.lab_packages(options.cpus))
     out = folder(Path(options.out) / "matrix")
     with locked(out / ".lock", wait=0) as mine:
         if not mine:

@@ -59,6 +59,13 @@ class Monitor:
         self.lines.readline()
         self.ask("qmp_capabilities")
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.lines.close()
+        self.socket.close()
+
     def ask(self, what, **arguments):
         self.socket.sendall(json.dumps({"execute": what, "arguments": arguments}).encode() + b"\n")
         while line := self.lines.readline():
@@ -119,7 +126,8 @@ class Server:
     def save(self):
         """Put the state aside, and end the machine that booted."""
         try:
-            Monitor(self.work / "qmp", MIGRATION).save(self.state)
+            with Monitor(self.work / "qmp", MIGRATION) as monitor:
+                monitor.save(self.state)
         except (OSError, ValueError) as error:
             die(f"QEMU cannot save the machine: {error}")
         end_process(self.child)

@@ -103,7 +103,7 @@ def git_tag(version, packages):
 def main(arguments):
     if arguments:
         die(USE)
-    suite.packages("fetch", "build", "lab")
+    suite.packages("fetch", "build", *suite.lab_packages([env("CPU", "spr")]))
     packages = history.archive()
     versions = list(packages)
     good, bad = (pick(name, env(name), versions) for name in ("GOOD", "BAD"))

@@ -12,6 +12,7 @@ import here
 import host
 import report
 from common import LAB, call, die, env, folder, say, script, write_text
+from machines import Machines
 from run import Parser, number
 
 # What one program may take, in time inside the machine.
@@ -37,6 +38,12 @@ def packages(*groups):
     """Install what the machine lacks, or say what that is."""
     if status := call([LAB / "kernel/packages", *groups], 2400):
         raise SystemExit(status)
+
+
+def lab_packages(cpus):
+    """The groups of packages that machines with these CPUs take."""
+    machines = Machines()
+    return ["lab", *(["qemu"] if any(machines.cpu(name).is_qemu for name in cpus) else [])]
 
 
 def build(series="newest", tree=""):
@@ -161,7 +168,7 @@ def main(arguments):
     a = parser().parse_args(arguments)
     series = check(a)
     in_lab = a.host == "0"
-    packages("fetch", "build", *(["lab"] if a.mode == "run" and in_lab else []))
+    packages("fetch", "build", *(lab_packages([a.cpu or "spr"]) if a.mode == "run" and in_lab else []))
     tree = Path(a.ksrc or script("kernel/fetch", "library", series))
     built = build(tree=tree)
     out = folder(a.out, "folder O=")
