@@ -16,6 +16,7 @@ class Cpu:
     options: str
     has: frozenset
     is_qemu: bool = False       # QEMU's software emulation
+    lacks: frozenset = frozenset()      # what all others have
 
     @property
     def kind(self):
@@ -72,7 +73,9 @@ class Machines:
                     name, count, model, *has = rest
                     model, *options = model.split(",")
                     smp = ["smp"] if int(count) > 1 else []
-                    cpus.append(Cpu(name, int(count), model, tuple(options), "", frozenset(has + smp), True))
+                    lacks = frozenset(word[1:] for word in has if word.startswith("-"))
+                    has = frozenset(word for word in has + smp if not word.startswith("-"))
+                    cpus.append(Cpu(name, int(count), model, tuple(options), "", has, True, lacks))
                 elif word == "since":
                     self.since.append((series(rest[0]), rest[1:]))
                 elif word == "parameter":
@@ -127,7 +130,7 @@ class Machines:
 
     def features(self, kernel, cpu, parameter="none"):
         """What there is on a kernel series, on a CPU, with one parameter."""
-        found = self.every | self.cpu(cpu).has
+        found = self.every - self.cpu(cpu).lacks | self.cpu(cpu).has
         for first, features in self.since:
             if series(kernel) >= first:
                 found |= set(features)
