@@ -26,12 +26,17 @@ STEP = 3600                     # seconds of wall time
 GOOD, BAD, CANNOT = 0, 1, 125
 
 
+def check(name, word):
+    """Whether a word may mean a release."""
+    if not word:
+        die(f"{name}= must name a release, or KSRC= the git tree of the kernel; {USE}")
+    if not re.fullmatch(r"[0-9]+\.[0-9.]+(-[0-9]+)?", word):
+        die(f"{name}='{word}' is no release such as 6.12 or 6.18.5; commits take KSRC=, too")
+
+
 def pick(name, word, versions):
     """The version that a word means; of a series the newest."""
-    if not word:
-        die(f"{name}= must name a release; {USE}")
-    if not re.fullmatch(r"[0-9]+\.[0-9.]+(-[0-9]+)?", word):
-        die(f"{name}='{word}' is no release such as 6.12 or 6.18.5; KSRC= takes commits")
+    check(name, word)
     found = [v for v in versions if v == word or v.startswith((word + ".", word + "-"))]
     if not found:
         die(f"{name}='{word}': the archive has no such kernel: there are {' '.join(versions)}")
@@ -103,6 +108,8 @@ def git_tag(version, packages):
 def main(arguments):
     if arguments:
         die(USE)
+    for name in ("GOOD", "BAD"):
+        check(name, env(name))
     suite.packages("fetch", "build", *suite.lab_packages([env("CPU", "spr")]))
     packages = history.archive()
     versions = list(packages)

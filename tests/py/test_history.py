@@ -167,7 +167,7 @@ class Bisection(unittest.TestCase):
     def test_pick(self):
         for word, wanted in (("6.12", "6.12.118"), ("6.18.5", "6.18.5"), ("6.1.0", "6.1.0-56")):
             self.assertEqual(releases.pick("GOOD", word, VERSIONS), wanted)
-        for word, why in (("", "must name a release"), ("v6.12", "is no release"), ("HEAD", "is no release"),
+        for word, why in (("", "must name a release, or KSRC="), ("v6.12", "is no release"), ("HEAD", "is no release"),
                           ("6.19", "the archive has no such kernel"), ("6.12..", "is no release|no such")):
             with self.assertRaisesRegex(LabError, why, msg=word):
                 releases.pick("GOOD", word, VERSIONS)

@@ -59,7 +59,7 @@ git init -q "$tree"
 : >"$tree/README"
 $git add -A
 $git commit -q -m nothing
-refuses "no tree" '^lab: KSRC= must name the git tree' KSRC=
+refuses "no tree" '^lab: GOOD= must name a release, or KSRC= the git tree' KSRC=
 refuses "no git tree" "is no git tree" KSRC="$tmp"
 refuses "no commits named" '^lab: GOOD= must name a commit' KSRC="$tree"
 refuses "an unknown commit" "^lab: BAD='v0': no such commit" KSRC="$tree" GOOD=HEAD BAD=v0

@@ -2,8 +2,8 @@
 /*
  * Guests with CET: code that reads and writes the CET MSRs of its vCPU, and what the
  * host tells it about them; programs for user mode that offend against CET; shadow
- * stacks, and whether it is safe to give a guest any.  No such guest has branch tracking in its kernel: the
- * exception entry of libkvm has no ENDBR.
+ * stacks, and whether it is safe to give a guest any.  No such guest has branch
+ * tracking in its kernel: the exception entry of libkvm has no ENDBR.
  */
 #ifndef SELFTEST_KVM_CET_GUEST_H
 #define SELFTEST_KVM_CET_GUEST_H
