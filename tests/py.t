@@ -100,6 +100,9 @@ def main(names):
     tests = loader.loadTestsFromNames(names)
     print(f"1..{tests.countTestCases()}", flush=True)
     signal.signal(signal.SIGALRM, on_alarm)
+    # As tests expect of what they start, whatever nohup(1) or a shell has made of these.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     result = Tap()
     tests.run(result)
     return int(bool(result.bad) or result.count == 0)
