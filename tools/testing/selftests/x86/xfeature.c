@@ -398,8 +398,9 @@ void xf_expect_amx(struct __test_metadata *const _metadata, bool works, const ch
 {
 	int sig = try_amx();
 
-	EXPECT_THAT(sig != SIGALRM, "the first use of AMX did not come back within %d s, %s",
-		    USE_TIMEOUT, when);
+	if (!EXPECT_THAT(sig != SIGALRM, "the first use of AMX did not come back within %d s, %s",
+			 USE_TIMEOUT, when))
+		return;
 	EXPECT_SAME(works ? 0 : SIGILL, sig, "signal that AMX raises %s", when);
 	if (sig != SIGILL)
 		return;
@@ -455,10 +456,13 @@ int xf_wait(struct __test_metadata *const _metadata, pid_t pid, const char *what
 		ready = poll(&p, 1, XF_TIMEOUT * 1000);
 	} while (ready < 0 && errno == EINTR);
 	close(p.fd);
-	if (!EXPECT_THAT(ready == 1, "%s: no end within %d s", what, XF_TIMEOUT))
+	if (!EXPECT_THAT(ready == 1, "%s: no end within %d s", what, XF_TIMEOUT)) {
+		/* Even that may find it stuck in the kernel. */
 		kill(pid, SIGKILL);
+		return -1;
+	}
 	EXPECT_EQ(pid, waitpid(pid, &status, 0));
-	return ready == 1 ? status : -1;
+	return status;
 }
 
 /* Wait for the end of a child, which must be in time and without a fault. */
@@ -475,12 +479,12 @@ void xf_join(struct __test_metadata *const _metadata, pid_t pid, const char *wha
 /* End a child, which must not have ended before. */
 void xf_kill(struct __test_metadata *const _metadata, pid_t pid)
 {
-	int status = 0;
+	int status;
 
 	ASSERT_LT(0, pid);
 	EXPECT_EQ(0, kill(pid, SIGKILL));
-	EXPECT_EQ(pid, waitpid(pid, &status, 0));
-	EXPECT_THAT(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL,
+	status = xf_wait(_metadata, pid, "a child that is killed");
+	EXPECT_THAT(status == -1 || (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL),
 		    "a child that is killed has ended before, by wait status %#x", status);
 }
 

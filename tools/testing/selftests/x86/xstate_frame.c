@@ -364,21 +364,28 @@ TEST_F(xstate_frame, waits)
 }
 
 #ifdef __x86_64__
-/*
- * Verify the same of tiles, and that the handler runs with the task's IA32_XFD,
- * which the other thread has armed.
- */
+/* Verify the same of tiles. */
 TEST_F(xstate_frame, waits_amx)
+{
+	if (!xf_has_amx())
+		SKIP(return, XCOMP_NO_AMX);
+	xcomp_request_host(_metadata, &self->perm);
+	xf_use_amx(_metadata);
+	expect_kept(_metadata, xregs_mask() | XFEATURE_MASK_XTILE);
+}
+
+/* Verify that the handler runs with the task's IA32_XFD; the other thread has armed it. */
+TEST_F(xstate_frame, waits_xfd)
 {
 	if (!xf_has_amx())
 		SKIP(return, XCOMP_NO_AMX);
 	handler_metadata = _metadata;
 	msrs = xf_open_msrs(_metadata, O_RDONLY);
+	if (msrs < 0)
+		SKIP(return, "no /dev/cpu/N/msr");
 	xcomp_request_host(_metadata, &self->perm);
 	xf_use_amx(_metadata);
 	expect_kept(_metadata, xregs_mask() | XFEATURE_MASK_XTILE);
-	if (msrs < 0)
-		SKIP(return, "no /dev/cpu/N/msr");
 }
 #endif
 

@@ -106,7 +106,7 @@ FIXTURE_SETUP(cet_guest)
 /*
  * Verify that the guest finds what the host wrote, that the host finds what the
  * guest wrote, that both outlive an exit and another vCPU, which keeps its own,
- * and that live tiles and CET cost each other nothing. Verify that the guest
+ * and that live tiles and CET cost each other nothing.  Verify that the guest
  * gets #GP for what is not in its CPUID.
  */
 TEST_F(cet_guest, exits)
@@ -119,7 +119,7 @@ TEST_F(cet_guest, exits)
 	xregs_fill(&others, other, 3);
 	set_all(_metadata, other, &others);
 	xstate_run(self->vcpu, UCALL_SYNC);
-	expect_cet(_metadata, self->vcpu, &regs[0], "KVM_RUN of a guest with live tiles");
+	expect_cet(_metadata, self->vcpu, &regs[0], "KVM_RUN of a guest that found set 0");
 	xstate_run_immediate_exit(other);
 	xstate_run(self->vcpu, UCALL_SYNC);
 	expect_cet(_metadata, self->vcpu, &regs[1], "KVM_RUN of a guest that wrote set 1");

@@ -17,9 +17,13 @@
 #define GUEST_SSP			0x682a
 #define GUEST_INTR_SSP_TABLE		0x682c
 #define HOST_S_CET			0x6c18
+#ifndef VM_ENTRY_LOAD_CET_STATE
 #define VM_ENTRY_LOAD_CET_STATE		0x00100000
 #define VM_EXIT_LOAD_CET_STATE		0x10000000
+#endif
+#ifndef SECONDARY_EXEC_ENABLE_XSAVES
 #define SECONDARY_EXEC_ENABLE_XSAVES	0x00100000
+#endif
 
 /* VM-exit interruption information of a hardware exception */
 #define INTR_INFO_EXCEPTION(vector)	(BIT(31) | 3 << 8 | (vector))

@@ -470,8 +470,8 @@ struct kvm_cpuid2 *cpuid_copy(const struct kvm_cpuid2 *from)
 
 /*
  * The CPUID of a combination, a copy of what KVM supports.  CET that KVM does
- * not offer is set all the same: it must have no effect.  AMX is left out where
- * the permission for it is missing, see xstate_cpuid_with().
+ * not offer is set all the same: it must have no effect.  Whether it has AMX
+ * is up to @amx.
  */
 struct kvm_cpuid2 *xstate_cpuid_with(const struct xstate_combo *combo, bool amx)
 {
@@ -498,6 +498,7 @@ struct kvm_cpuid2 *xstate_cpuid_with(const struct xstate_combo *combo, bool amx)
 	return c;
 }
 
+/* The same, with AMX left out where the permission for it is missing */
 struct kvm_cpuid2 *xstate_cpuid(const struct xstate_combo *combo)
 {
 	return xstate_cpuid_with(combo, combo->amx && xstate_guest_granted(combo));
