@@ -57,4 +57,4 @@ distclean:
 help:
 	@cat lab/help
 
-.PHONY: all kselftest check check-slow install bisect matrix series runner soak mutants detection update clean distclean help
+.PHONY: all kselftest check check-slow install bisect matrix history series runner soak mutants detection update clean distclean help

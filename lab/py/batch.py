@@ -1,20 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What lab/mutate and lab/matrix share: many runs, each a job of GNU parallel."""
+"""What lab/mutate, lab/matrix and lab/history share: many runs, each a job of GNU parallel."""
 
 import argparse
+import contextlib
 import io
 import os
+import shutil
 import sys
 import time
 
 import host
 import report
-from common import LAB, TOP, call, die, env, warn
+import suite
+from common import LAB, TOP, call, die, env, folder, locked, say, warn
 from run import Parser, number
+
+LIMIT = 3600                    # seconds of wall time for a run of the suite
 
 
 def add_options(parser, jobs):
-    """The options that both have."""
+    """The options that all have."""
     parser.add_argument("--tests", default=env("TESTS"))
     parser.add_argument("--jobs", default=env("JOBS", str(jobs)))
     parser.add_argument("--sshlogin", default=env("SSHLOGIN"))
@@ -35,6 +40,16 @@ def check_jobs(options):
         options.jobs = number(options.jobs)
     except argparse.ArgumentTypeError as error:
         die(f"JOBS={error}")
+
+
+@contextlib.contextmanager
+def results(path):
+    """The folder of results, which no other run may write to meanwhile."""
+    out = folder(path)
+    with locked(out / ".lock", wait=0) as mine:
+        if not mine:
+            die(f"another run writes to {out}: choose another folder with O=")
+        yield out
 
 
 def run_jobs(options, out, command, items, seconds, carry):
@@ -58,6 +73,30 @@ def run_jobs(options, out, command, items, seconds, carry):
     if not 0 <= status <= 101:
         die(f"parallel ended with status {status}: see above, and call again to go on")
     return time.monotonic() - start
+
+
+def run_rest(options, out, command, todo, total, what):
+    """Those runs of the suite that are still to do, out of so many cells or kernels.
+
+    Their jobs read OUT/setup.json, and each writes OUT/NAME/ and OUT/NAME.json.
+    """
+    if not todo:
+        return
+    say(f"{len(todo)} of {total} {what} to run, {options.jobs} at a time")
+    carry = ["--basefile", out / "setup.json", "--return", f"{out}/{{}}.json", "--return", f"{out}/{{}}"]
+    seconds = run_jobs(options, out, command, todo, 2 * LIMIT + 600, carry)
+    warn(f"{seconds:.0f} s for {len(todo)} {what}")
+
+
+def run_suite(out, name, setup, series, **options):
+    """One of them, by the options of host.run(); returns what run_twice() does."""
+    shutil.rmtree(out / name, ignore_errors=True)
+    (out / f"{name}.json").unlink(missing_ok=True)
+    jobs = suite.select(setup.tests, suite.build(series))
+    result = run_twice(name, host.Options(out=folder(out / name), jobs=jobs, limit=LIMIT,
+                                          parallel=setup.parallel, **options))
+    write_report(out / name)
+    return result
 
 
 def run_twice(name, options):

@@ -22,14 +22,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import batch
-import host
 import matrix
 import suite
 from batch import env
-from common import LAB, TOP, LabError, die, folder, hash_bytes, locked, say, script, warn, write_text
+from common import LAB, TOP, LabError, die, script, warn, write_text
 from machines import Machines
 
-LIMIT = 3600                    # seconds of wall time for a kernel
 NOTES = LAB / "history-notes"
 KINDS = {"regression": "Regressions", "alarm": "False alarms", "lab": "Faults of the lab"}
 # What differs from boot to boot in a line of the kernel.
@@ -44,6 +42,10 @@ Note = namedtuple("Note", "kind rows first last text")
 def order(version):
     """A key to sort versions: "6.1.0-56" before "6.12.90"."""
     return [int(n) for n in re.findall(r"\d+", version)]
+
+
+def series(version):
+    return suite.SERIES.match(version).group(1)
 
 
 def archive():
@@ -132,16 +134,10 @@ def one(out, version):
     setup = Setup.read(out)
     if version not in setup.keys:
         die(f"there is no kernel '{version}' in {out}/setup.json")
-    shutil.rmtree(out / version, ignore_errors=True)
-    (out / f"{version}.json").unlink(missing_ok=True)
     row = {"key": setup.keys[version], "tests": {}, "end": "", "seconds": 0, "cpu": 0}
     try:
-        series = re.match(r"\d+\.\d+", version).group()
-        jobs = suite.select(setup.tests, suite.build(series))
-        run, cpu = batch.run_twice(version, host.Options(
-            out=folder(out / version), jobs=jobs, kernel=version, cpu=setup.cpu,
-            append=suite.APPEND, limit=LIMIT, parallel=setup.parallel))
-        batch.write_report(out / version)
+        run, cpu = batch.run_suite(out, version, setup, series(version), kernel=version,
+                                   cpu=setup.cpu, append=suite.APPEND)
         row.update(tests=results(run), seconds=round(run.record.get("seconds", 0)), cpu=round(cpu))
         if run.record.get("end", "ok") != "ok":
             row["end"] = run.record.get("why") or run.record["end"]
@@ -187,7 +183,6 @@ class History:
     def __init__(self, rows, notes):
         self.versions = sorted(rows, key=order)
         self.rows, self.notes = rows, notes
-        self.used = set()
         names = {name for row in rows.values() for name in row["tests"]}
         # A program that skipped as a whole stands for its rows.
         self.whole = {name for name in names if name.endswith(":")}
@@ -220,7 +215,6 @@ class History:
         for note in self.notes:
             if fnmatch.fnmatchcase(name, note.rows) and order(note.first) <= order(first) and \
                order(last)[:len(order(note.last))] <= order(note.last):
-                self.used.add(note)
                 return note
         return None
 
@@ -238,7 +232,7 @@ def span(window):
 
 
 def short(names, most=6):
-    """Row names without what all rows of a program share, the first few."""
+    """The first few row names, and how many more there are."""
     told = [f"`{name}`" for name in names[:most]]
     return ", ".join(told) + (f" and {len(names) - most} more" if len(names) > most else "")
 
@@ -314,26 +308,14 @@ def run_history(options):
     versions = archive()
     chosen = choose(options.kernels.split(), versions)
     cpu = Machines().cpu(options.cpu)
-    emulator = host.emulator_name(cpu)
-    base = hash_bytes(matrix.fingerprint(), emulator, cpu.model, cpu.without, cpu.count, cpu.options,
-                      *options.tests.split())
-    series = {re.match(r"\d+\.\d+", v).group() for v in chosen}
-    built = {s: suite.build(s).name for s in sorted(series, key=order)}
-    keys = {v: hash_bytes(base, versions[v], built[re.match(r"\d+\.\d+", v).group()]) for v in chosen}
-    out = folder(Path(options.out) / "history")
-    with locked(out / ".lock", wait=0) as mine:
-        if not mine:
-            die(f"another run writes to {out}: choose another folder with O=")
-        tests = options.tests.split() or ["upstream", "kvm", "x86"]
+    tests = options.tests.split() or ["upstream", "kvm", "x86"]
+    base = matrix.fingerprint()
+    built = {s: suite.build(s).name for s in sorted(set(map(series, chosen)), key=order)}
+    keys = {v: matrix.cell_key([base, versions[v], built[series(v)], *tests], cpu, "none") for v in chosen}
+    with batch.results(Path(options.out) / "history") as out:
         Setup(tests, options.cpu, keys, 1 if options.jobs > 1 else 0).write(out)
         setup = Setup.read(out)
-        todo = setup.todo()
-        if todo:
-            say(f"{len(todo)} of {len(keys)} kernels to run, {options.jobs} at a time")
-            carry = ["--basefile", out / "setup.json", "--return", f"{out}/{{}}.json",
-                     "--return", f"{out}/{{}}"]
-            seconds = batch.run_jobs(options, out, "history", todo, 2 * LIMIT + 600, carry)
-            warn(f"{seconds:.0f} s for {len(todo)} kernels")
+        batch.run_rest(options, out, "history", setup.todo(), len(keys), "kernels")
         return write_documents(out, Setup.read(out))
 
 

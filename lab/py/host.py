@@ -27,7 +27,7 @@ import qemu
 import record
 from common import (LAB, cache, cache_put, call, die, folder, hash_bytes, hash_file, is_chatty,
                     locked, need, say, script, warn, work_folder, write_text)
-from machines import Machines
+from machines import START_TIME, Machines
 
 # How long the emulator may use no CPU time at all.
 STALL = 30
@@ -37,8 +37,6 @@ BOOT_BUDGET = 120
 MAX_OUTPUT = 64 << 20
 # What gdb, if it is there, shall say of a machine that stands still.
 BACKTRACE = ["-batch", "-ex", "thread apply all bt"]
-# The clock of all machines starts here: a run can be had again.
-START_TIME = 1767225600
 MIB = 1 << 20
 
 
@@ -82,13 +80,14 @@ class Options:
 class Parts:
     """Files of a machine, and the words for its kernel."""
     cpu: object
-    boot: Path                  # folder of guest/bootimage; None for QEMU, as bios and emulator
+    image: Path                 # of the kernel, as QEMU takes it
     modules: Path               # folder with modules and their list
     job: Path                   # folder with guest/job.c, compiled
-    bios: Path
-    emulator: Path
     words: str
-    image: Path = None          # of the kernel, as QEMU takes it
+    # Not for QEMU:
+    boot: Path = None           # folder of guest/bootimage
+    bios: Path = None
+    emulator: Path = None
 
 
 def find_kernel(options):
@@ -207,19 +206,20 @@ def find_parts(options, work):
     image, modules = find_kernel(options)
     kitchen = Kitchen(options.once, work)
     files = module_files(modules)
-    boot_key = hash_bytes(hash_file(image), hash_file(LAB / "guest/bootimage"), options.pvh)
     modules_key = hash_bytes(*STRIP, *(n + hash_file(f) for n, f in files.items()))
     job_key = hash_bytes(*JOB_FLAGS, (LAB / "guest/job.c").read_bytes())
-    mine = not cpu.is_qemu or None
-    return Parts(
+    parts = Parts(
         cpu=cpu, image=image,
-        boot=mine and kitchen.part(f"boot-{boot_key}", make_boot(image, options.pvh)),
-        bios=mine and Path(script("kernel/fetch", "bios")),
-        emulator=mine and Path(options.emulator or script("emulator/build", cpu.kind)),
         modules=kitchen.part(f"modules-{modules_key}", make_modules(files)),
         job=cache_put(f"job-{job_key}", make_job),
         words=" ".join(["console=ttyS0,115200 panic=0 cryptomgr.notests=1", cpu.options,
                         options.append]).strip())
+    if not cpu.is_qemu:
+        boot_key = hash_bytes(hash_file(image), hash_file(LAB / "guest/bootimage"), options.pvh)
+        parts.boot = kitchen.part(f"boot-{boot_key}", make_boot(image, options.pvh))
+        parts.bios = Path(script("kernel/fetch", "bios"))
+        parts.emulator = Path(options.emulator or script("emulator/build", cpu.kind))
+    return parts
 
 
 # --- cpio archives, of the format "newc" (Documentation/driver-api/early-userspace/buffer-format.rst) ---

@@ -2,9 +2,12 @@
 """lab/machines: the CPUs, kernels and parameters that there are, and what each has."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common import LAB, die
+
+# The clock of all of them starts here: a run can be had again.
+START_TIME = 1767225600
 
 
 @dataclass(frozen=True)
@@ -14,9 +17,9 @@ class Cpu:
     model: str
     without: tuple
     options: str
-    has: frozenset
-    is_qemu: bool = False       # QEMU's software emulation
+    has: frozenset = frozenset()
     lacks: frozenset = frozenset()      # what all others have
+    is_qemu: bool = False       # QEMU's software emulation
 
     @property
     def kind(self):
@@ -68,14 +71,14 @@ class Machines:
                     takes[rest[0]] = frozenset(rest[1:])
                 elif word == "cpu":
                     name, count, model, *more = rest
-                    cpus.append((name, int(count), model, more))
+                    without = tuple(more[0].split(",")) if more and more[0] != "-" else ()
+                    cpus.append(Cpu(name, int(count), model, without, " ".join(more[1:])))
                 elif word == "qemu":
                     name, count, model, *has = rest
-                    model, *options = model.split(",")
-                    smp = ["smp"] if int(count) > 1 else []
+                    model, *without = model.split(",")
                     lacks = frozenset(word[1:] for word in has if word.startswith("-"))
-                    has = frozenset(word for word in has + smp if not word.startswith("-"))
-                    cpus.append(Cpu(name, int(count), model, tuple(options), "", has, True, lacks))
+                    has = frozenset(word for word in has if not word.startswith("-"))
+                    cpus.append(Cpu(name, int(count), model, tuple(without), "", has, lacks, True))
                 elif word == "since":
                     self.since.append((series(rest[0]), rest[1:]))
                 elif word == "parameter":
@@ -92,17 +95,12 @@ class Machines:
             except (ValueError, IndexError, AttributeError):
                 die(f"{path}:{number}: what is '{line}'? The head of the file tells what a line may be")
         for cpu in cpus:
-            if isinstance(cpu, Cpu):
-                self.cpus[cpu.name] = cpu
-                continue
-            name, count, model, more = cpu
-            if model not in models:
-                die(f"{path}: the CPU {name} needs a line 'model {model} FEATURE...'")
-            without = tuple(more[0].split(",")) if more and more[0] != "-" else ()
-            has = set(models[model]) | ({"smp"} if count > 1 else set())
-            for gone in without:
+            if not cpu.is_qemu and cpu.model not in models:
+                die(f"{path}: the CPU {cpu.name} needs a line 'model {cpu.model} FEATURE...'")
+            has = cpu.has | models.get(cpu.model, frozenset()) | ({"smp"} if cpu.count > 1 else set())
+            for gone in cpu.without:
                 has -= takes.get(gone, frozenset())
-            self.cpus[name] = Cpu(name, count, model, without, " ".join(more[1:]), frozenset(has))
+            self.cpus[cpu.name] = replace(cpu, has=has)
         self.parameters_on = [*self.parameters_on, *self.kernels[-1:]]
         self.check(path)
 

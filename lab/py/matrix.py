@@ -13,7 +13,6 @@ A cell is named KERNEL+CPU or KERNEL+CPU+PARAMETER.  Options have the variables 
 
 import json
 import re
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,11 +20,10 @@ import batch
 import host
 import suite
 from batch import env
-from common import LAB, LabError, die, folder, hash_bytes, locked, say, script, warn, write_text
+from common import LAB, LabError, die, hash_bytes, say, script, warn, write_text
 from machines import Machines
 
 MAX_DETAILS = 5
-LIMIT = 3600                    # seconds of wall time for a cell
 PARAMETERS_CPU = "spr"          # on which parameters are tried
 MODULE_PARAMETER = re.compile(r"(kvm\w*)\.(\w+)=.*")
 STATUSES = ("pass", "skip", "xfail", "fail", "missing")
@@ -145,22 +143,17 @@ def write_row(out, cell, row):
 def one(out, name):
     setup = Setup.read(out)
     cell = setup.cell(name)
-    shutil.rmtree(out / name, ignore_errors=True)
-    (out / f"{name}.json").unlink(missing_ok=True)
     is_module = MODULE_PARAMETER.fullmatch(cell.parameter)
     word = "" if cell.parameter == "none" else cell.parameter
     try:
-        jobs = suite.select(setup.tests, suite.build(cell.kernel))
-        run, _ = batch.run_twice(name, host.Options(
-            out=folder(out / name), jobs=jobs, kernel=cell.kernel, cpu=cell.cpu,
-            append=suite.APPEND + ("" if is_module else f" {word}"), params=word if is_module else "",
-            limit=LIMIT, parallel=setup.parallel))
+        run, _ = batch.run_suite(
+            out, name, setup, cell.kernel, kernel=cell.kernel, cpu=cell.cpu,
+            append=suite.APPEND + ("" if is_module else f" {word}"), params=word if is_module else "")
     except LabError as error:
         write_row(out, cell, {"name": name, "key": cell.key, "tests": {}, "problems": [str(error)],
                               "seconds": 0})
         print(f"{name}: {error}", flush=True)
         return 0
-    batch.write_report(out / name)
     judge(out, cell, run)
     return 0
 
@@ -273,7 +266,7 @@ def find_cells(options, machines):
             continue
         done.append(kernel)
         built = suite.build(name)
-        series = re.match(r"\d+\.\d+", (kernel / "version").read_text()).group()
+        series = suite.SERIES.match((kernel / "version").read_text()).group(1)
         pairs = [(cpu, "none") for cpu in options.cpus]
         if name in options.params_on:
             pairs += [(PARAMETERS_CPU, word) for word in options.params if takes(kernel, name, word)]
@@ -285,19 +278,10 @@ def find_cells(options, machines):
 
 def run_matrix(options, machines):
     suite.packages("fetch", "build", "mutants", *suite.lab_packages(options.cpus))
-    out = folder(Path(options.out) / "matrix")
-    with locked(out / ".lock", wait=0) as mine:
-        if not mine:
-            die(f"another run writes to {out}: choose another folder with O=")
+    with batch.results(Path(options.out) / "matrix") as out:
         Setup(options.tests, find_cells(options, machines), 1 if options.jobs > 1 else 0).write(out)
         setup = Setup.read(out)
-        todo = setup.todo()
-        if todo:
-            say(f"{len(todo)} of {len(setup.cells)} cells to run, {options.jobs} at a time")
-            carry = ["--basefile", out / "setup.json", "--return", f"{out}/{{}}.json",
-                     "--return", f"{out}/{{}}"]
-            seconds = batch.run_jobs(options, out, "matrix", todo, 2 * LIMIT + 600, carry)
-            warn(f"{seconds:.0f} s for {len(todo)} cells")
+        batch.run_rest(options, out, "matrix", setup.todo(), len(setup.cells), "cells")
         return table(out)
 
 

@@ -32,8 +32,8 @@ import host
 import record
 import suite
 from batch import env
-from common import (LAB, TOP, LabError, cache_put, call, die, folder, hash_bytes, hash_file, locked,
-                    say, script, warn, write_text)
+from common import (LAB, TOP, LabError, cache_put, call, die, folder, hash_bytes, hash_file, say,
+                    script, warn, write_text)
 from ktap import TIMEOUT
 from machines import Machines
 
@@ -535,10 +535,7 @@ def prepare(out, options):
 def run_mutants(options):
     patches = find_patches(options.mutants.split())
     suite.packages("fetch", "build", "lab", "kernel", "mutants")
-    out = folder(Path(options.out) / "mutants" / suite_name(options))
-    with locked(out / ".lock", wait=0) as mine:
-        if not mine:
-            die(f"another run writes to {out}: choose another folder with O=")
+    with batch.results(Path(options.out) / "mutants" / suite_name(options)) as out:
         setup = prepare(out, options)
         some = todo(out, setup, patches)
         if some:

@@ -9,7 +9,6 @@ state.  To lab/py/host.py this looks as the emulator's fork server does.
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,10 +16,12 @@ import time
 from pathlib import Path
 
 from common import call, die, need
+from machines import START_TIME
 
 PROGRAM = "qemu-system-x86_64"
 # isa-debug-exit makes an exit status of 2 * value + 1 of what the guest writes.
 ENDED = 1
+START = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(START_TIME))
 MIGRATION = 120                 # seconds that the state may take to get into its file
 
 
@@ -35,7 +36,7 @@ def command(parts, options, initrd, logs, job):
     return [
         PROGRAM, "-machine", "pc,accel=tcg", "-cpu", ",".join([parts.cpu.model, *parts.cpu.without]),
         "-smp", str(parts.cpu.count), "-m", str(options.memory), "-display", "none", "-nodefaults",
-        "-no-reboot", "-rtc", "base=2026-01-01", "-kernel", str(parts.image), "-initrd", str(initrd),
+        "-no-reboot", "-rtc", f"base={START}", "-kernel", str(parts.image), "-initrd", str(initrd),
         "-append", parts.words, "-serial", f"file:{logs}/console.log", "-serial", f"file:{logs}/results.log",
         "-D", f"{logs}/emulator.log", "-fw_cfg", f"name=opt/lab/job,file={job}",
         "-device", "isa-debug-exit,iobase=0xf4,iosize=1"]
@@ -178,5 +179,4 @@ def end_process(child):
 def check():
     """What it takes, before anything else is done."""
     need(PROGRAM, "qemu-system-x86")
-    if not shutil.which("setpriv"):
-        die("setpriv is missing: install the Debian package util-linux")
+    need("setpriv", "util-linux")

@@ -14,15 +14,16 @@ the command that bisects between them in a git tree.
 
 import os
 import re
+import shutil
+import sys
 import time
-from pathlib import Path
 
 import history
 import suite
-from common import LAB, call, die, env, folder, say, warn
+from common import LAB, call, die, env, folder, run_command, say, warn
 
 USE = "use: make bisect GOOD=6.12 BAD=6.18 [TESTS=program:test], or with KSRC=/path/to/linux and commits"
-STEP = 3600                     # seconds of wall time
+STEP = 14400                    # seconds of wall time; lab/bisect-step has limits of its own
 GOOD, BAD, CANNOT = 0, 1, 125
 
 
@@ -67,36 +68,16 @@ def search(versions, step):
     return versions[good], versions[bad], [versions[n] for n in sorted(cannot) if good < n < bad]
 
 
-class Steps:
-    """Each release that was tried: a folder of logs, and a line in OUT/steps."""
-
-    def __init__(self, out):
-        self.out, self.number = out, 0
-
-    def run(self, version):
-        self.number += 1
-        name = f"{self.number:02}-{version}"
-        path = folder(self.out / name)
-        say(f"running {env('TESTS', 'the suite')} on {version}")
-        start = time.monotonic()
-        environment = {**os.environ, "KERNEL": version, "O": str(path), "HOST": "0", "KSRC": ""}
-        call([LAB / "kselftest"], STEP, log=path / "kselftest.log", env=environment)
-        status = call([LAB / "verdict", path], 60, log=path / "verdict")
-        text = (path / "verdict").read_text().strip() or "skip: no verdict"
-        if not (path / "run.json").exists():
-            text = "skip: " + ((path / "kselftest.log").read_text().strip().splitlines() or ["nothing ran"])[-1]
-            status = CANNOT
-        line = f"{name} {text} ({time.monotonic() - start:.0f} s)"
-        with open(self.out / "steps", "a") as steps:
-            steps.write(line + "\n")
-        say(line)
-        return status if status in (GOOD, BAD) else CANNOT
-
-    def must(self, name, version, wanted):
-        """An end of the range has to be what the caller says of it."""
-        if self.run(version) != wanted:
-            last = (self.out / "steps").read_text().splitlines()[-1]
-            die(f"{name}, {version}, has to {'pass' if wanted == GOOD else 'fail'}: {last} (logs: {self.out})")
+def run_step(out, version):
+    """One release, by lab/bisect-step: its status, and the line that it adds to OUT/steps."""
+    environment = {**os.environ, "RELEASE": version, "O": str(out)}
+    say(f"running {env('TESTS', 'the suite')} on {version}")
+    status = call([LAB / "bisect-step"], STEP, log=out / "log", env=environment)
+    line = (out / "log").read_text().splitlines()[-1:]
+    if not line or f"-{version} " not in line[0]:
+        die(f"the step on {version} came to no end, see {out}/log")
+    say(line[0])
+    return status if status in (GOOD, BAD) else CANNOT, line[0]
 
 
 def git_tag(version, packages):
@@ -117,26 +98,25 @@ def main(arguments):
     if history.order(good) >= history.order(bad):
         die(f"GOOD={good} has to come before BAD={bad}: what went away again is for 'make history'")
     between = versions[versions.index(good):versions.index(bad) + 1]
-    out = folder(Path(env("O", "out")) / "bisect", "folder O=")
-    (out / "steps").write_text("")
+    out = folder(env("O", "out"), "folder O=") / "bisect"
+    shutil.rmtree(out, ignore_errors=True)
+    folder(out)
     start = time.monotonic()
-    steps = Steps(out)
-    steps.must("GOOD", good, GOOD)
-    steps.must("BAD", bad, BAD)
-    good, bad, cannot = search(between, steps.run)
+    for name, version, wanted in (("GOOD", good, GOOD), ("BAD", bad, BAD)):
+        status, line = run_step(out, version)
+        if status != wanted:
+            die(f"{name}, {version}, has to {'pass' if wanted == GOOD else 'fail'}: {line} (logs: {out})")
+    good, bad, cannot = search(between, lambda version: run_step(out, version)[0])
     print(f"first bad release: {bad}, the last good one before it: {good}")
     for version in cannot:
         print(f"could not be told: {version}")
     tests = f" TESTS={env('TESTS')}" if env("TESTS") else ""
     print(f"between them, in a tree with the stable releases: make bisect KSRC=/path/to/linux "
           f"GOOD={git_tag(good, packages)} BAD={git_tag(bad, packages)}{tests}")
-    warn(f"{steps.number} steps, {time.monotonic() - start:.0f} s; logs: {out}")
+    steps = len((out / "steps").read_text().splitlines())
+    warn(f"{steps} steps, {time.monotonic() - start:.0f} s; logs: {out}")
     return 0
 
 
 if __name__ == "__main__":
-    import sys
-
-    from common import run_command
-
     run_command(main, sys.argv[1:])

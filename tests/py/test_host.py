@@ -224,8 +224,8 @@ class Initramfs(Case):
         for name in names:
             self.file(f"modules/{name}.ko", name)
         self.file("job/job", b"job", 0o755)
-        return host.Parts(Machines().cpu(cpu), self.tmp / "boot", self.tmp / "modules", self.tmp / "job",
-                          self.tmp, self.tmp, "")
+        return host.Parts(Machines().cpu(cpu), self.tmp, self.tmp / "modules", self.tmp / "job", "",
+                          boot=self.tmp / "boot", bios=self.tmp, emulator=self.tmp)
 
     def list(self, params="", **more):
         found = self.unpacked(host.initramfs(self.parts(**more), params))
@@ -344,8 +344,8 @@ class Configure(Case):
         self.file("boot/params.bin", bytes(4096))
         work = self.tmp / "parts"
         work.mkdir(exist_ok=True)
-        parts = host.Parts(Machines().cpu("spr-noamx"), self.tmp / "boot", self.tmp, self.tmp,
-                           self.tmp / "bios", self.tmp, "console=ttyS0 words")
+        parts = host.Parts(Machines().cpu("spr-noamx"), self.tmp, self.tmp, self.tmp, "console=ttyS0 words",
+                           boot=self.tmp / "boot", bios=self.tmp / "bios", emulator=self.tmp)
         path = host.configure(parts, self.options(memory=512), b"initrd", work, self.tmp / "out/boot")
         return path.read_text()
 
@@ -804,8 +804,8 @@ class Fake(Case):
         for name in ("vars", "kernel.bin", "params.bin"):
             self.file(f"boot/{name}", "PVH=1 ENTRY=1 LOAD=1 TOP_ADDR=0x1000000")
         self.file("job/job", b"job", 0o755)
-        parts = host.Parts(Machines().cpu("spr"), self.tmp / "boot", self.tmp, self.tmp / "job", self.tmp,
-                           self.tmp / "emulator", "words")
+        parts = host.Parts(Machines().cpu("spr"), self.tmp, self.tmp, self.tmp / "job", "words",
+                           boot=self.tmp / "boot", bios=self.tmp, emulator=self.tmp / "emulator")
         with mock.patch.object(host, "find_parts", return_value=parts), \
                 mock.patch.dict(os.environ, FAKE=mode):
             return host.run(self.options(*map(self.job, names), **more))
