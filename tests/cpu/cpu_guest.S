@@ -83,6 +83,12 @@ guest_de_entry:
 	iretq
 guest_de_end:
 
+	/* A handler of an interrupt: count in guest_irqs. */
+	.globl	guest_irq
+guest_irq:
+	incq	guest_irqs
+	iretq
+
 	/* Where a guest function returns to. */
 	.globl	guest_exit
 guest_exit:
@@ -108,6 +114,31 @@ guest_iret:
 	push	$8
 	push	%rax
 	iretq
+
+/*
+ * guest_user_iret(rip, rflags), guest_user_sysret(rip, rflags): execute code of the user,
+ * with the stack pointer as it is here, up to a fault or to SYSCALL.
+ */
+	.globl	guest_user_iret, guest_user_sysret, guest_user_end
+guest_user_iret:
+	movq	$guest_user_end, fault + FAULT_RESUME
+	mov	%rsp, %rcx
+	push	$0x1b
+	push	%rcx
+	push	%rsi
+	push	$0x23
+	push	%rdi
+	iretq
+
+guest_user_sysret:
+	movq	$guest_user_end, fault + FAULT_RESUME
+	mov	%rdi, %rcx
+	mov	%rsi, %r11
+	sysretq
+
+guest_user_end:
+	movq	$0, fault + FAULT_RESUME
+	ret
 
 	/* Eight bytes to be copied to a page of the user: load ES, return by a fault. */
 	.globl	guest_user_code

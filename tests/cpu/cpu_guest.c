@@ -23,8 +23,6 @@
 #define PDPT		0x3000UL
 #define PD		0x4000UL
 #define PT		0x5000UL
-#define GDT		0x6000UL
-#define OWN_LARGE_PAGE	0x200000UL	/* nothing else is in it */
 
 #define PTE_PRESENT	BIT(0)
 #define PTE_WRITE	BIT(1)
@@ -36,10 +34,8 @@
 #define CR4_OSXSAVE	BIT(18)
 #define CR4_PKE		BIT(22)
 
-/* What guest_de_entry in cpu_guest.S notes. */
-struct {
-	__u64 rsp, frame_rsp, entries;
-} guest_de;
+struct guest_de guest_de;
+__u64 guest_irqs;
 
 struct fault fault;
 static_assert(offsetof(struct fault, resume) == 0 && offsetof(struct fault, vector) == 8 &&
@@ -128,7 +124,7 @@ static void put_page_tables(struct vm *vm)
 	pt[SHADOW_STACK >> 12] &= ~PTE_WRITE;
 }
 
-static void put_gate(struct vm *vm, int vector, __u64 handler)
+void put_gate(struct vm *vm, int vector, __u64 handler)
 {
 	__u64 *gate = (__u64 *)(vm->memory + IDT) + 2 * vector;
 
@@ -143,6 +139,8 @@ static void put_idt(struct vm *vm)
 
 	gdt[1] = 0x00af9b000000ffff;		/* 64-bit code */
 	gdt[2] = 0x00cf93000000ffff;		/* data */
+	gdt[3] = 0x00cff3000000ffff;		/* data of the user */
+	gdt[4] = 0x00affb000000ffff;		/* 64-bit code of the user */
 	for (i = 0; i < 32; i++)
 		put_gate(vm, i, (__u64)guest_vectors + 16 * i);
 }
@@ -179,9 +177,9 @@ static void put_sregs(struct vm *vm, __u64 cr4)
 	sregs.ss = data;
 	sregs.tr = tss;
 	sregs.gdt.base = GDT;
-	sregs.gdt.limit = 23;
+	sregs.gdt.limit = GDT_LIMIT;
 	sregs.idt.base = IDT;
-	sregs.idt.limit = 511;
+	sregs.idt.limit = 0xfff;
 	sregs.cr0 = 0x80000033 | CR0_WP;
 	sregs.cr3 = cr4 & CR4_LA57 ? PML5 : PML4;
 	sregs.cr4 = 0x620 | cr4;
@@ -340,8 +338,9 @@ static GUEST void guest_div(void)
  */
 static void test_exit_at_handler(void)
 {
-	__u64 *out, *de;
+	struct guest_de *de;
 	struct vm vm;
+	__u64 *out;
 
 	setup();
 	vm = start(guest_div, 0, 0);
@@ -350,40 +349,23 @@ static void test_exit_at_handler(void)
 	check_eq(enter(&vm), PORT_DONE, "port");
 	out = ((struct guest *)in_guest(&vm, &guest))->out;
 	de = in_guest(&vm, &guest_de);
-	check_eq(de[2], 1, "exceptions that arrived");
-	check_eq(de[1], out[0], "RSP in the exception frame");
-	check_eq(de[0], (out[0] & ~0xfULL) - 40, "RSP of the handler");
+	check_eq(de->entries, 1, "exceptions that arrived");
+	check_eq(de->frame_rsp, out[0], "RSP in the exception frame");
+	check_eq(de->rsp, (out[0] & ~0xfULL) - 40, "RSP of the handler");
 	check_eq(out[1], out[0], "RSP after IRET");
-}
-
-/* Verify that VM entry takes a posted-interrupt descriptor that is 64-byte aligned. */
-static void test_apicv(void)
-{
-	struct vm vm;
-	char on = 0;
-	int fd;
-
-	setup();
-	fd = open("/sys/module/kvm_intel/parameters/enable_apicv", O_RDONLY);
-	if (fd < 0 || read(fd, &on, 1) != 1 || on != 'Y')
-		skip("no APIC virtualization");
-	vm = start(guest_faults, 0, 1);
-	check_eq(enter(&vm), PORT_DONE, "port");
 }
 
 static const struct cpu_test guest_tests_list[] = {
 	{ "guest_faults", "Intel SDM vol. 3, Exception and Interrupt Reference", test_faults },
 	{ "exit_at_handler", "Intel SDM vol. 3, Saving RIP, RSP, RFLAGS, and SSP",
 	  test_exit_at_handler },
-	{ "apicv_entry", "Intel SDM vol. 3, Checks on VMX Controls (posted interrupts)",
-	  test_apicv },
 };
 
 TEST_GROUP(guest_tests);
 
 static const struct test_group *const groups[] = {
 	&guest_tests, &guest_xsave_tests, &guest_xfd_tests, &guest_paging_tests,
-	&guest_cet_tests, &guest_smap_tests, NULL,
+	&guest_cet_tests, &guest_smap_tests, &guest_events_tests, NULL,
 };
 
 int main(int argc, char **argv)

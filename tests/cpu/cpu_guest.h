@@ -9,6 +9,7 @@
 
 /* Guest memory: one region from 0, mapped at the same addresses. */
 #define MEMORY_SIZE	0x800000UL
+#define GDT		0x6000UL
 #define IDT		0x7000UL
 #define TSS		0x8000UL
 #define STACK_TOP	0x18000UL
@@ -16,6 +17,13 @@
 #define SHADOW_STACK	0x21000UL
 #define TOKEN		(SHADOW_STACK + 0xff8)
 #define BUSY_TOKEN	(SHADOW_STACK + 0x800)
+#define OWN_LARGE_PAGE	0x200000UL	/* nothing else is in it */
+
+#define GDT_LIMIT	(5 * 8 - 1)
+#define USER_SS		(3 << 3 | 3)
+#define USER_CS		(4 << 3 | 3)
+#define TSS_RSP0	(TSS + 0x04)
+#define TSS_IST1	(TSS + 0x24)
 
 #define PORT_DONE	0xe0
 #define PORT_FAULT	0xe1
@@ -44,12 +52,21 @@ struct vm {
 
 /* In cpu_guest.S, and from the linker */
 extern char guest_vectors[], guest_exit[], guest_de_entry[], guest_de_end[];
+extern char guest_irq[], guest_user_end[];
 extern char __executable_start[], _end[];
 void guest_call(__u64 *out);
 void guest_bad_return(__u64 *out);
 void guest_popf(__u64 rflags);
 void guest_iret(__u64 rflags);
+void guest_user_iret(__u64 rip, __u64 rflags);
+void guest_user_sysret(__u64 rip, __u64 rflags);
 extern char guest_user_code[];
+
+/* What guest_de_entry and guest_irq note. */
+extern struct guest_de {
+	__u64 rsp, frame_rsp, entries;
+} guest_de;
+extern __u64 guest_irqs;
 
 extern struct guest guest;
 extern struct op op;
@@ -61,6 +78,9 @@ const struct kvm_cpuid_entry2 *cpuid_entry(__u32 leaf, __u32 index);
 
 /* Prepare a guest that runs @fn. It gets the host's variables as they are now. */
 struct vm start(void (*fn)(void), __u64 cr4, int irqchip);
+
+/* Have @handler called for @vector. */
+void put_gate(struct vm *vm, int vector, __u64 handler);
 
 /* Run up to the next exit that the guest asks for; return its port. */
 int enter(struct vm *vm);
@@ -110,6 +130,6 @@ static GUEST void guest_xsave_on(void)
 
 extern const struct test_group guest_tests, guest_xsave_tests, guest_xfd_tests;
 extern const struct test_group guest_paging_tests, guest_cet_tests;
-extern const struct test_group guest_smap_tests;
+extern const struct test_group guest_smap_tests, guest_events_tests;
 
 #endif /* CPU_GUEST_H */

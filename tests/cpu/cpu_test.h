@@ -167,6 +167,8 @@ static inline int run_tests(const struct test_group *const *groups)
 
 #define NO_FAULT	(~0ULL)
 #define DE_VECTOR	0
+#define DB_VECTOR	1
+#define BP_VECTOR	3
 #define UD_VECTOR	6
 #define NM_VECTOR	7
 #define GP_VECTOR	13

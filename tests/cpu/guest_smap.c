@@ -8,13 +8,8 @@
 #define RFLAGS_FIXED	BIT(1)
 #define RFLAGS_AC	BIT(18)
 
-#define TSS_RSP0	(TSS + 0x04)
-#define TSS_IST1	(TSS + 0x24)
-
 /* A GDT that ends in the user page: there is its descriptor number 5. */
 #define USER_GDT	(USER_PAGE - 5 * 8)
-#define USER_DATA	(3 << 3 | 3)
-#define USER_CODE	(4 << 3 | 3)
 #define USER_LAST	(5 << 3 | 3)
 #define USER_RIP	(USER_PAGE + 0x100)
 
@@ -293,7 +288,7 @@ static GUEST void guest_implicit(void)
 		TRY("mov %%rsp, %%r10\n\tpush %[ss]\n\tpush %%r10\n\tpush %[rflags]\n\t"
 		    "push %[cs]\n\tpush %[rip]\n\tiretq\n"
 		    "1:\tmov %%r10, %%rsp",
-		    "a" (USER_LAST), [ss] "i" (USER_DATA), [cs] "i" (USER_CODE),
+		    "a" (USER_LAST), [ss] "i" (USER_SS), [cs] "i" (USER_CS),
 		    [rflags] "r" (RFLAGS_FIXED | guest.in), [rip] "r" (USER_RIP));
 	}
 	guest.out[0] = fault.vector;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The MSRs behind XSAVE, XFD and PASID, through the msr driver.
+ * The MSRs behind XSAVE, XFD and PASID, and some others, through the msr driver.
  */
 #include "cpu_user.h"
 
