@@ -5,7 +5,10 @@
  */
 #include "cpu_guest.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/time.h>
 
 #define MSR_APIC_BASE		0x1b
 #define MSR_X2APIC_SVR		0x80f
@@ -13,6 +16,39 @@
 
 
 #define IRQ_VECTOR		0x40
+
+/* The loop has an end, in case no interrupt comes. */
+static GUEST void spin(__u64 turns)
+{
+	asm volatile("1:\tdec %0\n\tjnz 1b" : "+r" (turns));
+}
+
+static GUEST void guest_spin(void)
+{
+	spin(1 << 26);
+}
+
+static void nothing(int signo)
+{
+	(void)signo;
+}
+
+/* Verify that RFLAGS.IF of a guest, 0 from VM entry on, holds off no interrupt of the host. */
+static void test_host_interrupt(void)
+{
+	struct itimerval soon = { .it_value.tv_usec = 20000 };
+	struct sigaction sa = { .sa_handler = nothing };
+	struct vm vm;
+	int ret;
+
+	setup();
+	vm = start(guest_spin, 0, 0);
+	sigaction(SIGPROF, &sa, NULL);
+	setitimer(ITIMER_PROF, &soon, NULL);
+	ret = ioctl(vm.vcpu, KVM_RUN, NULL);
+	check(ret < 0 && errno == EINTR, "KVM_RUN: wanted EINTR, got %d, exit reason %u", ret,
+	      vm.run->exit_reason);
+}
 
 /* Start @fn with an interrupt controller that the CPU serves, and a handler. */
 static struct vm start_apicv(void (*fn)(void))
@@ -46,6 +82,8 @@ static void test_apicv(void)
 }
 
 static const struct cpu_test guest_events_tests_list[] = {
+	{ "host_interrupt", "Intel SDM vol. 3, Event Blocking (VMX non-root operation)",
+	  test_host_interrupt },
 	{ "apicv_entry", "Intel SDM vol. 3, Checks on VMX Controls (posted interrupts)",
 	  test_apicv },
 };
