@@ -73,6 +73,59 @@ static GUEST void guest_x2apic_on(void)
 	wrmsr(MSR_X2APIC_SVR, 0x1ff);
 }
 
+static GUEST void guest_irq_masked(void)
+{
+	guest_x2apic_on();
+	/* Have IF change in the guest: VM entry is not what is tested here. */
+	asm volatile("sti\n\tnop\n\tcli");
+	wrmsr(MSR_X2APIC_SELF_IPI, IRQ_VECTOR);
+	spin(1 << 21);
+	guest.out[0] = guest_irqs;
+	asm volatile("sti\n\tnop\n\tcli");
+	guest.out[1] = guest_irqs;
+}
+
+/*
+ * Verify that a virtual interrupt waits for RFLAGS.IF while interrupts of the host, such
+ * as its timer, arrive all the time.
+ */
+static void test_irq_masked(void)
+{
+	struct vm vm = start_apicv(guest_irq_masked);
+	__u64 *out;
+
+	check_eq(enter(&vm), PORT_DONE, "port");
+	out = ((struct guest *)in_guest(&vm, &guest))->out;
+	check_eq(out[0], 0, "interrupts while IF is 0");
+	check_eq(out[1], 1, "interrupts once IF is 1");
+}
+
+static GUEST void guest_irq_exit(void)
+{
+	guest_x2apic_on();
+	asm volatile("mov %1, (%0)" : : "r" (TSS_IST1), "r" (OWN_LARGE_PAGE + 0x1000) : "memory");
+	asm volatile("movb $1, 4(%0)" : : "r" (IDT + 16 * IRQ_VECTOR) : "memory");
+	/* The last event that was delivered; two NOPs in case it comes again. */
+	asm volatile("div %%ecx" : : "a" (0), "c" (0), "d" (0));
+	asm volatile("sti\n\twrmsr\n\tnop\n\tnop\n\tcli"
+		     : : "c" (MSR_X2APIC_SELF_IPI), "a" (IRQ_VECTOR), "d" (0) : "memory");
+}
+
+/*
+ * Verify that a VM exit during the delivery of a virtual interrupt tells of that interrupt:
+ * KVM maps the handler's stack when it is first used, and delivers what the CPU told.
+ */
+static void test_irq_exit(void)
+{
+	struct vm vm = start_apicv(guest_irq_exit);
+	struct guest_de *de;
+
+	check_eq(enter(&vm), PORT_DONE, "port");
+	de = in_guest(&vm, &guest_de);
+	check_eq(*(__u64 *)in_guest(&vm, &guest_irqs), 1, "interrupts that arrived");
+	check_eq(de->entries, 1, "#DE that arrived");
+}
+
 /* Verify that VM entry takes a posted-interrupt descriptor that is 64-byte aligned. */
 static void test_apicv(void)
 {
@@ -86,6 +139,10 @@ static const struct cpu_test guest_events_tests_list[] = {
 	  test_host_interrupt },
 	{ "apicv_entry", "Intel SDM vol. 3, Checks on VMX Controls (posted interrupts)",
 	  test_apicv },
+	{ "virtual_interrupt_masked", "Intel SDM vol. 3, Virtual-Interrupt Delivery",
+	  test_irq_masked },
+	{ "virtual_interrupt_exit",
+	  "Intel SDM vol. 3, Information for VM Exits During Event Delivery", test_irq_exit },
 };
 
 TEST_GROUP(guest_events_tests);
