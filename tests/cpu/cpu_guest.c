@@ -365,7 +365,7 @@ TEST_GROUP(guest_tests);
 
 static const struct test_group *const groups[] = {
 	&guest_tests, &guest_xsave_tests, &guest_xfd_tests, &guest_paging_tests,
-	&guest_cet_tests, &guest_smap_tests, &guest_events_tests, NULL,
+	&guest_cet_tests, &guest_smap_tests, &guest_events_tests, &guest_nested_tests, NULL,
 };
 
 int main(int argc, char **argv)

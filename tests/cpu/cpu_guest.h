@@ -130,6 +130,6 @@ static GUEST void guest_xsave_on(void)
 
 extern const struct test_group guest_tests, guest_xsave_tests, guest_xfd_tests;
 extern const struct test_group guest_paging_tests, guest_cet_tests;
-extern const struct test_group guest_smap_tests, guest_events_tests;
+extern const struct test_group guest_smap_tests, guest_events_tests, guest_nested_tests;
 
 #endif /* CPU_GUEST_H */
