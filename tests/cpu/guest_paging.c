@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Protection keys and 5-level paging in a guest, and the host after it.
+ * Protection keys and 5-level paging in a guest, and the host after it; what counts as
+ * canonical where an address goes into a register.
  */
 #include "cpu_guest.h"
+
+#define CR4_FSGSBASE		BIT(16)
 
 static void need_pku(void)
 {
@@ -142,11 +145,88 @@ static void test_la57(void)
 	}
 }
 
+static const __u32 address_msrs[] = { 0xc0000100, 0xc0000101, 0xc0000102, 0x175, 0x176 };
+static const char *const address_names[] = {
+	"FS_BASE", "GS_BASE", "KERNEL_GS_BASE", "SYSENTER_ESP", "SYSENTER_EIP", "WRFSBASE",
+	"WRGSBASE", "INVPCID", "LLDT", "LGDT", "LIDT",
+};
+
+/* What LGDT and LIDT take. */
+struct table {
+	__u16 limit, base[4];
+};
+
+static GUEST struct table table(__u16 limit, __u64 base)
+{
+	return (struct table){ limit, { base, base >> 16, base >> 32, base >> 48 } };
+}
+
+/* Put guest.in into all that takes an address, most of it into what VM entry checks. */
+static GUEST void guest_addresses(void)
+{
+	struct table gdt = table(0xfff, GDT), idt = table(0xfff, IDT);
+	struct table other = table(0xfff, guest.in);
+	__u64 invpcid[2] = { 0, guest.in };
+	__u64 *ldt = (__u64 *)GDT + 6, *out = guest.out;
+	__u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(address_msrs); i++)
+		*out++ = try_wrmsr(address_msrs[i], guest.in);
+	TRY("wrfsbase %[v]", [v] "r" (guest.in));
+	*out++ = fault.vector;
+	TRY("wrgsbase %[v]", [v] "r" (guest.in));
+	*out++ = fault.vector;
+	TRY("invpcid %[d], %[t]", [d] "m" (invpcid), [t] "r" (0UL));
+	*out++ = fault.vector;
+	ldt[0] = 0x820000000fffULL | (guest.in & 0xff000000) << 32;
+	ldt[1] = guest.in >> 32;
+	asm volatile("lgdt %0" : : "m" (gdt));
+	TRY("lldt %[s]", [s] "r" ((__u16)(6 * 8)));
+	*out++ = fault.vector;
+	guest_sync();
+	TRY("lgdt %[t]", [t] "m" (other));
+	*out++ = fault.vector;
+	guest_sync();
+	asm volatile("lgdt %0" : : "m" (gdt));
+	TRY("lidt %[t]", [t] "m" (other));
+	*out++ = fault.vector;
+	guest_sync();
+	asm volatile("lidt %0" : : "m" (idt));
+}
+
+static void check_addresses(__u64 address, __u64 cr4, __u64 vector)
+{
+	__u64 *out;
+	__u32 i;
+
+	guest.in = address;
+	out = run_guest_cr4(guest_addresses, cr4 | CR4_FSGSBASE);
+	for (i = 0; i < ARRAY_SIZE(address_names); i++)
+		check(out[i] == vector, "%s %#llx, CR4.LA57 %d: vector wanted %lld, got %lld",
+		      address_names[i], address, !!(cr4 & CR4_LA57), vector, out[i]);
+}
+
+/*
+ * Verify that registers, and VM entry with them, take addresses of the width that the CPU
+ * has, whether or not the guest has 5-level paging on.
+ */
+static void test_addresses(void)
+{
+	setup();
+	if (!(cpuid_entry(7, 0)->ecx & BIT(16)))
+		skip("no 5-level paging in guests");
+	check_addresses(BIT(55), 0, NO_FAULT);
+	check_addresses(BIT(56), 0, GP_VECTOR);
+	check_addresses(BIT(55), CR4_LA57, NO_FAULT);
+	check_addresses(BIT(56), CR4_LA57, GP_VECTOR);
+}
+
 static const struct cpu_test guest_paging_tests_list[] = {
 	{ "pkru_user_page", "Intel SDM vol. 3, Protection Keys", test_pkru_user },
 	{ "pkru_supervisor_page", "Intel SDM vol. 3, Protection Keys", test_pkru_supervisor },
 	{ "la57", "Intel SDM vol. 3, Loading Guest and Host Control Registers",
 	  test_la57 },
+	{ "canonical_registers", "Linux, max_host_virt_addr_bits() of KVM", test_addresses },
 };
 
 TEST_GROUP(guest_paging_tests);
