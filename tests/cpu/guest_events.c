@@ -13,9 +13,18 @@
 #define MSR_APIC_BASE		0x1b
 #define MSR_X2APIC_SVR		0x80f
 #define MSR_X2APIC_SELF_IPI	0x83f
+#define MSR_EFER		0xc0000080
+#define MSR_STAR		0xc0000081
+#define MSR_LSTAR		0xc0000082
+#define MSR_FMASK		0xc0000084
 
+#define RFLAGS_FIXED		BIT(1)
+#define RFLAGS_TF		BIT(8)
 
 #define IRQ_VECTOR		0x40
+#define USER_CODE		(USER_PAGE + 0x100)
+#define NOP_UD2			0x0b0f90
+#define SYSCALL_UD2		0x0b0f050f
 
 /* The loop has an end, in case no interrupt comes. */
 static GUEST void spin(__u64 turns)
@@ -134,6 +143,57 @@ static void test_apicv(void)
 	check_eq(enter(&vm), PORT_DONE, "port");
 }
 
+static GUEST void user_code(__u32 code)
+{
+	asm volatile("mov %1, (%0)" : : "r" (USER_CODE), "r" (code) : "memory");
+	fault.vector = NO_FAULT;
+	fault.rip = 0;
+}
+
+static GUEST void guest_step(void)
+{
+	asm volatile("mov %1, (%0)" : : "r" (TSS_RSP0), "r" (STACK_TOP - 0x1000) : "memory");
+	wrmsr(MSR_EFER, rdmsr(MSR_EFER) | 1);
+	wrmsr(MSR_STAR, (USER_CS - 16ULL) << 48 | 8ULL << 32);
+	wrmsr(MSR_LSTAR, (__u64)guest_user_end);
+	user_code(NOP_UD2);
+	guest_user_iret(USER_CODE, RFLAGS_FIXED | RFLAGS_TF);
+	guest.out[0] = fault.vector;
+	guest.out[1] = fault.rip;
+	user_code(NOP_UD2);
+	guest_user_sysret(USER_CODE, RFLAGS_FIXED | RFLAGS_TF);
+	guest.out[2] = fault.vector;
+	guest.out[3] = fault.rip;
+	wrmsr(MSR_FMASK, RFLAGS_TF);
+	user_code(SYSCALL_UD2);
+	guest_user_iret(USER_CODE, RFLAGS_FIXED | RFLAGS_TF);
+	guest.out[4] = fault.vector;
+	wrmsr(MSR_FMASK, 0);
+	user_code(SYSCALL_UD2);
+	guest_user_iret(USER_CODE, RFLAGS_FIXED | RFLAGS_TF);
+	guest.out[5] = fault.vector;
+	guest.out[6] = fault.rip;
+}
+
+/*
+ * Verify that the single-step trap after SYSCALL and SYSRET goes by the TF that they
+ * leave, where IRET that sets TF has it wait for one more instruction.
+ */
+static void test_step(void)
+{
+	__u64 *out;
+
+	setup();
+	out = run_guest(guest_step);
+	check_eq(out[0], DB_VECTOR, "vector after IRET that sets TF");
+	check_eq(out[1], USER_CODE + 1, "RIP of the trap after IRET that sets TF");
+	check_eq(out[2], DB_VECTOR, "vector after SYSRET that sets TF");
+	check_eq(out[3], USER_CODE, "RIP of the trap after SYSRET that sets TF");
+	check_eq(out[4], NO_FAULT, "vector after SYSCALL with TF set that clears TF");
+	check_eq(out[5], DB_VECTOR, "vector after SYSCALL that leaves TF set");
+	check_eq(out[6], (__u64)guest_user_end, "RIP of the trap after SYSCALL");
+}
+
 static const struct cpu_test guest_events_tests_list[] = {
 	{ "host_interrupt", "Intel SDM vol. 3, Event Blocking (VMX non-root operation)",
 	  test_host_interrupt },
@@ -143,6 +203,8 @@ static const struct cpu_test guest_events_tests_list[] = {
 	  test_irq_masked },
 	{ "virtual_interrupt_exit",
 	  "Intel SDM vol. 3, Information for VM Exits During Event Delivery", test_irq_exit },
+	{ "syscall_single_step", "Linux, exc_debug_kernel() and do_syscall_64()",
+	  test_step },
 };
 
 TEST_GROUP(guest_events_tests);
