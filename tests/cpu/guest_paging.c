@@ -221,12 +221,44 @@ static void test_addresses(void)
 	check_addresses(BIT(56), CR4_LA57, GP_VECTOR);
 }
 
+static GUEST void guest_sysenter(void)
+{
+	__u32 i;
+
+	for (i = 0; i < 2; i++) {
+		guest.out[2 * i] = try_wrmsr(0x175 + i, 0x9234567890abcdef);
+		guest.out[2 * i + 1] = rdmsr(0x175 + i);
+	}
+	guest_sync();
+	guest.out[4] = rdmsr(0x175);
+}
+
+/* Verify that AMD's CPUs keep 32 bits of SYSENTER_ESP and SYSENTER_EIP. */
+static void test_amd_sysenter(void)
+{
+	__u64 *out;
+	__u32 a, b, c, d, i;
+
+	setup();
+	__cpuid(0, a, b, c, d);
+	if (b != signature_AMD_ebx)
+		skip("not an AMD CPU");
+	out = run_guest(guest_sysenter);
+	for (i = 0; i < 2; i++) {
+		check_eq(out[2 * i], NO_FAULT, i ? "vector of SYSENTER_EIP" :
+			 "vector of SYSENTER_ESP");
+		check_eq(out[2 * i + 1], 0x90abcdef, i ? "SYSENTER_EIP" : "SYSENTER_ESP");
+	}
+	check_eq(out[4], 0x90abcdef, "SYSENTER_ESP after a VM exit");
+}
+
 static const struct cpu_test guest_paging_tests_list[] = {
 	{ "pkru_user_page", "Intel SDM vol. 3, Protection Keys", test_pkru_user },
 	{ "pkru_supervisor_page", "Intel SDM vol. 3, Protection Keys", test_pkru_supervisor },
 	{ "la57", "Intel SDM vol. 3, Loading Guest and Host Control Registers",
 	  test_la57 },
 	{ "canonical_registers", "Linux, max_host_virt_addr_bits() of KVM", test_addresses },
+	{ "amd_sysenter_msrs", "AMD APM vol. 2, SYSENTER and SYSEXIT MSRs", test_amd_sysenter },
 };
 
 TEST_GROUP(guest_paging_tests);

@@ -156,6 +156,19 @@ static void msr_pasid_bits(void)
 	}
 }
 
+/* Verify that AMD's CPUs have no SYSENTER in long mode: it would jump to 32 bits of an address. */
+static void amd_sysenter(void)
+{
+	__u32 a, b, c, d;
+
+	catch_faults();
+	__cpuid(0, a, b, c, d);
+	if (b != signature_AMD_ebx)
+		skip("not an AMD CPU");
+	TRY("sysenter", "r" (0));
+	check_eq(fault.vector, UD_VECTOR, "vector of SYSENTER");
+}
+
 static const struct cpu_test msr_tests_list[] = {
 	{ "msr_xss", "Intel SDM vol. 1, Enabling the XSAVE Feature Set and XSAVE-Enabled Features",
 	  msr_xss },
@@ -166,6 +179,7 @@ static const struct cpu_test msr_tests_list[] = {
 	  msr_reserved_bits },
 	{ "msr_xfd_err", "Intel SDM vol. 1, Extended Feature Disable (XFD)", msr_xfd_err },
 	{ "msr_pasid_bits", "Intel SDM vol. 4, IA32_PASID", msr_pasid_bits },
+	{ "amd_sysenter", "AMD APM vol. 3, SYSENTER", amd_sysenter },
 };
 
 TEST_GROUP(msr_tests);
