@@ -10,6 +10,7 @@
 
 #define MSR_XFD_ERR		0x1c5
 #define MSR_MISC_ENABLE		0x1a0
+#define MSR_DEBUGCTL		0x1d9
 #define MSR_PASID		0xd93
 #define MSR_XSS			0xda0
 #define PASID_MASK		(0xfffffULL | BIT(31))
@@ -156,6 +157,21 @@ static void msr_pasid_bits(void)
 	}
 }
 
+/* Verify that DEBUGCTL keeps BTF, and has no more than 16 bits. */
+static void msr_debugctl(void)
+{
+	__u64 old, value;
+
+	setup_msr_write();
+	old = read_msr(MSR_DEBUGCTL);
+	check_reserved(MSR_DEBUGCTL, 0xffff);
+	value = old ^ BIT(1);
+	check(pwrite(msr_fd, &value, 8, MSR_DEBUGCTL) == 8, "BTF: wanted no #GP");
+	check_eq(read_msr(MSR_DEBUGCTL), value, "IA32_DEBUGCTL");
+	check(pwrite(msr_fd, &old, 8, MSR_DEBUGCTL) == 8, "IA32_DEBUGCTL: not put back");
+	check_eq(read_msr(MSR_DEBUGCTL), old, "IA32_DEBUGCTL put back");
+}
+
 /* Verify that AMD's CPUs have no SYSENTER in long mode: it would jump to 32 bits of an address. */
 static void amd_sysenter(void)
 {
@@ -179,6 +195,7 @@ static const struct cpu_test msr_tests_list[] = {
 	  msr_reserved_bits },
 	{ "msr_xfd_err", "Intel SDM vol. 1, Extended Feature Disable (XFD)", msr_xfd_err },
 	{ "msr_pasid_bits", "Intel SDM vol. 4, IA32_PASID", msr_pasid_bits },
+	{ "msr_debugctl", "Intel SDM vol. 4, IA32_DEBUGCTL", msr_debugctl },
 	{ "amd_sysenter", "AMD APM vol. 3, SYSENTER", amd_sysenter },
 };
 
