@@ -20,6 +20,7 @@
 
 #define RFLAGS_FIXED		BIT(1)
 #define RFLAGS_TF		BIT(8)
+#define WATCH_DR1		0x00f0040cUL	/* DR7: loads and stores of 4 bytes */
 
 #define IRQ_VECTOR		0x40
 #define USER_CODE		(USER_PAGE + 0x100)
@@ -194,6 +195,45 @@ static void test_step(void)
 	check_eq(out[6], (__u64)guest_user_end, "RIP of the trap after SYSCALL");
 }
 
+static GUEST void guest_movss(void)
+{
+	static __u32 ss = 16;
+
+	asm volatile("mov %0, %%dr1\n\tmov %1, %%dr7" : : "r" (&ss), "r" (WATCH_DR1));
+	asm volatile("mov %0, %%ss\n\tnop" : : "m" (ss) : "memory");
+	guest.out[0] = guest_irqs;
+	asm volatile("mov %0, %%ss\n\tint3" : : "m" (ss) : "memory");
+	guest.out[1] = guest_irqs;
+	asm volatile("mov %0, %%ss\n\tint $1" : : "m" (ss) : "memory");
+	guest.out[2] = guest_irqs;
+	asm volatile("mov %0, %%ss\n\t.byte 0xf1" : : "m" (ss) : "memory");
+	guest.out[3] = guest_irqs;
+	asm volatile("mov %0, %%dr7" : : "r" (BIT(10)));
+}
+
+/*
+ * Verify that a breakpoint on the operand of MOV SS, which waits for the next instruction,
+ * comes after that: with INT n as a second exception, with INT1 (ICEBP) as one.
+ */
+static void test_movss(void)
+{
+	static const char *const names[] = { "NOP", "INT3", "INT 1", "INT1" };
+	static const __u64 wanted[] = { 1, 3, 5, 6 };
+	struct vm vm;
+	__u64 *out;
+	int i;
+
+	setup();
+	vm = start(guest_movss, 0, 0);
+	put_gate(&vm, DB_VECTOR, (__u64)guest_irq);
+	put_gate(&vm, BP_VECTOR, (__u64)guest_irq);
+	check_eq(enter(&vm), PORT_DONE, "port");
+	out = ((struct guest *)in_guest(&vm, &guest))->out;
+	for (i = 0; i < 4; i++)
+		check(out[i] == wanted[i], "exceptions up to MOV SS and %s: wanted %lld, got %lld",
+		      names[i], wanted[i], out[i]);
+}
+
 static const struct cpu_test guest_events_tests_list[] = {
 	{ "host_interrupt", "Intel SDM vol. 3, Event Blocking (VMX non-root operation)",
 	  test_host_interrupt },
@@ -205,6 +245,8 @@ static const struct cpu_test guest_events_tests_list[] = {
 	  "Intel SDM vol. 3, Information for VM Exits During Event Delivery", test_irq_exit },
 	{ "syscall_single_step", "Linux, exc_debug_kernel() and do_syscall_64()",
 	  test_step },
+	{ "movss_breakpoint", "Intel SDM vol. 3, Masking Exceptions When Switching Stacks",
+	  test_movss },
 };
 
 TEST_GROUP(guest_events_tests);
