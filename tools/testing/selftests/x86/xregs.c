@@ -206,6 +206,12 @@ const char *xregs_difference(uint64_t mask, const struct xregs *wanted, const st
 	return text;
 }
 
+/* XRSTOR of that format loads MXCSR from memory along with AVX, whatever XSTATE_BV says. */
+bool xregs_are_standard(void)
+{
+	return !xf_cpuinfo_flag("xsavec") && !xf_cpuinfo_flag("xsaves");
+}
+
 int xregs_set_regset(pid_t pid, int type, const void *from, size_t size)
 {
 	struct iovec iov = { (void *)from, size };

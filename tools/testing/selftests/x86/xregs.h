@@ -119,6 +119,9 @@ struct xregs *xregs_take_signal(struct __test_metadata *const _metadata,
 const char *xregs_difference(uint64_t mask, const struct xregs *wanted, const struct xregs *got);
 void xregs_compare(char *text, const char *what, const void *wanted, const void *got, size_t size);
 
+/* Whether the kernel has the standard format of XSAVE areas for its own, too */
+bool xregs_are_standard(void);
+
 /* 0 or an errno.  Reading gives ENODATA if the set has another size. */
 int xregs_set_regset(pid_t pid, int type, const void *from, size_t size);
 int xregs_get_regset(pid_t pid, int type, void *to, size_t size);

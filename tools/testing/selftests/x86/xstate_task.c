@@ -364,8 +364,7 @@ TEST_F(xstate_task_ptrace, mxcsr)
 	EXPECT_SAME(MXCSR_MINE, self->found->mxcsr, "MXCSR set along with SSE");
 	set_xstate(_metadata, self->pid, self->regs, 0);
 	go_on(_metadata, self->pid, SIGSTOP);
-	if (!xf_cpuinfo_flag("xsavec") && !xf_cpuinfo_flag("xsaves") &&
-	    self->found->mxcsr == MXCSR_MINE)
+	if (xregs_are_standard() && self->found->mxcsr == MXCSR_MINE)
 		left = MXCSR_MINE;
 	EXPECT_SAME(left, self->found->mxcsr, "MXCSR left out");
 
