@@ -9,6 +9,7 @@
 
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <ucontext.h>
 
 #include "xregs.h"
@@ -28,7 +29,7 @@
 /* So often, and until fork() was preempted so often, unless that takes too long */
 #define BUSY_FORKS		12
 #define BUSY_SWITCHES		4
-#define BUSY_FORKS_MAX		400
+#define BUSY_SECONDS		10
 
 #define TURNS			8
 
@@ -90,6 +91,7 @@ TEST_F(xstate_task, fork)
 TEST_F(xstate_task, fork_busy)
 {
 	long switches = 0;
+	time_t end;
 	uint8_t *p;
 	pid_t hog;
 	int i;
@@ -100,7 +102,8 @@ TEST_F(xstate_task, fork_busy)
 	madvise(p, BUSY_MEMORY, MADV_NOHUGEPAGE);
 	hog = xf_hog(_metadata);
 	memset(p, 1, BUSY_MEMORY);
-	for (i = 0; i < BUSY_FORKS || (switches < BUSY_SWITCHES && i < BUSY_FORKS_MAX); i++) {
+	end = time(NULL) + BUSY_SECONDS;
+	for (i = 0; (i < BUSY_FORKS || switches < BUSY_SWITCHES) && time(NULL) < end; i++) {
 		switches += fork_with_pattern(_metadata);
 		if (_metadata->exit_code)
 			break;
