@@ -100,7 +100,7 @@ static int get_at(int option, void *p)
 	return syscall(SYS_arch_prctl, option, p) ? errno : 0;
 }
 
-/* AMX, and what the kernel needs for it: XSAVES and XFD, and no word against that */
+/* AMX, and what the kernel needs for it: XSAVES and XFD, and no word that takes it away */
 static bool amx_is_due(void)
 {
 	uint32_t xsaves_and_xfd = 1u << 3 | 1u << 4;
@@ -111,8 +111,9 @@ static bool amx_is_due(void)
 	       (xf_cpuid(0xd, 1).eax & xsaves_and_xfd) == xsaves_and_xfd &&
 	       !(~xf_cpu_user_mask() & XFEATURE_MASK_XTILE) &&
 	       !uname(&name) && !strcmp(name.machine, "x86_64") &&
-	       xf_read_file("/proc/cmdline", cmdline, sizeof(cmdline)) > 0 &&
-	       !strstr(cmdline, "noxsave") && !strstr(cmdline, "clearcpuid");
+	       (xf_cpuinfo_flag("amx_tile") ||
+		(xf_read_file("/proc/cmdline", cmdline, sizeof(cmdline)) > 0 &&
+		 !strstr(cmdline, "noxsave") && !strstr(cmdline, "clearcpuid")));
 }
 
 /* Verify that a kernel does not lose AMX, without which most is not tested. */
