@@ -168,26 +168,38 @@ TEST_F(xstate_cpuid, variants)
 }
 
 /*
- * Verify that where the host uses XTILE_DATA, guests are offered the rest of AMX
- * as the CPU has it: instructions, IA32_XFD, palettes.  Where the host does not
- * they are offered no palette.
+ * Verify that guests are offered those AMX instructions that the host lists, with the
+ * CPU's palettes, and with IA32_XFD where the host uses XTILE_DATA; and no AMX that the
+ * CPU has not, of later kinds as well, all of which not every kernel knows.
  */
 TEST_F(xstate_cpuid, amx_is_complete)
 {
+	static const struct {
+		const char *flag;
+		u32 bit;
+	} insns[] = { { "amx_bf16", 22 }, { "amx_tile", 24 }, { "amx_int8", 25 } };
 	const struct kvm_cpuid2 *offered = kvm_get_supported_cpuid();
+	bool tile = xf_cpuinfo_flag("amx_tile");
+	struct xf_regs later = cpuid_regs(offered, 7, 1), cpu = xf_cpuid(7, 1);
 	const struct xf_regs none = { };
 	u32 i;
 
+	for (i = 0; i < ARRAY_SIZE(insns); i++)
+		EXPECT_SAME(xf_cpuinfo_flag(insns[i].flag),
+			    cpuid_regs(offered, 7, 0).edx >> insns[i].bit & 1,
+			    "%s, bit %u of CPUID.(7,0).EDX, as in /proc/cpuinfo", insns[i].flag,
+			    insns[i].bit);
 	for (i = 0; i < 2; i++)
-		expect_leaf(_metadata, 0x1d, i, xf_has_amx() ? xf_cpuid(0x1d, i) : none,
+		expect_leaf(_metadata, 0x1d, i, tile ? xf_cpuid(0x1d, i) : none,
 			    cpuid_regs(offered, 0x1d, i));
-	if (!xf_has_amx())
-		return;
-	EXPECT_SAME(xf_cpuid(7, 0).edx & CPUID_7_EDX_AMX,
-		    cpuid_regs(offered, 7, 0).edx & CPUID_7_EDX_AMX, "AMX in CPUID.(7,0).EDX");
-	EXPECT_SAME(true, kvm_cpu_has(X86_FEATURE_XFD), "IA32_XFD in CPUID.(0xD,1).EAX");
-	EXPECT_SAME(xf_cpuid(0x1e, 0).ebx, cpuid_regs(offered, 0x1e, 0).ebx,
+	EXPECT_SAME(tile ? xf_cpuid(0x1e, 0).ebx : 0, cpuid_regs(offered, 0x1e, 0).ebx,
 		    "TMUL in CPUID.(0x1e,0).EBX");
+	EXPECT_SAME(0, later.eax & ~cpu.eax & BIT(21), "AMX-FP16 that the CPU has not");
+	EXPECT_SAME(0, later.edx & ~cpu.edx & BIT(8), "AMX-COMPLEX that the CPU has not");
+	EXPECT_SAME(0, cpuid_regs(offered, 0x1e, 1).eax & ~xf_cpuid(0x1e, 1).eax,
+		    "AMX in CPUID.(0x1e,1).EAX that the CPU has not");
+	if (xf_has_amx())
+		EXPECT_SAME(true, kvm_cpu_has(X86_FEATURE_XFD), "IA32_XFD in CPUID.(0xD,1).EAX");
 }
 
 /*
