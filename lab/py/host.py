@@ -293,6 +293,12 @@ def read_vars(path):
             (line.partition("=") for line in (path / "vars").read_text().split())}
 
 
+def hertz(words):
+    """Instructions in a second of the machine: what the kernel takes for the clock of its TSC."""
+    slow = re.search(r"\btsc_early_khz=(\d+)", words)
+    return int(slow.group(1)) * 1000 if slow else 200000000
+
+
 def configure(parts, options, initrd, work, logs):
     """Lay out the machine's memory; returns the path of the emulator's configuration."""
     v = read_vars(parts.boot)
@@ -326,7 +332,7 @@ def configure(parts, options, initrd, work, logs):
         f"romimage: file={parts.bios}/BIOS-bochs-latest",
         f"vgaromimage: file={parts.bios}/vgabios.bin",
         f"megs: {options.memory}",
-        f"cpu: model={parts.cpu.model}, count={parts.cpu.count}, ips=200000000, "
+        f"cpu: model={parts.cpu.model}, count={parts.cpu.count}, ips={hertz(parts.words)}, "
         f'reset_on_triple_fault=0, exclude_features="{" ".join(parts.cpu.without)}"',
         f"clock: sync=none, time0={START_TIME}",
         *(f"optramimage{n}: file={file}, address={address:#x}"

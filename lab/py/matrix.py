@@ -312,7 +312,7 @@ def complete(options, machines):
         if name not in machines.cpus:
             die(f"CPUS: no CPU '{name}': there are {', '.join(machines.cpus)}")
     for word in options.params:
-        if not re.fullmatch(r"[A-Za-z0-9._=-]+", word):
+        if not re.fullmatch(r"[A-Za-z0-9._=,-]+", word):
             die(f"PARAMS: '{word}' is no parameter such as nopku or kvm.ignore_msrs=1")
     batch.check_jobs(options)
 

@@ -369,6 +369,11 @@ class Configure(Case):
         self.assertEqual(params[0x218:0x220], (0x5000000).to_bytes(4, "little") + (6).to_bytes(4, "little"))
         self.assertEqual(params[0x228:0x22c], (0x4e00000).to_bytes(4, "little"))
 
+    def test_speed(self):
+        for words, speed in ("console=ttyS0", 200000000), ("quiet tsc_early_khz=20000", 20000000):
+            self.assertEqual(speed, host.hertz(words))
+        self.assertIn("count=1, ips=200000000, ", self.make())
+
     def test_too_little_memory(self):
         with self.dies("^kernel and modules need more memory than 512 MiB: raise -M"):
             self.make(TOP_ADDR=480 << 20)

@@ -284,6 +284,10 @@ class Reasons(Case):
     def test_one_reg(self):
         self.check("no KVM_CAP_ONE_REG", ("6.12", "spr"))
 
+    def test_ptrace_and_core_dumps(self):
+        self.check("ptrace is forbidden", ("7.3", "spr", "sysctl.kernel.yama.ptrace_scope=3"))
+        self.check("core dumps are limited", ("7.3", "spr", "lab.without=core"))
+
     def test_one_cpu(self):
         self.check("one CPU only", ("7.3", "spr"))
 
@@ -398,6 +402,10 @@ class Choice(Case):
 
     def test_none(self):
         self.assertEqual([], self.options(PARAMS="none").params)
+
+    def test_all_can_be_given(self):
+        words = list(Machines().parameters)
+        self.assertEqual(words, self.options(PARAMS=" ".join(words)).params)
 
     def find(self, **variables):
         kernel = self.tmp / "kernel"
