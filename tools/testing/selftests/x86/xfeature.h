@@ -69,6 +69,7 @@ enum {
 #endif
 #define XFEATURE_MASK_FPSSE		(XFEATURE_MASK_FP | XFEATURE_MASK_SSE)
 #define XFEATURE_MASK_MPX		(XFEATURE_MASK_BNDREGS | XFEATURE_MASK_BNDCSR)
+#define XFEATURE_MASK_APX		XF_BIT(19)
 #define XFEATURE_MASK_CET		(XFEATURE_MASK_CET_USER | XFEATURE_MASK_CET_KERNEL)
 
 /* The legacy area and the XSAVE header precede all extended components. */

@@ -455,6 +455,8 @@ static bool has_msr(bool (*has)(struct kvm_x86_cpu_feature feature), u32 msr)
 	case MSR_IA32_XFD:
 	case MSR_IA32_XFD_ERR:
 		return has(X86_FEATURE_XFD);
+	case MSR_IA32_PL0_SSP:
+		return has(X86_FEATURE_SHSTK) || has(X86_FEATURE_FRED);
 	}
 	return has(X86_FEATURE_SHSTK);
 }

@@ -205,6 +205,9 @@ TEST_F(xstate_perm_proc, cpuid_0xd_0)
 	EXPECT_XFEATURES(mask, (u64)r.edx << 32 | r.eax, "CPUID.(0xD,0).EDX:EAX");
 	EXPECT_SAME(xf_standard_size(mask), r.ebx, "CPUID.(0xD,0).EBX");
 	EXPECT_SAME(xf_standard_size(mask), r.ecx, "CPUID.(0xD,0).ECX");
+	EXPECT_SAME(!!(mask & XFEATURE_MASK_APX),
+		    cpuid_regs(self->supported, 7, 1).edx >> X86_FEATURE_APX.bit & 1,
+		    "APX in CPUID.(7,1).EDX, as in XCR0");
 	XFAIL_IF(offers_half_amx(self->supported, self->guest),
 		 "XTILE_CFG without XTILE_DATA, fixed in Linux 6.4")
 		EXPECT_XFEATURES(self->guest ? XFEATURE_MASK_XTILE : 0, r.eax & XFEATURE_MASK_XTILE,

@@ -337,10 +337,10 @@ u64 kvm_known_xcr0(void)
 {
 	u64 supp = 0;
 
-	/* MPX needs support in VMX besides, ask KVM about that. */
+	/* MPX needs support in VMX besides, and APX in KVM: ask that about them. */
 	if (kvm_xcomp_guest_supp(&supp))
 		supp = 0;
-	return xf_xcr0() & (KVM_XCR0 | (supp & XFEATURE_MASK_MPX));
+	return xf_xcr0() & (KVM_XCR0 | (supp & (XFEATURE_MASK_MPX | XFEATURE_MASK_APX)));
 }
 
 /* IA32_XSS bits that KVM must offer: those of CET, or none */
@@ -480,6 +480,10 @@ struct kvm_cpuid2 *xstate_cpuid_with(const struct xstate_combo *combo, bool amx)
 	e = cpuid_entry(c, 0xd, 1);
 	if (e)
 		set_bits(&e->ecx, XFEATURE_MASK_CET, combo->cet);
+	/* By FRED there is an IA32_PL0_SSP without shadow stacks. */
+	e = cpuid_entry(c, 7, 1);
+	if (e)
+		e->eax &= ~BIT(X86_FEATURE_FRED.bit);
 	if (!amx) {
 		cpuid_drop(c, 0xd, XFEATURE_XTILE_CFG);
 		cpuid_drop(c, 0xd, XFEATURE_XTILE_DATA);
