@@ -608,6 +608,7 @@ static void expect_nm_of_l1(struct __test_metadata *const _metadata, struct kvm_
 	EXPECT_SAME(XFD_TILE, n->l1.err, "IA32_XFD_ERR in L1");
 	err = vcpu_get_msr(vcpu, MSR_IA32_XFD_ERR);
 	xstate_run(vcpu, UCALL_DONE);
+	EXPECT_SAME(0, n->l1.kept_err & ~XFD_TILE, "other bits of IA32_XFD_ERR over an exit");
 	XFAIL_IF(!err && first == L2,
 		 "IA32_XFD_ERR of L1 is lost if L2 was first to set IA32_XFD") {
 		EXPECT_SAME(XFD_TILE, err, "IA32_XFD_ERR as the host reads it");
