@@ -13,7 +13,7 @@
 
 #include "xstate.h"
 
-/* Larger than any area of the components below, checked by xregs_mask() */
+/* Larger than any area, or xstate_require() skips all */
 #define XAREA_SIZE		16384
 #define XAREA_POISON		0xa5
 
@@ -80,7 +80,8 @@ u64 cet_msr_value(struct kvm_vcpu *vcpu, u32 msr, u32 seed);
 /* Below 4 GiB: a higher one is invalid outside of long mode. */
 static inline u64 ssp_value(u32 seed) { return 0x10002000 + seed * 8; }
 
-u64 xregs_mask(u64 mask);
+/* Those components of @mask that struct xregs has values for */
+static inline u64 xregs_mask(u64 mask) { return mask & XREGS_ALL; }
 u64 xregs_guest_mask(struct kvm_vcpu *vcpu);
 
 /* ---- areas ---- */

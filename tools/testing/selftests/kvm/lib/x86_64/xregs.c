@@ -106,14 +106,6 @@ void xregs_fill(struct xregs *r, struct kvm_vcpu *vcpu, u32 seed)
 	tile_config(r->tilecfg);
 }
 
-/* Those components of @mask that struct xregs has values for */
-u64 xregs_mask(u64 mask)
-{
-	TEST_ASSERT(xf_standard_size(mask) < XAREA_SIZE && xf_compacted_size(mask) < XAREA_SIZE,
-		    "XSAVE areas of this CPU are larger than %u", XAREA_SIZE);
-	return mask & XREGS_ALL;
-}
-
 /*
  * What of the vCPU instructions of the guest can load.  Without EPT, KVM offers no
  * PKU, so that no instruction writes PKRU, but XCR0 may have it all the same (see

@@ -97,6 +97,9 @@ void xstate_require(bool guest_code)
 			ksft_exit_fail_msg("KVM offers no XSAVE, which the host uses\n");
 		ksft_exit_skip("KVM offers no XSAVE\n");
 	}
+	if (xf_standard_size(xf_xcr0()) >= XAREA_SIZE ||
+	    xf_compacted_size(xf_xcr0() | XFEATURE_MASK_CET) >= XAREA_SIZE)
+		ksft_exit_skip("this CPU has larger XSAVE areas than the tests\n");
 	/* Some guests end in emulation errors then, and a test cannot tell why. */
 	if (!xf_cpuinfo_flag("vmx") && !xf_cpuinfo_flag("svm"))
 		ksft_exit_skip("guests run without VMX or SVM\n");
