@@ -370,7 +370,7 @@ class Configure(Case):
         self.assertEqual(params[0x228:0x22c], (0x4e00000).to_bytes(4, "little"))
 
     def test_speed(self):
-        for words, speed in ("console=ttyS0", 200000000), ("quiet tsc_early_khz=20000", 20000000):
+        for words, speed in ("console=ttyS0", 200000000), ("quiet tsc_early_khz=25000", 25000000):
             self.assertEqual(speed, host.hertz(words))
         self.assertIn("count=1, ips=200000000, ", self.make())
 
