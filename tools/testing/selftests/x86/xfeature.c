@@ -303,8 +303,8 @@ void xf_note_warnings(void)
  */
 static bool others_warning(void)
 {
-	bool found = false, head;
-	char line[8192], comm[16];
+	char line[8192], comm[16], *head;
+	bool found = false;
 	ssize_t len;
 
 	prctl(PR_GET_NAME, comm);
@@ -312,8 +312,8 @@ static bool others_warning(void)
 		line[len] = '\0';
 		head = strstr(line, "WARNING: ");
 		if (head)
-			TH_ROW_LOG("%.*s", (int)strcspn(line, "\n"), line);
-		found |= head;
+			TH_ROW_LOG("%.*s", (int)strcspn(head, "\n"), head);
+		found |= !!head;
 		if ((head || strstr(line, "Comm: ") || strstr(line, "+0x")) &&
 		    (strstr(line, comm) || strstr(line, "kvm") || strstr(line, "fpu") ||
 		     strstr(line, "xstate")))
