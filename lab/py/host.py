@@ -333,7 +333,8 @@ def configure(parts, options, initrd, work, logs):
         f"vgaromimage: file={parts.bios}/vgabios.bin",
         f"megs: {options.memory}",
         f"cpu: model={parts.cpu.model}, count={parts.cpu.count}, ips={hertz(parts.words)}, "
-        f'reset_on_triple_fault=0, exclude_features="{" ".join(parts.cpu.without)}"',
+        f'reset_on_triple_fault=0, add_features="{" ".join(parts.cpu.added)}", '
+        f'exclude_features="{" ".join(parts.cpu.without)}"',
         f"clock: sync=none, time0={START_TIME}",
         *(f"optramimage{n}: file={file}, address={address:#x}"
           for n, (file, address) in enumerate(images, 1)),
@@ -587,7 +588,7 @@ def find_warm(options, parts, initrd, stack):
     """The server that waits for such a run, or a new one that will; None if another run has it."""
     # All that the machine is made of, and nothing that is read in another order next time.
     key = hash_bytes(hash_file(parts.emulator / "bochs"), hash_bytes(initrd), parts.boot.name,
-                     parts.bios.name, parts.cpu.count, parts.cpu.model, *parts.cpu.without, parts.words,
+                     parts.bios.name, parts.cpu.count, parts.cpu.model, *parts.cpu.changes, parts.words,
                      options.memory, options.seed, (LAB / "guest/start.S").read_bytes(),
                      Path(__file__).read_bytes())
     stop_warm(dead=True)

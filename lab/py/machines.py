@@ -15,11 +15,19 @@ class Cpu:
     name: str
     count: int
     model: str
-    without: tuple
+    changes: tuple              # names of features, those to add with a "+"; QEMU's options
     options: str
     has: frozenset = frozenset()
     lacks: frozenset = frozenset()      # what all others have
     is_qemu: bool = False       # QEMU's software emulation
+
+    @property
+    def without(self):
+        return [name for name in self.changes if not name.startswith("+")]
+
+    @property
+    def added(self):
+        return [name[1:] for name in self.changes if name.startswith("+")]
 
     @property
     def kind(self):
@@ -54,7 +62,7 @@ class Machines:
         self.kernels, self.cpus, self.parameters = [], {}, {}
         self.every, self.since, self.depends = frozenset(), [], []
         self.reasons, self.parameters_on = [], []
-        models, takes, cpus = {}, {}, []
+        models, takes, gives, cpus = {}, {}, {}, []
         for number, line in enumerate(path.read_text().splitlines(), 1):
             words = line.split()
             if not words or words[0].startswith("#"):
@@ -69,16 +77,18 @@ class Machines:
                     models[rest[0]] = frozenset(rest[1:])
                 elif word == "takes":
                     takes[rest[0]] = frozenset(rest[1:])
+                elif word == "gives":
+                    gives[rest[0]] = frozenset(rest[1:])
                 elif word == "cpu":
                     name, count, model, *more = rest
-                    without = tuple(more[0].split(",")) if more and more[0] != "-" else ()
-                    cpus.append(Cpu(name, int(count), model, without, " ".join(more[1:])))
+                    changes = tuple(more[0].split(",")) if more and more[0] != "-" else ()
+                    cpus.append(Cpu(name, int(count), model, changes, " ".join(more[1:])))
                 elif word == "qemu":
                     name, count, model, *has = rest
-                    model, *without = model.split(",")
+                    model, *changes = model.split(",")
                     lacks = frozenset(word[1:] for word in has if word.startswith("-"))
                     has = frozenset(word for word in has if not word.startswith("-"))
-                    cpus.append(Cpu(name, int(count), model, tuple(without), "", has, lacks, True))
+                    cpus.append(Cpu(name, int(count), model, tuple(changes), "", has, lacks, True))
                 elif word == "since":
                     self.since.append((series(rest[0]), rest[1:]))
                 elif word == "parameter":
@@ -100,6 +110,8 @@ class Machines:
             has = cpu.has | models.get(cpu.model, frozenset()) | ({"smp"} if cpu.count > 1 else set())
             for gone in cpu.without:
                 has -= takes.get(gone, frozenset())
+            for new in cpu.added:
+                has |= gives.get(new, frozenset())
             self.cpus[cpu.name] = replace(cpu, has=has)
         self.parameters_on = [*self.parameters_on, *self.kernels[-1:]]
         self.check(path)

@@ -254,7 +254,7 @@ def fingerprint():
 def cell_key(parts, cpu, parameter):
     emulator = host.emulator_name(cpu)
     # Without what it has: a set has no order, and that decides on the table alone.
-    return hash_bytes(*parts, emulator, cpu.model, cpu.without, cpu.count, cpu.options, parameter)
+    return hash_bytes(*parts, emulator, cpu.model, cpu.changes, cpu.count, cpu.options, parameter)
 
 
 def find_cells(options, machines):

@@ -34,7 +34,7 @@ def name():
 def command(parts, options, initrd, logs, job):
     """The words that all machines of a run share."""
     return [
-        PROGRAM, "-machine", "pc,accel=tcg", "-cpu", ",".join([parts.cpu.model, *parts.cpu.without]),
+        PROGRAM, "-machine", "pc,accel=tcg", "-cpu", ",".join([parts.cpu.model, *parts.cpu.changes]),
         "-smp", str(parts.cpu.count), "-m", str(options.memory), "-display", "none", "-nodefaults",
         "-no-reboot", "-rtc", f"base={START}", "-kernel", str(parts.image), "-initrd", str(initrd),
         "-append", parts.words, "-serial", f"file:{logs}/console.log", "-serial", f"file:{logs}/results.log",

@@ -338,13 +338,13 @@ class Check(Case):
 
 
 class Configure(Case):
-    def make(self, **more):
+    def make(self, cpu="spr-noamx", **more):
         vars_ = {"PVH": 0x1000000, "ENTRY": 0x1000000, "LOAD": 0x1000000, "TOP_ADDR": 0x4000000} | more
         self.file("boot/vars", "".join(f"{n}={v:#x}\n" for n, v in vars_.items()))
         self.file("boot/params.bin", bytes(4096))
         work = self.tmp / "parts"
         work.mkdir(exist_ok=True)
-        parts = host.Parts(Machines().cpu("spr-noamx"), self.tmp, self.tmp, self.tmp, "console=ttyS0 words",
+        parts = host.Parts(Machines().cpu(cpu), self.tmp, self.tmp, self.tmp, "console=ttyS0 words",
                            boot=self.tmp / "boot", bios=self.tmp / "bios", emulator=self.tmp)
         path = host.configure(parts, self.options(memory=512), b"initrd", work, self.tmp / "out/boot")
         return path.read_text()
@@ -357,11 +357,14 @@ class Configure(Case):
                      f"optramimage2: file={self.tmp}/parts/initrd, address=0x5000000",
                      f"optramimage3: file={self.tmp}/parts/cmdline, address=0x4e00000"):
             self.assertIn(line + "\n", text)
-        self.assertIn('exclude_features="xfd amx amx_int8 amx_bf16"\n', text)
+        self.assertIn('add_features="", exclude_features="xfd amx amx_int8 amx_bf16"\n', text)
         self.assertNotIn("optramimage4", text)
         self.assertEqual((self.tmp / "parts/cmdline").read_bytes(), b"console=ttyS0 words\0")
         self.assertEqual((self.tmp / "parts/floppy").stat().st_size, 1474560)
         self.assertEqual((self.tmp / "parts/floppy").read_bytes()[510:512], b"\x55\xaa")
+
+    def test_added_features(self):
+        self.assertRegex(self.make("ryzen-cet"), 'model=ryzen, .*add_features="cet cet_ss pku .*", exclude_features=""\n')
 
     def test_without_pvh_the_parameters_are_poked(self):
         self.assertIn(f"optramimage4: file={self.tmp}/parts/params.bin, address=0x4f00000\n", self.make(PVH=0))

@@ -301,6 +301,25 @@ class Reasons(Case):
         with self.assertRaisesRegex(LabError, "reason 'no AMXX': no machine has a feature 'amxx'"):
             Machines(path)
 
+    def test_added_features(self):
+        path = self.tmp / "machines"
+        path.write_text("kernels 7.3\nmodel old svm\nmodel new svm a b\ntakes b b\ngives x a b c\n"
+                        "cpu plain 1 old\ncpu more 2 old +x,+y quiet\ncpu both 1 new b,+y\n")
+        cpus = Machines(path).cpus
+        self.assertEqual({"svm"}, cpus["plain"].has)
+        self.assertEqual({"svm", "smp", "a", "b", "c"}, cpus["more"].has)
+        self.assertEqual((["x", "y"], [], "quiet"), (cpus["more"].added, cpus["more"].without, cpus["more"].options))
+        self.assertEqual({"svm", "a"}, cpus["both"].has)
+        self.assertEqual((["y"], ["b"]), (cpus["both"].added, cpus["both"].without))
+
+    def test_amd(self):
+        machines = Machines()
+        has = machines.features("7.3", "ryzen-cet")
+        self.assertLessEqual({"svm", "xsaves", "avx512", "pku", "shstk", "user_shstk", "guest_cet", "guest_shstk"}, has)
+        self.assertFalse({"vmx", "ibt", "guest_ibt", "amx", "pasid"} & has)
+        self.assertNotIn("guest_cet", machines.features("6.12", "ryzen-cet"))
+        self.assertNotIn("xsaves", machines.features("7.3", "ryzen"))
+
     def test_reason_without_features(self):
         path = self.tmp / "machines"
         for bad in ("reason : no AMXX", "reason no AMXX", "reason amx:"):
