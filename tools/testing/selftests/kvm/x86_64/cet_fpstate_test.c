@@ -252,16 +252,9 @@ static u64 fill_with_xfd(struct __test_metadata *const _metadata, struct kvm_vcp
 /* Exactly what no component carries is as it was: KVM on SVM does not clear that. */
 static bool svm_keeps_half(struct kvm_vcpu *vcpu, const struct xregs *r)
 {
-	u64 ssp = 0;
-	int i;
+	static const struct xregs none;
 
-	if (!xf_cpuinfo_flag("svm") || !vcpu_has_shstk(vcpu))
-		return false;
-	for (i = 0; i < NR_CET_MSRS; i++)
-		if (vcpu_has_cet_msr(vcpu, cet_msrs[i]) && vcpu_get_msr(vcpu, cet_msrs[i]) !=
-		    (cet_msr_component(cet_msrs[i]) < 0 ? r->cet[i] : 0))
-			return false;
-	return !vcpu_one_reg_ssp(vcpu, KVM_GET_ONE_REG, &ssp) && ssp == r->ssp;
+	return xf_cpuinfo_flag("svm") && vcpu_has_shstk(vcpu) && vcpu_holds_cet(vcpu, &none, r);
 }
 
 /* What INIT must leave of @regs, and of both MSRs that have the value of @xfd */

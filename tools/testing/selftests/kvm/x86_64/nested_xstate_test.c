@@ -42,12 +42,12 @@ static void l2_wrmsr_code(void)
 }
 
 /* L1 writes, L2 reads and writes, L1 reads. */
-static void l1_msr_code(struct vmx_pages *vmx)
+static void l1_msr_code(void *pages)
 {
-	l1_begin(vmx);
+	l1_begin(pages);
 	for (;;) {
 		GUEST_SYNC(1);
-		l1_intercept_msr(vmx, msrs.msr, msrs.read_exits, msrs.write_exits);
+		l1_intercept_msr(msrs.msr, msrs.read_exits, msrs.write_exits);
 		if (!msrs.by_host)
 			wrmsr(msrs.msr, msrs.old);
 		msrs.exit = l1_run(l2_rdmsr_code);
@@ -149,7 +149,9 @@ TEST_F(nested_msr, xss_and_cet)
 	expect_bits(_metadata, self, MSR_IA32_XSS, vcpu_xss_mask(self->vcpu));
 	for (i = 0; i < NR_CET_MSRS; i++) {
 		msr = cet_msrs[i];
-		if (vcpu_has_cet_msr(self->vcpu, msr))
+		/* Those that no component carries are in the VMCB, if there is one. */
+		if (vcpu_has_cet_msr(self->vcpu, msr) &&
+		    (cet_msr_component(msr) >= 0 || !kvm_cpu_has(X86_FEATURE_SVM)))
 			expect_msr(_metadata, self, msr, cet_msr_value(self->vcpu, msr, 0),
 				   cet_msr_value(self->vcpu, msr, 5), false);
 	}
@@ -221,9 +223,9 @@ static void l2_xsaves_code(void)
 }
 
 /* Run L2 once and again with whatever the host has changed. */
-static void l1_xsaves_code(struct vmx_pages *vmx)
+static void l1_xsaves_code(void *pages)
 {
-	l1_begin(vmx);
+	l1_begin(pages);
 	for (;;) {
 		GUEST_SYNC(1);
 		l1_control(SECONDARY_VM_EXEC_CONTROL, SECONDARY_EXEC_ENABLE_XSAVES, xss.enable);
@@ -249,7 +251,7 @@ FIXTURE_VARIANT_ADD(nested_xss, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET
 
 FIXTURE_SETUP(nested_xss)
 {
-	if (!nested_begin(_metadata, &variant->combo, true))
+	if (!nested_begin(_metadata, &variant->combo, true) || !nested_need_vmx(_metadata))
 		return;
 	self->vcpu = nested_new_guest(&self->vm, &variant->combo, l1_xsaves_code);
 	self->n = addr_gva2hva(self->vm, (gva_t)&xss);
@@ -430,18 +432,18 @@ static void l2_nm_code(void)
 }
 
 /* L1 uses AMX after L2 has, with an IA32_XFD of its own, as a hypervisor does. */
-static void l1_nm_code(struct vmx_pages *vmx)
+static void l1_nm_code(void *pages)
 {
 	u64 cr0;
 
 	tile_load_config(xfd.tilecfg);
-	l1_begin(vmx);
+	l1_begin(pages);
 	cr0 = vmreadz(GUEST_CR0);
 	for (;;) {
 		GUEST_SYNC(0);
 		if (xfd.setter == L1)
 			wrmsr(MSR_IA32_XFD, xfd.xfd);
-		vmwrite(EXCEPTION_BITMAP, xfd.intercept ? BIT(NM_VECTOR) : 0);
+		l1_intercept_vector(NM_VECTOR, xfd.intercept);
 		vmwrite(GUEST_CR0, cr0 | (xfd.ts ? X86_CR0_TS : 0));
 		xfd.exit = l1_run(l2_nm_code);
 		xfd.l1.xfd = rdmsr(MSR_IA32_XFD);
@@ -466,10 +468,10 @@ static void l2_set_xfd_code(void)
 	l2_end();
 }
 
-static void l1_nm_of_l1_code(struct vmx_pages *vmx)
+static void l1_nm_of_l1_code(void *pages)
 {
 	tile_load_config(xfd.tilecfg);
-	l1_begin(vmx);
+	l1_begin(pages);
 	if (xfd.setter == L1)
 		wrmsr(MSR_IA32_XFD, XFD_TILE);
 	l1_run_to_end(l2_set_xfd_code);
@@ -655,7 +657,7 @@ static INTEGER_ONLY void l2_regs_code(void)
 	guest_save();
 	guest_load_xregs(&regs.regs[regs.l2_set], regs.mask);
 	guest_leave();
-	vmcall();
+	l2_exit();
 }
 
 /* Nothing that a compiler might use other registers for comes in between. */
@@ -665,19 +667,19 @@ static INTEGER_ONLY void l1_run_twice(void)
 
 	guest_load_xregs(&regs.regs[0], regs.mask);
 	regs.l2_set = 1;
-	failed = vmlaunch();
+	failed = l1_enter();
 	guest_save();
 	l1_set_entry(l2_regs_code);
 	regs.l2_set = 0;
-	failed |= vmresume();
+	failed |= l1_enter();
 	guest_save();
 	GUEST_ASSERT(!failed);
 }
 
-static void l1_regs_code(struct vmx_pages *vmx)
+static void l1_regs_code(void *pages)
 {
 	guest_enable_xstate(regs.mask & XREGS_USER);
-	l1_begin(vmx);
+	l1_begin(pages);
 	l1_control(SECONDARY_VM_EXEC_CONTROL, SECONDARY_EXEC_ENABLE_XSAVES, true);
 	l1_set_entry(l2_regs_code);
 	l1_run_twice();
@@ -770,7 +772,6 @@ static struct shstk_shared {
 	bool intercept;			/* #CP exits to L1 */
 	u64 inject;			/* L1 injects #CP */
 	struct nested_exit exit;
-	u64 error_code;			/* of an exit by an exception */
 	u64 vmcs_ssp, l1_rdssp;		/* afterwards */
 
 	u64 rdssp[2];			/* in L2, before and after a call */
@@ -826,24 +827,21 @@ static void l2_cp_handler(struct ex_regs *r)
 	l2_end();
 }
 
-static void l1_shstk_code(struct vmx_pages *vmx)
+static void l1_shstk_code(void *pages)
 {
 	const struct nested_cet value[2] = { [ON_ENTRY] = { CET_SHSTK_EN, L2_SSP, 0 } };
 	const bool load[2] = { true, true };
 	void *code = l2_shstk_code;
 
-	l1_begin(vmx);
-	vmwrite(GUEST_CR0, vmreadz(GUEST_CR0) | X86_CR0_WP);
-	vmwrite(GUEST_CR4, vmreadz(GUEST_CR4) | X86_CR4_CET);
+	l1_begin(pages);
+	l1_set_crs(get_cr0() | X86_CR0_WP, get_cr4() | X86_CR4_CET);
 	for (;;) {
 		l1_set_cet(load, value);
-		vmwrite(EXCEPTION_BITMAP, shstk.intercept ? BIT(CP_VECTOR) : 0);
-		vmwrite(VM_ENTRY_INTR_INFO_FIELD, shstk.inject);
-		vmwrite(VM_ENTRY_EXCEPTION_ERROR_CODE, CP_INJECTED);
+		l1_intercept_vector(CP_VECTOR, shstk.intercept);
+		l1_inject(shstk.inject, CP_INJECTED);
 		shstk.exit = l1_run(code);
 		shstk.l1_rdssp = rdssp();
-		shstk.vmcs_ssp = vmreadz(GUEST_SSP);
-		shstk.error_code = vmreadz(VM_EXIT_INTR_ERROR_CODE);
+		shstk.vmcs_ssp = l1_cet_fields().ssp;
 		GUEST_SYNC(0);
 		code = l2_bad_return_code;
 	}
@@ -920,7 +918,7 @@ TEST_F(nested_shstk, control_protection)
 	xstate_run(self->vcpu, UCALL_SYNC);
 	EXPECT_SAME(EXIT_REASON_EXCEPTION_NMI, n->exit.reason, "exit reason of #CP");
 	EXPECT_SAME(INTR_INFO_CP, n->exit.intr_info, "VM-exit interruption information of #CP");
-	EXPECT_SAME(CP_NEAR_RET, n->error_code, "error code of the exit");
+	EXPECT_SAME(CP_NEAR_RET, n->exit.error_code, "error code of the exit");
 	EXPECT_SAME(0, n->vector, "vector in L2 where #CP exits");
 	EXPECT_SAME(L2_SSP, n->vmcs_ssp, "SSP in the VMCS after #CP");
 

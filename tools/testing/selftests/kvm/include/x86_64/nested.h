@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A guest (L1) that runs a guest of its own (L2) by VMX, for tests of the state
- * that the two share and of the state that the VMCS switches.
+ * A guest (L1) that runs a guest of its own (L2), by SVM if KVM offers that, else by
+ * VMX, for tests of the state that the two share and of the state that the VMCS or the
+ * VMCB switches.  What is said of the VMCS goes for the VMCB; exits have the names and
+ * numbers of VMX.
  *
  * Each run of L2 begins at the start of a function, on a fresh stack: what
  * general registers are worth over a nested exit depends on libkvm's version.
@@ -10,6 +12,7 @@
 #define SELFTEST_KVM_NESTED_H
 
 #include "xregs.h"
+#include "svm_util.h"
 #include "vmx.h"
 
 /* SDM: "Field Encoding in VMCS", "Virtual Machine Control Structures" */
@@ -39,31 +42,43 @@ struct nested_exit {
 	u64 error;		/* VM-instruction error, 0 if there was none */
 	u64 reason;
 	u64 qualification;
-	u64 intr_info;
+	u64 intr_info, error_code;
 	u64 rip;
 };
 
-/* The CET registers that the VMCS switches, in the order of their fields */
+/* The CET registers that the VMCS switches, in the order of their fields, as in the VMCB */
 struct nested_cet {
 	u64 s_cet, ssp, tab;
 };
 
-/* When the VMCS has them loaded, from the fields of the guest and of the host */
+/*
+ * When the VMCS has them loaded, from the fields of the guest and of the host.  SVM
+ * always loads on entry, and on exit what L1 had.
+ */
 enum { ON_ENTRY, ON_EXIT };
 
 /* ---- L1 ---- */
 
-void l1_begin(struct vmx_pages *vmx);
+/* What libkvm has for L1 with SVM; NULL with VMX */
+extern struct svm_test_data *l1_svm;
+
+void l1_begin(void *pages);
 void l1_control(u32 field, u32 mask, bool set);
-void l1_intercept_msr(struct vmx_pages *vmx, u32 msr, bool rd, bool wr);
+void l1_intercept_msr(u32 msr, bool rd, bool wr);
+void l1_intercept_vector(u8 vector, bool exits);
+void l1_inject(u32 intr_info, u32 error_code);
+void l1_set_crs(u64 cr0, u64 cr4);
 void l1_set_cet(const bool load[2], const struct nested_cet *value);
 struct nested_cet l1_cet_fields(void);
 INTEGER_ONLY void l1_set_entry(void *code);
+INTEGER_ONLY bool l1_enter(void);
 struct nested_exit l1_run(void *code);
 void l1_run_to_end(void *code);
 
 /* ---- L2 ---- */
 
+/* Without a call, which would change the shadow stack. */
+static inline void l2_exit(void) { l1_svm ? vmmcall() : vmcall(); }
 void l2_end(void);
 
 /* ---- host ---- */
@@ -73,6 +88,7 @@ enum nested_move { NOWHERE, CET_FIRST, CET_LAST };
 
 bool nested_begin(struct __test_metadata *const _metadata, const struct xstate_combo *combo,
 		  bool state);
+bool nested_need_vmx(struct __test_metadata *const _metadata);
 struct kvm_vcpu *nested_new_guest(struct kvm_vm **vm, const struct xstate_combo *combo,
 				  void *code);
 struct kvm_vcpu *nested_move(struct kvm_vcpu *vcpu, enum nested_move how);

@@ -118,6 +118,7 @@ void expect_cet(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 		const struct xregs *r, const char *when);
 void expect_kept_elsewhere(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 			   const struct xregs *r, const char *when);
+bool vcpu_holds_cet(struct kvm_vcpu *vcpu, const struct xregs *in, const struct xregs *out);
 void expect_no_cet(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 		   const char *when);
 void vcpu_sort_xregs(struct kvm_vcpu *vcpu, const struct xregs *r, u64 mask, u64 *kept,

@@ -437,6 +437,22 @@ void expect_xregs(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu
 	expect_area(_metadata, area, r, mask, 0, when);
 }
 
+/* The CET registers in components are those of @in, SSP and the other ones those of @out. */
+bool vcpu_holds_cet(struct kvm_vcpu *vcpu, const struct xregs *in, const struct xregs *out)
+{
+	u64 wanted, ssp = 0;
+	int i;
+
+	for (i = 0; i < NR_CET_MSRS; i++) {
+		wanted = cet_msr_component(cet_msrs[i]) < 0 ? out->cet[i] : in->cet[i];
+		if (vcpu_has_cet_msr(vcpu, cet_msrs[i]) &&
+		    vcpu_get_msr(vcpu, cet_msrs[i]) != wanted)
+			return false;
+	}
+	return !vcpu_has_shstk(vcpu) ||
+	       (!vcpu_one_reg_ssp(vcpu, KVM_GET_ONE_REG, &ssp) && ssp == out->ssp);
+}
+
 /* All of CET is 0. */
 void expect_no_cet(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 		   const char *when)
