@@ -264,6 +264,8 @@ class Reasons(Case):
 
     def test_nested(self):
         self.check("KVM offers no VMX to guests", ("7.3", "ryzen"))
+        self.assertTrue(self.excused("KVM offers no SVM to guests", "7.3", "spr"))
+        self.assertFalse(self.excused("KVM offers no SVM to guests", "7.3", "ryzen-cet"))
 
     def test_root(self):
         for reason in ("needs root", "no /dev/cpu/N/msr", "cannot read MSRs of the host", "no userfaultfd"):
