@@ -7,7 +7,8 @@ notices: what "make mutants" and "make detection" call.
                                     have left in OUT, with --fast as for the runs
   lab/mutate one OUT PATCH          one job of that, complete in itself: build the kernel with
                                     the patch, run the suite, judge.  OUT holds setup.json and
-                                    baseline/; writes OUT/NAME/ and OUT/NAME.json
+                                    baseline/ (for another CPU, baseline-CPU/); writes OUT/NAME/
+                                    and OUT/NAME.json
   lab/mutate table OUT PATCH...     the table of what OUT holds
   lab/mutate check PATCH...         say what is wrong with the headers of patches
 
@@ -44,6 +45,8 @@ UPSTREAM = """kvm/amx_test kvm/msrs_test kvm/xss_msr_test kvm/xcr0_cpuid_test kv
 SUITES = {"ours": ["kvm", "x86"], "upstream": [f"upstream/{name}" for name in UPSTREAM]}
 
 BUILD_LIMIT = 3600
+# Where mutants run that name no CPU.
+CPU = "spr"
 
 # The kernel's own word on a program that died.
 USER_DEATH = re.compile(r"segfault at|traps: .* ip:")
@@ -86,6 +89,8 @@ class Patch:
 
     def check(self):
         wanted = ["Subject", "Expect", "Needs", "Symptom"]
+        if self.cpu not in Machines().cpus:
+            self.errors.append(f"Cpu: lab/machines has no '{self.cpu}'")
         if self.expect not in ("killed", "equivalent"):
             self.errors.append(f"Expect: is '{self.expect}', not killed or equivalent")
         if self.fields.get("Needs") not in detection.NEEDS:
@@ -101,6 +106,14 @@ class Patch:
     @property
     def expect(self):
         return self.fields.get("Expect", "")
+
+    @property
+    def cpu(self):
+        return self.fields.get("Cpu", CPU)
+
+    def baseline(self, out):
+        """The run on the unpatched kernel to compare with."""
+        return record.Run(out / baseline_name(self.cpu))
 
     def key(self, setup_key):
         return hashlib.sha256((setup_key + self.text).encode()).hexdigest()[:16]
@@ -426,12 +439,12 @@ def try_one(out, setup, patch, row):
         build(setup, patch, work, kernel)
         built = time.monotonic()
         cpu = children_cpu()
-        baseline = record.Run(out / "baseline")
+        baseline = patch.baseline(out)
         jobs = suite.select(setup.tests, suite.build(setup.series))
         jobs = order(out, patch, baseline, jobs) if setup.fast else [j for j, _ in limits(baseline, jobs)]
         run, more = batch.run_twice(patch.name, host.Options(
             out=work, jobs=jobs, kernel=str(kernel), append=suite.APPEND, limit=setup.limit,
-            parallel=setup.parallel, ordered=True, fast=setup.fast, once=True))
+            parallel=setup.parallel, ordered=True, fast=setup.fast, once=True, cpu=patch.cpu))
     finally:
         if not setup.keep:
             shutil.rmtree(kernel, ignore_errors=True)
@@ -493,38 +506,45 @@ def suite_key(options, built):
     return hash_bytes(*(f"{path.relative_to(built)} {hash_file(path)}" for path in files))
 
 
-def make_baseline(work, out, options, plain, jobs):
+def baseline_name(cpu):
+    return "baseline" if cpu == CPU else f"baseline-{cpu}"
+
+
+def make_baseline(work, out, options, plain, jobs, cpu):
     """The suite has to pass on the unpatched kernel, but for what upstream's cannot."""
-    say("running the suite on the unpatched kernel")
+    say(f"running the suite on the unpatched kernel, on {cpu}")
     run, _ = batch.run_twice("the unpatched kernel", host.Options(
-        out=work, jobs=jobs, kernel=str(plain), append=suite.APPEND, limit=3600))
+        out=work, jobs=jobs, kernel=str(plain), append=suite.APPEND, limit=3600, cpu=cpu))
     if batch.write_report(work) and (options.suite == "ours" or run.trouble()):
-        copy_baseline(work, out)
+        copy_baseline(work, out / baseline_name(cpu))
         for text in (work / "report.ktap").read_text().splitlines():
             if text.lstrip().startswith("not ok"):
                 print(text, file=sys.stderr)
-        die(f"the suite fails on the unpatched kernel: see {out}/baseline")
+        die(f"the suite fails on the unpatched kernel: see {out / baseline_name(cpu)}")
 
 
-def copy_baseline(work, out):
-    shutil.rmtree(out / "baseline", ignore_errors=True)
-    shutil.copytree(work, out / "baseline", symlinks=True)
+def copy_baseline(work, target):
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(work, target, symlinks=True)
 
 
-def prepare(out, options):
-    """Run the suite on the unpatched kernel; returns the setup of the jobs."""
+def prepare(out, options, cpus):
+    """Run the suite on the unpatched kernel, on each CPU; returns the setup of the jobs."""
     plain = Path(script("kernel/build", options.kernel))
     built = suite.build(options.kernel)
     emulator = Path(script("emulator/build", "up"))
     tests = options.tests.split() or SUITES[options.suite]
     jobs = suite.select(tests, built)
     key = hash_bytes(plain.name, suite_key(options, built), emulator.name, " ".join(tests))
-    copy_baseline(cache_put(f"baseline-{key}",
-                            lambda work: make_baseline(work, out, options, plain, jobs)), out)
-    base = record.Run(out / "baseline").record
+    seconds = 0
+    for cpu in cpus:
+        name = f"baseline-{key}" if cpu == CPU else f"baseline-{key}-{cpu}"
+        copy_baseline(cache_put(name, lambda work, cpu=cpu: make_baseline(work, out, options, plain, jobs, cpu)),
+                      out / baseline_name(cpu))
+        base = record.Run(out / baseline_name(cpu)).record
+        # On two processors the baseline took half the time that one mutant takes on its own.
+        seconds = max(seconds, base["seconds"], base.get("cpu_seconds", 0))
     side_by_side = options.jobs > 1
-    # On two processors the baseline took half the time that one mutant takes on its own.
-    seconds = max(base["seconds"], base.get("cpu_seconds", 0))
     setup = Setup(key=key, series=options.kernel, plain=plain.name, tests=tests,
                   fast=options.fast == "1", keep=options.keep == "1", limit=round(5 * seconds + 120),
                   parallel=1 if side_by_side else 0)
@@ -536,12 +556,15 @@ def run_mutants(options):
     patches = find_patches(options.mutants.split())
     suite.packages("fetch", "build", "lab", "kernel", "mutants")
     with batch.results(Path(options.out) / "mutants" / suite_name(options)) as out:
-        setup = prepare(out, options)
+        cpus = sorted({patch.cpu for patch in patches if not patch.errors} | {CPU})
+        setup = prepare(out, options, cpus)
         some = todo(out, setup, patches)
         if some:
             say(f"{len(some)} of {len(patches)} mutants to run, {options.jobs} at a time")
             carry = ["--transferfile", "{}", "--return", f"{out}/{{/.}}.json", "--return", f"{out}/{{/.}}",
-                     "--basefile", out / "setup.json", "--basefile", out / "baseline"]
+                     "--basefile", out / "setup.json"]
+            for cpu in cpus:
+                carry += ["--basefile", out / baseline_name(cpu)]
             seconds = batch.run_jobs(options, out, "mutate", [patch.path for patch in some],
                                      BUILD_LIMIT + 2 * setup.limit + 600, carry)
             warn(f"{seconds:.0f} s for {len(some)} mutants")

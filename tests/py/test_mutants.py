@@ -77,6 +77,13 @@ class Headers(Case):
         self.complains(f"no {field}:", lambda text: "".join(
             line for line in text.splitlines(True) if not line.startswith((field, "\talways"))))
 
+    def test_cpu(self):
+        self.assertEqual("spr", self.patch("plain").cpu)
+        patch = self.patch("amd", change=lambda text: text.replace("Needs:", "Cpu: ryzen-cet\nNeeds:"))
+        self.assertEqual(("ryzen-cet", []), (patch.cpu, patch.errors))
+        self.complains("Cpu: lab/machines has no 'i486'",
+                       lambda text: text.replace("Needs:", "Cpu: i486\nNeeds:"))
+
     def test_good(self):
         patch = self.patch("good", "equivalent")
         self.assertEqual((0, "", ""), self.call(mutants.main, ["check", patch.path]))
@@ -496,8 +503,17 @@ class One(Case):
         self.assertFalse((self.out / "killed/kernel").exists())
         self.assertGreaterEqual(json.loads((self.out / "killed.json").read_text())["cpu_seconds"], 7)
         o = self.options
-        self.assertEqual((True, True, True, 1, 9), (o.ordered, o.fast, o.once, o.parallel, o.limit))
+        self.assertEqual((True, True, True, 1, 9, "spr"),
+                         (o.ordered, o.fast, o.once, o.parallel, o.limit, o.cpu))
         self.assertEqual([14, 14], [j.seconds for j in o.jobs])
+
+    def test_cpu(self):
+        """It runs on the CPU of the patch, and is compared with what the suite found there."""
+        amd = [Made(PERM, harness("not ok 1 x.a", SKIPPED_B), 1), base_programs()[1]]
+        make_run(self.out / "baseline-ryzen-cet", amd)
+        out, _ = self.one([(amd, {})], change=lambda text: text.replace("Needs:", "Cpu: ryzen-cet\nNeeds:"))
+        self.assertTrue(out.startswith("survived killed"), out)
+        self.assertEqual("ryzen-cet", self.options.cpu)
 
     def test_all_programs(self):
         self.one([(base_programs(), {})], fast=False)
