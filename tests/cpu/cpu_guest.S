@@ -14,6 +14,7 @@
 #define FAULT_CLEAR	40
 
 #define MSR_S_CET	0x6a2
+#define INT_VECTOR	31
 
 	.text
 
@@ -174,6 +175,39 @@ guest_call:
 1:	rdsspq	%rax
 	mov	%rax, 8(%rdi)
 	ret
+
+/*
+ * guest_call_sync(out): exit in a function called with the shadow stack on, note SSP
+ * there and after the return. guest_int_sync(out): exit and note SSP, before an interrupt
+ * and after it, whose handler is guest_int_entry.
+ */
+	.globl	guest_call_sync, guest_int_sync, guest_int_entry
+guest_call_sync:
+	write_s_cet 1
+	setssbsy
+	call	1f
+	rdsspq	%rax
+	mov	%rax, 8(%rdi)
+	write_s_cet 0
+	ret
+1:	out	%al, $0xe2
+	rdsspq	%rax
+	mov	%rax, (%rdi)
+	ret
+
+guest_int_sync:
+	write_s_cet 1
+	setssbsy
+	out	%al, $0xe2
+	rdsspq	%rax
+	mov	%rax, (%rdi)
+	int	$INT_VECTOR
+	rdsspq	%rax
+	mov	%rax, 8(%rdi)
+	write_s_cet 0
+	ret
+guest_int_entry:
+	iretq
 
 /*
  * guest_bad_return(out): with the shadow stack on, return to another address

@@ -7,6 +7,15 @@
 #define S_CET_ENDBR_EN		BIT(2)
 #define S_CET_NO_TRACK_EN	BIT(4)
 
+#define MSR_SSP_TABLE	0x6a8
+
+#define INT_VECTOR	31		/* in cpu_guest.S too */
+
+/* A table of shadow stacks for interrupts, of which the first is in use */
+#define SSP_TABLE	0x22000UL
+#define IST_STACK	0x14000UL
+#define IST_TOKEN	(SHADOW_STACK + 0x400)
+
 #define CP_NEAR_RET	1
 #define CP_ENDBRANCH	3
 #define CP_SETSSBSY	5
@@ -203,6 +212,109 @@ static void test_busy_token(void)
 	check_eq(out[2], TOKEN | 1, "token of the first SETSSBSY");
 }
 
+/* Run @vm up to its next exit, and then another guest. */
+static void enter_two(struct vm *vm, struct vm *other)
+{
+	check_eq(enter(vm), PORT_SYNC, "port");
+	check_eq(enter(other), PORT_SYNC, "port of another guest");
+}
+
+static GUEST void guest_s_cet(void)
+{
+	wrmsr(MSR_S_CET, guest.in);
+	guest_sync();
+	guest.out[0] = rdmsr(MSR_S_CET);
+}
+
+/* Verify that two guests that run in turn have an IA32_S_CET each. */
+static void test_switch_s_cet(void)
+{
+	struct vm vms[2];
+	int i;
+
+	setup();
+	need_shstk();
+	for (i = 0; i < 2; i++) {
+		vms[i] = start(guest_s_cet, 0, 0);
+		/* WRSS is allowed, were there a shadow stack. */
+		((struct guest *)in_guest(&vms[i], &guest))->in = i ? 0 : BIT(1);
+	}
+	enter_two(&vms[0], &vms[1]);
+	for (i = 0; i < 2; i++) {
+		check_eq(enter(&vms[i]), PORT_DONE, "port");
+		check_eq(((struct guest *)in_guest(&vms[i], &guest))->out[0], i ? 0 : BIT(1),
+			 "IA32_S_CET after another guest's");
+	}
+}
+
+static GUEST void guest_switch_call(void)
+{
+	guest_shadow_stack_on();
+	wrmsr(MSR_PL0_SSP, guest.in);
+	guest_call_sync(guest.out);
+}
+
+/* Verify that two guests that run in turn have an SSP each. */
+static void test_switch_ssp(void)
+{
+	static const __u64 tokens[] = { TOKEN, IST_TOKEN };
+	struct vm vms[2];
+	__u64 *out;
+	int i;
+
+	setup();
+	need_shstk();
+	for (i = 0; i < 2; i++) {
+		vms[i] = start(guest_switch_call, 0, 0);
+		((struct guest *)in_guest(&vms[i], &guest))->in = tokens[i];
+		*(__u64 *)(vms[i].memory + tokens[i]) = tokens[i];
+	}
+	enter_two(&vms[0], &vms[1]);
+	for (i = 0; i < 2; i++) {
+		check_eq(enter(&vms[i]), PORT_DONE, "port");
+		out = ((struct guest *)in_guest(&vms[i], &guest))->out;
+		check_eq(out[0], tokens[i] - 8, "SSP in the function, after another guest's");
+		check_eq(out[1], tokens[i], "SSP after the return");
+	}
+}
+
+static GUEST void guest_switch_table(void)
+{
+	guest_shadow_stack_on();
+	wrmsr(MSR_SSP_TABLE, SSP_TABLE);
+	guest_int_sync(guest.out);
+	guest.out[2] = load(IST_TOKEN);
+	guest.out[3] = load(IST_TOKEN - 24);
+}
+
+/*
+ * Verify that an interrupt with a stack of its own takes its shadow stack from the table,
+ * and gives it back, after an exit and a run of another guest.
+ */
+static void test_switch_ssp_table(void)
+{
+	__u64 *out, *gate, handler = (__u64)guest_int_entry;
+	struct vm vm, none;
+
+	setup();
+	need_shstk();
+	vm = start(guest_switch_table, 0, 0);
+	none = start(guest_s_cet, 0, 0);
+	gate = (__u64 *)(vm.memory + IDT) + 2 * INT_VECTOR;
+	gate[0] = (handler & 0xffff) | 8 << 16 | 0x8e01ULL << 32 | (handler >> 16 & 0xffff) << 48;
+	gate[1] = handler >> 32;
+	memcpy(vm.memory + TSS + 0x24, &(__u64){ IST_STACK }, 8);
+	*(__u64 *)(vm.memory + SSP_TABLE + 8) = IST_TOKEN;
+	*(__u64 *)(vm.memory + IST_TOKEN) = IST_TOKEN;
+	enter_two(&vm, &none);
+	check_eq(enter(&vm), PORT_DONE, "port");
+	out = ((struct guest *)in_guest(&vm, &guest))->out;
+	check_eq(out[0], TOKEN, "SSP after an exit");
+	check_eq(out[1], TOKEN, "SSP after the handler");
+	check_eq(out[2], IST_TOKEN, "token, not busy any more");
+	check_eq(out[3], TOKEN, "SSP that the interrupt saved");
+}
+
 static const struct cpu_test guest_cet_tests_list[] = {
 	{ "cr4_cet_wp", "Intel SDM vol. 3, Control Registers (CR4.CET)", test_cet_wp },
 	{ "ibt_jump", "Intel SDM vol. 1, Indirect Branch Tracking", test_ibt },
@@ -210,6 +322,12 @@ static const struct cpu_test guest_cet_tests_list[] = {
 	{ "shadow_stack_bad_return", "Intel SDM vol. 3, Control Protection Exception (#CP)",
 	  test_bad_return },
 	{ "shadow_stack_busy_token", "Intel SDM vol. 2, SETSSBSY", test_busy_token },
+	{ "switch_s_cet", "AMD64 manual vol. 2, VMRUN Instruction; Intel SDM vol. 3, Loading MSRs",
+	  test_switch_s_cet },
+	{ "switch_ssp", "AMD64 manual vol. 2, VMRUN Instruction; Intel SDM vol. 3, Loading MSRs",
+	  test_switch_ssp },
+	{ "switch_ssp_table", "AMD64 manual vol. 2, Shadow Stack Switching; Layout of VMCB",
+	  test_switch_ssp_table },
 };
 
 TEST_GROUP(guest_cet_tests);
