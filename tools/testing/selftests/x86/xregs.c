@@ -118,32 +118,45 @@ INTEGER_ONLY void xregs_load(const struct xregs *regs, uint64_t mask)
 		     "d" ((uint32_t)(mask >> 32)) : "memory");
 }
 
-INTEGER_ONLY long xregs_syscall(long nr, long arg1, long arg2)
+INTEGER_ONLY long xregs_syscall(long nr, long arg1, long arg2, long arg3)
 {
 #ifdef __x86_64__
-	asm volatile("syscall" : "+a" (nr) : "D" (arg1), "S" (arg2) : "rcx", "r11", "memory");
+	asm volatile("syscall" : "+a" (nr) : "D" (arg1), "S" (arg2), "d" (arg3)
+		     : "rcx", "r11", "memory");
 #else
-	asm volatile("int $0x80" : "+a" (nr) : "b" (arg1), "c" (arg2) : "memory");
+	asm volatile("int $0x80" : "+a" (nr) : "b" (arg1), "c" (arg2), "d" (arg3) : "memory");
 #endif
 	return nr;
 }
+
+/* The registers of a thread while it has others loaded */
+static __thread struct xregs *own;
 
 /*
  * Load the components of xregs_mask() and of XSTATE_BV, and store all registers.
  * Return what the system call returns.  The registers are then as they were.
  */
 INTEGER_ONLY long xregs_call_between(const struct xregs *loaded, struct xregs *saved, long nr,
-				     long arg1, long arg2)
+				     long arg1, long arg2, long arg3)
 {
 	uint64_t mask = xregs_mask() | loaded->xstate_bv, all = xf_xcr0();
-	struct xregs *own = xregs_alloc();
 
+	own = own ?: xregs_alloc();
 	xregs_save(own, mask);
 	xregs_load(loaded, mask);
-	nr = xregs_syscall(nr, arg1, arg2);
+	nr = xregs_syscall(nr, arg1, arg2, arg3);
 	xregs_save(saved, all);
 	xregs_load(own, mask);
 	return nr;
+}
+
+int xregs_faults;
+
+/* Where nobody has a use for a SIGSEGV, it comes again and again. */
+static void on_fault(int sig)
+{
+	if (xregs_faults++)
+		_exit(sig);
 }
 
 struct xregs *xregs_take_signal(struct __test_metadata *const _metadata,
@@ -158,10 +171,13 @@ struct xregs *xregs_take_signal(struct __test_metadata *const _metadata,
 	const stack_t ss = { .ss_sp = stack, .ss_size = size };
 	struct xregs *saved = xregs_alloc();
 
+	xregs_faults = 0;
 	EXPECT_EQ(0, sigaltstack(&ss, NULL));
 	EXPECT_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	signal(SIGSEGV, on_fault);
 	/* Another thread could take one that is sent to the process. */
-	EXPECT_EQ(0, xregs_call_between(loaded, saved, SYS_tkill, syscall(SYS_gettid), SIGUSR1));
+	EXPECT_EQ(0, xregs_call_between(loaded, saved, SYS_tkill, syscall(SYS_gettid), SIGUSR1,
+					0));
 	return saved;
 }
 
@@ -266,9 +282,9 @@ pid_t xregs_trace(struct __test_metadata *const _metadata, xf_fn fn, void *arg)
 	return pid;
 }
 
-int xregs_go_on(struct __test_metadata *const _metadata, pid_t pid)
+int xregs_go_on(struct __test_metadata *const _metadata, pid_t pid, long sig)
 {
-	ASSERT_EQ(0, ptrace(PTRACE_CONT, pid, NULL, NULL));
+	ASSERT_EQ(0, ptrace(PTRACE_CONT, pid, NULL, sig));
 	return wait_for_stop(_metadata, pid);
 }
 

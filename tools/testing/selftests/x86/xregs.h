@@ -87,13 +87,19 @@ void xregs_set(struct xregs *regs, uint64_t mask, uint8_t fill);
 /* The XSAVE and XRSTOR instructions, and a system call that changes none of these registers */
 void xregs_save(struct xregs *regs, uint64_t mask);
 void xregs_load(const struct xregs *regs, uint64_t mask);
-long xregs_syscall(long nr, long arg1, long arg2);
+long xregs_syscall(long nr, long arg1, long arg2, long arg3);
 
 /* Make a system call with @loaded in the registers, and store them to @saved after it. */
 long xregs_call_between(const struct xregs *loaded, struct xregs *saved, long nr, long arg1,
-			long arg2);
+			long arg2, long arg3);
 
-/* The same with a signal to this thread, and @handler on the stack of @size bytes at @stack */
+/*
+ * The same with a signal to this thread, and @handler on the stack of @size bytes at @stack.
+ * A SIGSEGV for it, if the kernel cannot write or read the frame, is counted, and the task
+ * goes on.
+ */
+extern int xregs_faults;
+
 struct xregs *xregs_take_signal(struct __test_metadata *const _metadata,
 				const struct xregs *loaded,
 				void (*handler)(int sig, siginfo_t *info, void *context),
@@ -130,8 +136,11 @@ int xregs_get_regset(pid_t pid, int type, void *to, size_t size);
 #define XREGS_NO_PTRACE		"ptrace is forbidden"
 
 pid_t xregs_trace(struct __test_metadata *const _metadata, xf_fn fn, void *arg);
-/* Let it run until it stops again or ends; return the status for waitpid()'s macros. */
-int xregs_go_on(struct __test_metadata *const _metadata, pid_t pid);
+/*
+ * Let it run, with a signal or 0, until it stops again or ends; return the status for
+ * waitpid()'s macros.
+ */
+int xregs_go_on(struct __test_metadata *const _metadata, pid_t pid, long sig);
 
 uint16_t xregs_fcw(void);
 uint32_t xregs_mxcsr(void);

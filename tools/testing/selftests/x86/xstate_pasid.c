@@ -144,7 +144,7 @@ TEST_F(xstate_pasid, ptrace)
 		SKIP(return, XREGS_NO_PTRACE);
 	EXPECT_ERRNO(0, xregs_get_regset(pid, NT_X86_XSTATE, regs, size), "reading NT_X86_XSTATE");
 	EXPECT_ERRNO(0, xregs_set_regset(pid, NT_X86_XSTATE, regs, size), "setting NT_X86_XSTATE");
-	status = xregs_go_on(_metadata, pid);
+	status = xregs_go_on(_metadata, pid, 0);
 	EXPECT_SAME(0, status, "wait status of a child that was debugged");
 }
 

@@ -79,7 +79,7 @@ void use_between(const struct xregs *loaded, struct xregs *saved[2])
 	xregs_load_tiles(loaded);
 	xregs_save(saved[0], all);
 	for (i = 0; i < 3; i++)
-		xregs_syscall(SYS_nanosleep, (long)&nap, 0);
+		xregs_syscall(SYS_nanosleep, (long)&nap, 0, 0);
 	xregs_save(saved[1], all);
 	xregs_release_tiles();
 	xregs_load(own, mask);
@@ -332,7 +332,7 @@ static __noreturn void dump_core(const char *folder)
 	prctl(PR_SET_DUMPABLE, 1);
 	signal(SIGABRT, SIG_DFL);
 	xregs_call_between(xregs_pattern(xregs_mask()), xregs_alloc(), SYS_kill, getpid(),
-			   SIGABRT);
+			   SIGABRT, 0);
 	_exit(KSFT_FAIL);
 }
 

@@ -68,7 +68,7 @@ static long fork_with_pattern(struct __test_metadata *const _metadata)
 
 	fflush(stdout);
 	getrusage(RUSAGE_SELF, &before);
-	pid = xregs_call_between(pattern, saved, SYS_fork, 0, 0);
+	pid = xregs_call_between(pattern, saved, SYS_fork, 0, 0, 0);
 	if (!pid) {
 		EXPECT_XREGS(xregs_mask(), pattern, saved, "of a new child");
 		xf_exit();
@@ -193,7 +193,7 @@ TEST_F(xstate_task, signal)
 	const struct sigaction action = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO };
 
 	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
-	EXPECT_EQ(0, xregs_call_between(pattern, saved, SYS_kill, getpid(), SIGUSR1));
+	EXPECT_EQ(0, xregs_call_between(pattern, saved, SYS_kill, getpid(), SIGUSR1, 0));
 	EXPECT_XREGS(xregs_mask(), pattern, saved, "once a handler has run");
 	expect_initial(_metadata, &in_handler, self->initial_pkru, "a handler");
 	if (has_pkru())
@@ -320,7 +320,7 @@ static void set_xstate(struct __test_metadata *const _metadata, pid_t pid, struc
 /* Let the child run until it stops again, by @sig. */
 static void go_on(struct __test_metadata *const _metadata, pid_t pid, int sig)
 {
-	int status = xregs_go_on(_metadata, pid);
+	int status = xregs_go_on(_metadata, pid, 0);
 
 	ASSERT_TRUE(EXPECT_THAT(WIFSTOPPED(status) && WSTOPSIG(status) == sig,
 				"the child is to stop by signal %d, has wait status %#x", sig,
@@ -583,7 +583,7 @@ TEST_F(xstate_task_ptrace, ssp)
 	error = xregs_get_regset(pid, NT_X86_SHSTK, &value, 8);
 	if (!self->found->ssp && (error != EINVAL || xf_cpuinfo_flag("user_shstk")))
 		EXPECT_ERRNO(ENODEV, error, "reading NT_X86_SHSTK without one");
-	status = xregs_go_on(_metadata, pid);
+	status = xregs_go_on(_metadata, pid, 0);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
 		SKIP(return, "no user shadow stacks");
 	ASSERT_TRUE(EXPECT_THAT(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP,
