@@ -7,7 +7,7 @@
  */
 #define _GNU_SOURCE
 
-#include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <ucontext.h>
 
@@ -17,18 +17,23 @@
 #define FRAME_MXCSR		0x5f80
 #define FRAME_PKRU		0x55555554
 #define FRAME_FILL		0x3c
+#define HANDLER_FILL		0xc3
+#define HANDLER_PKRU		0x44444444
+
+#define PAGE			4096
 
 /* Room for a frame, and for what is above it */
-#define STACK_SIZE		(32 * 4096)
-#define ABOVE			4096
+#define STACK_SIZE		(32 * PAGE)
+#define ABOVE			PAGE
 
 /* No CPU has a use for it. */
 #define RESERVED_MXCSR		0x80000000
 
-/* What the handler does with the XSAVE area of its frame; from XCOMP_BV on, that is refused. */
+/* What the handler does with the XSAVE area of its frame: XCOMP_BV to MXCSR are refused. */
 enum {
 	NOTHING, VALUES, NO_BV, NO_XFEATURES, NO_MAGIC1, NO_MAGIC2, TOO_LARGE, TOO_SMALL,
-	BEYOND_EXTENDED, TILE, XCOMP_BV, RESERVED_BYTE, UNKNOWN, SUPERVISOR, MXCSR,
+	BEYOND_EXTENDED, NO_AREA, XCOMP_BV, RESERVED_BYTE, UNKNOWN, SUPERVISOR, MXCSR, TILE,
+	SIZES,
 };
 
 static const char * const edits[] = {
@@ -41,15 +46,28 @@ static const char * const edits[] = {
 	[TOO_LARGE] = "too large a size",
 	[TOO_SMALL] = "too small a size",
 	[BEYOND_EXTENDED] = "a size beyond extended_size",
-	[TILE] = "XTILE_DATA",
+	[NO_AREA] = "no XSAVE area",
 	[XCOMP_BV] = "XCOMP_BV without bit 63",
 	[RESERVED_BYTE] = "a reserved byte in the header",
 	[UNKNOWN] = "an unknown component",
 	[SUPERVISOR] = "PASID and CET",
 	[MXCSR] = "a reserved bit in MXCSR",
+	[TILE] = "XTILE_DATA",
+	[SIZES] = "sizes of its own",
 };
 
 static int edit;
+/* What the frame says for SIZES */
+static uint32_t xstate_size, extended_size;
+
+/* If not 0, how many bytes of the XSAVE area are before a page that the handler protects so */
+static uint32_t protected_at;
+static int protection;
+static uint8_t *protected_page;
+
+/* As the program starts, as the handler leaves them, and as the handler leaves its frame */
+static struct xregs *initial, *of_handler, *in_frame;
+
 #ifdef __x86_64__
 static bool leaves_tiles, handler_has_tiles;
 #endif
@@ -64,12 +82,17 @@ static void write_values(struct xregs *regs)
 		*(uint32_t *)xregs_at(regs, XFEATURE_MASK_PKRU) = FRAME_PKRU;
 }
 
-/* Have another size, with a magic number where that puts it. */
+/* Have another size, with the magic number where that puts it, unless it is far away. */
 static void resize(struct xregs *frame, uint32_t size)
 {
+	const uint32_t magic2 = FP_XSTATE_MAGIC2;
 	uint8_t *bytes = (void *)frame;
 
-	memmove(bytes + size, bytes + frame->sw.xstate_size, FP_XSTATE_MAGIC2_SIZE);
+	/* Kernels that look for the old one are to take the frame, if they can read it. */
+	if (!protected_at)
+		memset(bytes + frame->sw.xstate_size, 0, sizeof(magic2));
+	if (size < frame->sw.xstate_size + ABOVE)
+		memcpy(bytes + size, &magic2, sizeof(magic2));
 	frame->sw.extended_size += size - frame->sw.xstate_size;
 	frame->sw.xstate_size = size;
 }
@@ -105,10 +128,6 @@ static void edit_frame(struct xregs *frame)
 	case BEYOND_EXTENDED:
 		frame->sw.extended_size = frame->sw.xstate_size - 4;
 		break;
-	case TILE:
-		frame->sw.xfeatures |= XFEATURE_MASK_XTILE_DATA;
-		frame->xstate_bv |= XFEATURE_MASK_XTILE_DATA;
-		break;
 	case XCOMP_BV:
 		/* With bit 63 it would be a compacted area, which XRSTOR takes. */
 		frame->xcomp_bv = xf_xcr0();
@@ -126,18 +145,33 @@ static void edit_frame(struct xregs *frame)
 	case MXCSR:
 		frame->mxcsr = RESERVED_MXCSR;
 		break;
+	case TILE:
+		frame->sw.xfeatures |= XFEATURE_MASK_XTILE_DATA;
+		frame->xstate_bv |= XFEATURE_MASK_XTILE_DATA;
+		break;
+	case SIZES:
+		resize(frame, xstate_size);
+		frame->sw.extended_size = extended_size;
+		break;
 	}
 }
 
 static void on_signal(int sig, siginfo_t *info, void *context)
 {
 	ucontext_t *uc = context;
+	struct xregs *frame = (void *)((uint8_t *)uc->uc_mcontext.fpregs + XREGS_IN_FRAME);
 
 	(void)sig;
 	(void)info;
-	edit_frame((void *)((uint8_t *)uc->uc_mcontext.fpregs + XREGS_IN_FRAME));
-#ifdef __x86_64__
+	edit_frame(frame);
+	memcpy(in_frame, frame, xf_standard_size(xregs_mask()));
+	if (edit == NO_AREA)
+		uc->uc_mcontext.fpregs = NULL;
+	if (protected_at)
+		mprotect(protected_page, PAGE, protection);
 	/* Last of all, as the handler leaves its registers behind */
+	xregs_load(of_handler, xregs_mask());
+#ifdef __x86_64__
 	if (leaves_tiles) {
 		xregs_load_tiles(xregs_pattern(XFEATURE_MASK_XTILE));
 		handler_has_tiles = xregs_tiles_in_use();
@@ -147,21 +181,36 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 
 /*
  * The registers after sigreturn(2), which were @loaded before the signal.  Zeros
- * on the stack are no magic number, wherever the kernel looks for one.
+ * on the stack are no magic number, wherever the kernel looks for one.  What is
+ * refused raises SIGSEGV, and that is all that does.
  */
 static struct xregs *registers_after(struct __test_metadata *const _metadata,
 				     const struct xregs *loaded)
 {
-	return xregs_take_signal(_metadata, loaded, on_signal, xf_guarded(STACK_SIZE + ABOVE, 0),
-				 STACK_SIZE);
+	bool has_tiles = loaded->xstate_bv & XFEATURE_MASK_XTILE_DATA;
+	uint8_t *stack = xf_guarded(STACK_SIZE + ABOVE, 0);
+	bool refused = edit >= XCOMP_BV && edit <= MXCSR;
+	size_t size = STACK_SIZE;
+	struct xregs *saved;
+
+	if (protected_at) {
+		protected_page = stack + STACK_SIZE / 2;
+		size = STACK_SIZE / 2 - protected_at + FP_XSTATE_MAGIC2_SIZE +
+		       xf_standard_size(xf_permitted(has_tiles));
+		refused = protection == PROT_NONE;
+	}
+	saved = xregs_take_signal(_metadata, loaded, on_signal, stack, size);
+	EXPECT_SAME(refused, xregs_faults, "SIGSEGV for a frame with %s", edits[edit]);
+	return saved;
 }
 
-/* The same with the pattern: the registers are @wanted after it. */
-static void expect_after(struct __test_metadata *const _metadata, const struct xregs *wanted)
+/* Load the pattern of @mask and take the signal; the registers are @wanted after it. */
+static void expect_after(struct __test_metadata *const _metadata, uint64_t mask,
+			 const struct xregs *wanted)
 {
-	struct xregs *saved = registers_after(_metadata, xregs_pattern(xregs_mask()));
+	struct xregs *saved = registers_after(_metadata, xregs_pattern(mask));
 
-	EXPECT_XREGS(xregs_mask(), wanted, saved, "after a frame with %s", edits[edit]);
+	EXPECT_XREGS(mask, wanted, saved, "after a frame with %s", edits[edit]);
 }
 
 FIXTURE(xstate_signal) {
@@ -173,6 +222,15 @@ FIXTURE_SETUP(xstate_signal)
 	xcomp_begin(_metadata, variant);
 	if (!xf_xcr0())
 		SKIP(return, "no XSAVE");
+	initial = xregs_alloc();
+	in_frame = xregs_alloc();
+	of_handler = xregs_pattern(xregs_mask());
+	memset(of_handler->xmm, HANDLER_FILL, sizeof(of_handler->xmm));
+	xregs_set(of_handler, xregs_mask() & ~XFEATURE_MASK_PKRU, HANDLER_FILL);
+	if (!(xf_xcr0() & XFEATURE_MASK_PKRU))
+		return;
+	*(uint32_t *)xregs_at(initial, XFEATURE_MASK_PKRU) = xregs_pkru();
+	*(uint32_t *)xregs_at(of_handler, XFEATURE_MASK_PKRU) = HANDLER_PKRU;
 }
 
 FIXTURE_TEARDOWN(xstate_signal)
@@ -187,7 +245,7 @@ TEST_F(xstate_signal, values)
 
 	edit = VALUES;
 	write_values(wanted);
-	expect_after(_metadata, wanted);
+	expect_after(_metadata, xregs_mask(), wanted);
 }
 
 /* Known kernels bring in those of the frame first, and then make the others initial. */
@@ -214,8 +272,62 @@ static void expect_only_fpsse(struct __test_metadata *const _metadata, void *arg
  */
 TEST_F(xstate_signal, left_out)
 {
-	for (edit = NO_BV; edit <= BEYOND_EXTENDED; edit++)
+	for (edit = NO_BV; edit <= TOO_SMALL; edit++)
 		xf_in_child(_metadata, edits[edit], expect_only_fpsse, NULL);
+}
+
+/* Verify that all registers are reset if the handler takes the XSAVE area away. */
+TEST_F(xstate_signal, no_area)
+{
+	edit = NO_AREA;
+	expect_after(_metadata, xregs_mask(), initial);
+}
+
+/*
+ * Take a frame of @xstate_size and @extended_size.  Kernels from 6.16.12 to 6.18.15
+ * look at neither, but for the magic number where a frame of this task ends, as the
+ * @first shows.  There, a component is of the frame or initial, as it is everywhere.
+ */
+static void expect_by_sizes(struct __test_metadata *const _metadata, bool first)
+{
+	static bool by_task;
+	struct xregs *pattern = xregs_pattern(xregs_mask()), *fpsse = xregs_alloc(), *saved;
+	bool whole = xstate_size >= XF_BASE_SIZE && xstate_size <= extended_size &&
+		     xstate_size <= xf_standard_size(xf_permitted(false));
+	int i;
+
+	th_case("xstate_size %#x, extended_size %#x", xstate_size, extended_size);
+	saved = registers_after(_metadata, pattern);
+	memcpy(fpsse, in_frame, XREGS_FX_SIZE);
+	if (first)
+		by_task = whole && !*xregs_difference(xregs_mask(), fpsse, saved);
+	if (!by_task)
+		EXPECT_XREGS(xregs_mask(), whole ? in_frame : fpsse, saved, "after the signal");
+	for (i = 0; i < 63; i++)
+		if (xregs_mask() & 1ULL << i && *xregs_difference(1ULL << i, fpsse, saved))
+			EXPECT_XREGS(1ULL << i, in_frame, saved, "neither initial nor");
+}
+
+/*
+ * Verify that a frame is as large as it says, if there is room for the header and
+ * no more than this task has, and if not only x87 and SSE state is taken.
+ */
+TEST_F(xstate_signal, sizes)
+{
+	const uint32_t own = xf_standard_size(xf_permitted(false)), sizes[] = {
+		own - 64, XF_HEADER_OFFSET - 4, XF_HEADER_OFFSET, XF_BASE_SIZE - 4, XF_BASE_SIZE,
+		own, own + 4, own + 64, INT32_MAX, UINT32_MAX,
+	};
+	unsigned int i;
+
+	edit = SIZES;
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		xstate_size = sizes[i];
+		extended_size = xstate_size;
+		expect_by_sizes(_metadata, !i);
+		extended_size--;
+		expect_by_sizes(_metadata, false);
+	}
 }
 
 /*
@@ -240,7 +352,7 @@ static void tile_by_frame(struct __test_metadata *const _metadata, void *when)
 {
 	th_case("%s", (char *)when);
 	edit = TILE;
-	expect_after(_metadata, xregs_pattern(xregs_mask()));
+	expect_after(_metadata, xregs_mask(), xregs_pattern(xregs_mask()));
 	EXPECT_THAT(!xregs_tiles_in_use(), "tiles in use after a frame with XTILE_DATA");
 }
 
@@ -261,54 +373,44 @@ TEST_F(xstate_signal, tile)
 
 static void expect_no_tiles(struct __test_metadata *const _metadata, void *used)
 {
+	struct xregs *pattern = xregs_pattern(xregs_mask()), *saved;
+
 	th_case("AMX used before: %s", used ? "yes" : "no");
 	leaves_tiles = true;
 	if (used)
 		xf_touch_amx();
-	registers_after(_metadata, xregs_pattern(xregs_mask()));
+	saved = registers_after(_metadata, pattern);
+	if (edit == NOTHING)
+		EXPECT_XREGS(xregs_mask(), pattern, saved, "after the handler");
 	EXPECT_THAT(handler_has_tiles, "no tiles in use in the handler");
 	EXPECT_THAT(!xregs_tiles_in_use(), "tiles in use after a frame with %s", edits[edit]);
 }
 
 /*
  * Verify that tiles that a handler leaves loaded are gone if its frame has none,
- * even if that is because the handler was the first to use them.
+ * even if that is because the handler was the first to use them, and that the
+ * smaller frame which it has then is as good as any.
  */
 TEST_F(xstate_signal, tile_left)
 {
 	if (!xf_has_amx())
 		SKIP(return, XCOMP_NO_AMX);
 	xcomp_request_host(_metadata, &self->perm);
-	for (edit = NOTHING; edit <= BEYOND_EXTENDED; edit++) {
+	for (edit = NOTHING; edit <= SUPERVISOR; edit++) {
 		xf_in_child(_metadata, "a first use by the handler", expect_no_tiles, NULL);
 		xf_in_child(_metadata, "a second use by the handler", expect_no_tiles, self);
 	}
 }
 #endif /* __x86_64__ */
 
-/* A child that takes a signal with such a frame is killed. */
-static void expect_killed(struct __test_metadata *const _metadata)
-{
-	pid_t pid = xf_fork(_metadata);
-	int status;
-
-	if (!pid) {
-		signal(SIGSEGV, SIG_DFL);
-		/* No core dump */
-		prctl(PR_SET_DUMPABLE, 0);
-		registers_after(_metadata, xregs_pattern(xregs_mask()));
-		xf_exit();
-	}
-	status = xf_wait(_metadata, pid, edits[edit]);
-	EXPECT_SAME(SIGSEGV, WIFSIGNALED(status) ? WTERMSIG(status) : 0,
-		    "signal that ends a task whose frame has %s", edits[edit]);
-}
-
-/* Verify that a task is killed for a frame that XRSTOR would fault on. */
+/*
+ * Verify that a frame that XRSTOR would fault on raises SIGSEGV, with nothing left of it
+ * in the registers, nor of the handler.
+ */
 TEST_F(xstate_signal, refused)
 {
 	for (edit = XCOMP_BV; edit <= SUPERVISOR; edit++)
-		expect_killed(_metadata);
+		expect_after(_metadata, xregs_mask(), initial);
 }
 
 static void end_quietly(int sig)
@@ -337,15 +439,140 @@ TEST_F(xstate_signal, refused_mxcsr)
 	if (!xrstor_faults(_metadata))
 		SKIP(return, "XRSTOR takes reserved bits of MXCSR");
 	edit = MXCSR;
-	expect_killed(_metadata);
+	expect_after(_metadata, xregs_mask(), initial);
 }
+
+static void expect_protected(struct __test_metadata *const _metadata, void *arg)
+{
+	uint64_t mask = *(uint64_t *)arg;
+
+	if (mask & XFEATURE_MASK_XTILE)
+		xf_touch_amx();
+	expect_after(_metadata, mask, protection == PROT_NONE ? initial : xregs_pattern(mask));
+}
+
+/* Protect a page with a part of an XSAVE area, for each part. */
+static void protect_parts(struct __test_metadata *const _metadata, uint64_t mask, uint32_t step)
+{
+	uint32_t size = xf_standard_size(xf_permitted(mask & XFEATURE_MASK_XTILE_DATA));
+
+	for (protected_at = size & ~63u; protected_at && protected_at <= size;
+	     protected_at -= step) {
+		th_case("a page behind byte %u", protected_at);
+		edit = NOTHING;
+		protection = PROT_READ;
+		xf_in_child(_metadata, "a frame to read", expect_protected, &mask);
+		protection = PROT_NONE;
+		xf_in_child(_metadata, "a frame not to read", expect_protected, &mask);
+		edit = SIZES;
+		xstate_size = protected_at - 64;
+		extended_size = size;
+		if (xstate_size >= XF_BASE_SIZE && protected_at < xf_standard_size(mask))
+			xf_in_child(_metadata, "a smaller frame", expect_protected, &mask);
+	}
+}
+
+/*
+ * Verify the same of a frame that cannot be read as a whole, whatever size it says.  One
+ * that can only be read is good.
+ */
+TEST_F(xstate_signal, protected)
+{
+	protect_parts(_metadata, xregs_mask(), 192);
+}
+
+#ifdef __x86_64__
+/* Verify the same of tiles; a page between two others may be the one. */
+TEST_F(xstate_signal, protected_amx)
+{
+	struct xcomp_perm perm = { };
+
+	if (!xf_has_amx())
+		SKIP(return, XCOMP_NO_AMX);
+	xcomp_request_host(_metadata, &perm);
+	protect_parts(_metadata, xregs_mask() | XFEATURE_MASK_XTILE, 448);
+}
+#endif
+
+#ifdef __x86_64__
+/* What a debugger forges, in memory that is no shadow stack */
+static uint64_t forged;
+
+/* Return from a handler without its own return address, so that SSP may be anywhere. */
+static void stop_and_return(int sig, siginfo_t *info, void *context)
+{
+	(void)sig;
+	(void)info;
+	asm volatile("mov %0, %%rsp\n\t"
+		     "int3\n\t"
+		     "syscall"
+		     : : "r" (context), "a" (SYS_rt_sigreturn) : "memory");
+}
+
+static void return_on_shadow_stack(struct __test_metadata *const _metadata, void *arg)
+{
+	const struct sigaction action = { .sa_sigaction = stop_and_return, .sa_flags = SA_SIGINFO };
+	long tid = syscall(SYS_gettid);
+
+	(void)arg;
+	EXPECT_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	raise(SIGSTOP);
+	if (!xregs_enable_shadow_stack())
+		xregs_no_shadow_stack(_metadata);
+	for (;;)
+		xregs_syscall(SYS_tkill, tid, SIGUSR1, 0);
+}
+
+/* Let the child go on to the end of its next handler, with @ssp then, and return from it. */
+static int return_with(struct __test_metadata *const _metadata, pid_t pid, bool forge)
+{
+	uint64_t ssp = 0;
+	int status = xregs_go_on(_metadata, pid, SIGUSR1);
+
+	ASSERT_TRUE(EXPECT_THAT(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP,
+				"at its end a handler has wait status %#x", status));
+	EXPECT_ERRNO(0, xregs_get_regset(pid, NT_X86_SHSTK, &ssp, 8), "reading NT_X86_SHSTK");
+	/* Behind the address to return to is the token. */
+	ssp += 8;
+	if (forge) {
+		EXPECT_EQ(0, ptrace(PTRACE_POKEDATA, pid, &forged,
+				    ptrace(PTRACE_PEEKDATA, pid, ssp, NULL)));
+		ssp = (unsigned long)&forged;
+	}
+	EXPECT_ERRNO(0, xregs_set_regset(pid, NT_X86_SHSTK, &ssp, 8), "setting NT_X86_SHSTK");
+	return xregs_go_on(_metadata, pid, 0);
+}
+
+/*
+ * Verify that sigreturn() takes the shadow stack pointer from a shadow stack only, as
+ * anybody can write what is elsewhere.
+ */
+TEST_F(xstate_signal, token)
+{
+	pid_t pid = xregs_trace(_metadata, return_on_shadow_stack, NULL);
+	int status;
+
+	if (!pid)
+		SKIP(return, XREGS_NO_PTRACE);
+	status = xregs_go_on(_metadata, pid, 0);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
+		SKIP(return, "no user shadow stacks");
+	status = return_with(_metadata, pid, false);
+	EXPECT_SAME(SIGUSR1, WIFSTOPPED(status) ? WSTOPSIG(status) : 0,
+		    "next signal after a token on the shadow stack");
+	status = return_with(_metadata, pid, true);
+	EXPECT_SAME(SIGSEGV, WIFSTOPPED(status) ? WSTOPSIG(status) : 0,
+		    "next signal after a token elsewhere");
+	xf_kill(_metadata, pid);
+}
+#endif
 
 /* Verify that supervisor state, which no frame has, is kept. */
 TEST_F(xstate_signal, pasid)
 {
 	if (!xf_pasid_need(_metadata))
 		return;
-	for (edit = VALUES; edit <= BEYOND_EXTENDED; edit++) {
+	for (edit = VALUES; edit <= SUPERVISOR; edit++) {
 		xf_pasid_give(_metadata);
 		registers_after(_metadata, xregs_pattern(xregs_mask()));
 		xf_pasid_expect_kept(_metadata, edits[edit]);
