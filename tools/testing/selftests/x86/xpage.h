@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A page that is not there until the kernel asks for it, in the order of its life */
+/* Pages that are not there until the kernel asks for them, in the order of their life */
 #ifndef SELFTESTS_X86_XPAGE_H
 #define SELFTESTS_X86_XPAGE_H
 
@@ -10,14 +10,17 @@
 #define XPAGE_NO_UFFD	"no userfaultfd"
 
 struct xpage {
-	uint8_t *page;
-	uint8_t content[XPAGE_SIZE];
+	uint8_t *page, *content;
+	unsigned int nr;
 	int uffd;
-	bool given_back;
+	/* So often somebody had to wait for one, and whether that still counts */
+	unsigned int given_back;
+	bool waits;
 	pthread_t thread;
+	struct __test_metadata *metadata;
 };
 
-bool xpage_watch(struct xpage *p, uint8_t *page);
+bool xpage_watch(struct xpage *p, uint8_t *page, unsigned int nr);
 void xpage_take_away(struct xpage *p);
 void xpage_wait_for_fault(struct __test_metadata *const _metadata, struct xpage *p);
 void xpage_expect_fault(struct __test_metadata *const _metadata, struct xpage *p,

@@ -113,7 +113,7 @@ TEST_F(xstate_pasid, sigreturn_waits)
 	uint8_t *stack = xf_guarded((ss.ss_size + XPAGE_SIZE - 1) & -XPAGE_SIZE, 0);
 
 	ss.ss_sp = stack;
-	if (!xpage_watch(&away, stack + STACK_PAGES * XPAGE_SIZE))
+	if (!xpage_watch(&away, stack + STACK_PAGES * XPAGE_SIZE, 1))
 		SKIP(return, XPAGE_NO_UFFD);
 	xf_pasid_give(_metadata);
 	xpage_wait_for_fault(_metadata, &away);
