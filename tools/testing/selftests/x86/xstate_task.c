@@ -16,6 +16,8 @@
 
 #define PKRU_MINE		0x55555500
 #define PKRU_THEIRS		0xaaaaaa00
+/* All but key 0, which the program needs */
+#define PKRU_CLOSED		0xfffffffc
 
 /* Not the initial one: flush to zero, and another rounding mode */
 #define MXCSR_MINE		0xbf80
@@ -199,6 +201,42 @@ TEST_F(xstate_task, signal)
 	if (has_pkru())
 		EXPECT_SAME(*(uint32_t *)xregs_at(pattern, XFEATURE_MASK_PKRU), pkru_in_frame,
 			    "PKRU in the frame");
+}
+
+static int allocated;
+
+static void on_alloc(int sig)
+{
+	(void)sig;
+	allocated = syscall(SYS_pkey_alloc, 0, 0);
+	in_handler = read_untouched();
+}
+
+/*
+ * Verify that pkey_alloc() sets the rights to its key alone, and in a handler for no
+ * longer than that runs.
+ */
+TEST_F(xstate_task, pkey_alloc)
+{
+	uint32_t wanted, got, rights;
+	int key;
+
+	if (!has_pkru())
+		SKIP(return, "no protection keys");
+	signal(SIGUSR1, on_alloc);
+	for (rights = 0; rights <= (PKEY_DISABLE_ACCESS | PKEY_DISABLE_WRITE); rights++) {
+		xregs_set_pkru(PKRU_CLOSED);
+		key = syscall(SYS_pkey_alloc, 0, rights);
+		got = xregs_pkru();
+		ASSERT_LT(0, key);
+		wanted = (PKRU_CLOSED & ~(3u << 2 * key)) | rights << 2 * key;
+		EXPECT_SAME(wanted, got, "PKRU after pkey_alloc() with rights %u", rights);
+		raise(SIGUSR1);
+		EXPECT_SAME(0, in_handler.pkru >> 2 * allocated & 3,
+			    "rights in a handler to the key that it allocates");
+		EXPECT_SAME(wanted, xregs_pkru(), "PKRU after that");
+		syscall(SYS_pkey_free, allocated);
+	}
 }
 
 /* Verify that two tasks on one CPU each have a PKRU of their own. */
