@@ -213,7 +213,8 @@ class History:
         """The note for a row that is not ok in a window, or None."""
         first, last, _, _ = window
         for note in self.notes:
-            if fnmatch.fnmatchcase(name, note.rows) and order(note.first) <= order(first) and \
+            if any(fnmatch.fnmatchcase(name, rows) for rows in note.rows.split()) and \
+               order(note.first) <= order(first) and \
                order(last)[:len(order(note.last))] <= order(note.last):
                 return note
         return None

@@ -74,7 +74,7 @@ class Windows(unittest.TestCase):
                          {("a:one", "missing"), ("a:kernel", "fail")})
 
     def test_notes(self):
-        note = Note("regression", "a:*", "6.12.118", "6.16", "why")
+        note = Note("regression", "b:one a:*", "6.12.118", "6.16", "why")
         bad, good = row({"a:one": ["fail", ""]}), row({"a:one": ["pass", ""]})
         for rows, wanted in (((good, good, bad, bad, good), note), ((good, bad, bad, good), None),
                              ((good, good, bad, bad, bad), None)):
