@@ -133,6 +133,40 @@ TEST_F(cet_guest, exits)
 	expect_xregs(_metadata, other, &others, xcr0, "KVM_RUN of another vCPU");
 }
 
+static void guest_sync_code(void)
+{
+	for (;;)
+		GUEST_SYNC(0);
+}
+
+/*
+ * Verify that each CET register that the host writes alone, to a vCPU that has run, is what
+ * the guest goes on with, and that the others stay.
+ */
+TEST_F(cet_guest, one_by_one)
+{
+	const struct xregs *other = &self->guest->cet.regs[1];
+	struct xregs regs = self->guest->cet.regs[0];
+	int i;
+
+	vcpu_arch_set_entry_point(self->vcpu, guest_sync_code);
+	xstate_run(self->vcpu, UCALL_SYNC);
+	for (i = 0; i <= NR_CET_MSRS; i++) {
+		th_case("%s", i < NR_CET_MSRS ? msr_name(cet_msrs[i]) : "SSP");
+		if (i < NR_CET_MSRS && vcpu_has_cet_msr(self->vcpu, cet_msrs[i])) {
+			regs.cet[i] = other->cet[i];
+			vcpu_set_msr(self->vcpu, cet_msrs[i], regs.cet[i]);
+		} else if (i == NR_CET_MSRS && vcpu_has_shstk(self->vcpu)) {
+			regs.ssp = other->ssp;
+			EXPECT_ERRNO(0, vcpu_one_reg_ssp(self->vcpu, KVM_SET_ONE_REG, &regs.ssp),
+				     "KVM_SET_ONE_REG of SSP");
+		}
+		xstate_run(self->vcpu, UCALL_SYNC);
+		expect_cet(_metadata, self->vcpu, &regs, "KVM_RUN");
+		expect_kept_elsewhere(_metadata, self->vcpu, &regs, "KVM_RUN");
+	}
+}
+
 static void guest_set_cr(int nr, u64 value, u8 wanted, const char *what)
 {
 	u8 vector = nr ? kvm_asm_safe("mov %[v], %%cr4", [v] "r" (value)) :
@@ -201,8 +235,7 @@ TEST_F(cet_guest, sregs)
 	EXPECT_SAME(taken ? sregs.cr4 : old.cr4, now.cr4, "CR4 after KVM_SET_SREGS");
 	EXPECT_SAME(taken ? sregs.cr0 : old.cr0, now.cr0, "CR0 after KVM_SET_SREGS");
 	expect_xregs(_metadata, self->vcpu, &regs[0], xcr0, "KVM_SET_SREGS");
-	/* What VMRUN of an AMD CPU makes of it is not known. */
-	if (taken && xf_cpuinfo_flag("vmx")) {
+	if (taken) {
 		EXPECT_ERRNO(0, _vcpu_run(self->vcpu) ? errno : 0, "KVM_RUN without CR0.WP");
 		EXPECT_THAT(self->vcpu->run->exit_reason == KVM_EXIT_FAIL_ENTRY,
 			    "KVM_RUN without CR0.WP: wanted FAIL_ENTRY got %s",
