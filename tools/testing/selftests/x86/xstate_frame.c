@@ -420,8 +420,8 @@ static bool wait_for_pages(struct __test_metadata *const _metadata, uint64_t mas
 	if (msrs >= 0)
 		EXPECT_SAME(0, seen.xfd, "IA32_XFD of the handler, %s", what);
 	/*
-	 * Since Linux 6.8 the kernel asks for as much memory as the task's next frame
-	 * takes, and finds none behind a frame from before the first use of AMX.
+	 * Known kernels ask for as much memory as the task's next frame takes, and
+	 * find none behind a frame from before the first use of AMX.
 	 */
 	XFAIL_IF(is_first_use && xregs_faults,
 		 "known kernels cannot wait for a frame from before the first use of AMX") {
@@ -465,7 +465,7 @@ static void expect_no_frame(struct __test_metadata *const _metadata, uint64_t ma
 	saved = take_signal(_metadata, pattern, p.stack, p.size);
 	EXPECT_SAME(1, xregs_faults, "SIGSEGV for a signal");
 	EXPECT_THAT(!seen.context, "the handler has run");
-	/* With the page that has nothing of the XSAVE area, PKRU is not compared. */
+	/* Not PKRU, with a page that has nothing of the XSAVE area */
 	if (before && !at)
 		mask &= ~XFEATURE_MASK_PKRU;
 	EXPECT_XREGS(mask, pattern, saved, "after the signal");
