@@ -468,7 +468,7 @@ static void expect_copied(struct __test_metadata *const _metadata, struct xcomp_
 			       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	pid_t pid;
 
-	ASSERT_NE(MAP_FAILED, f);
+	ASSERT_TRUE(f != MAP_FAILED);
 	fflush(stdout);
 	pid = clone(find, stack + CHILD_STACK, flags | SIGCHLD, f);
 	if (!EXPECT_THAT(pid > 0, "clone(): %s", strerror(errno)))
