@@ -303,7 +303,7 @@ static void test_switch_ssp_table(void)
 	gate = (__u64 *)(vm.memory + IDT) + 2 * INT_VECTOR;
 	gate[0] = (handler & 0xffff) | 8 << 16 | 0x8e01ULL << 32 | (handler >> 16 & 0xffff) << 48;
 	gate[1] = handler >> 32;
-	memcpy(vm.memory + TSS + 0x24, &(__u64){ IST_STACK }, 8);
+	memcpy(vm.memory + TSS_IST1, &(__u64){ IST_STACK }, 8);
 	*(__u64 *)(vm.memory + SSP_TABLE + 8) = IST_TOKEN;
 	*(__u64 *)(vm.memory + IST_TOKEN) = IST_TOKEN;
 	enter_two(&vm, &none);

@@ -95,15 +95,14 @@ long xregs_call_between(const struct xregs *loaded, struct xregs *saved, long nr
 
 /*
  * The same with a signal to this thread, and @handler on the stack of @size bytes at @stack.
- * A SIGSEGV for it, if the kernel cannot write or read the frame, is counted, and the task
- * goes on.
+ * A SIGSEGV for it, if the kernel cannot write or read the frame, is counted in xregs_faults,
+ * and the task goes on.
  */
-extern int xregs_faults;
-
 struct xregs *xregs_take_signal(struct __test_metadata *const _metadata,
 				const struct xregs *loaded,
 				void (*handler)(int sig, siginfo_t *info, void *context),
 				void *stack, size_t size);
+extern int xregs_faults;
 
 /* EXPECT_XREGS(mask, wanted, got, fmt, ...): the same in all components of @mask */
 #define EXPECT_XREGS(mask, wanted, got, fmt, ...) ({				\

@@ -284,7 +284,7 @@ TEST_F(xstate_signal, no_area)
 }
 
 /*
- * Take a frame of @xstate_size and @extended_size.  Kernels from 6.16.12 to 6.18.15
+ * Take a frame of @xstate_size and @extended_size.  Kernels from 6.16.3 to 6.18.15
  * look at neither, but for the magic number where a frame of this task ends, as the
  * @first shows.  There, a component is of the frame or initial, as it is everywhere.
  */
@@ -492,9 +492,7 @@ TEST_F(xstate_signal, protected_amx)
 	xcomp_request_host(_metadata, &perm);
 	protect_parts(_metadata, xregs_mask() | XFEATURE_MASK_XTILE, 448);
 }
-#endif
 
-#ifdef __x86_64__
 /* What a debugger forges, in memory that is no shadow stack */
 static uint64_t forged;
 
