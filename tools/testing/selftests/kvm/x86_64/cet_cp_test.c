@@ -23,8 +23,6 @@
 #define USER_DS_DESCRIPTOR	0x00cff3000000ffffull
 #define USER_CS_DESCRIPTOR	0x00affb000000ffffull
 
-#define PTE_USER		BIT_ULL(2)
-
 /* The stacks of both modes: that of the kernel is for what interrupts user mode. */
 static u8 user_stack[4096] __aligned(4096), kernel_stack[8192] __aligned(4096);
 static u8 user_shstk[4096] __aligned(4096), kernel_shstk[4096] __aligned(4096);
@@ -98,23 +96,6 @@ static void guest_cp_code(u64 rip)
 		     : "memory");
 }
 
-/* Open the page at @va, which is mapped for the guest's kernel, for user mode. */
-static void open_page(struct kvm_vcpu *vcpu, const void *va)
-{
-	struct kvm_sregs sregs;
-	u64 table, *pte;
-	int level;
-
-	vcpu_sregs_get(vcpu, &sregs);
-	table = sregs.cr3;
-	for (level = sregs.cr4 & X86_CR4_LA57 ? 4 : 3; level >= 0; level--) {
-		pte = addr_gpa2hva(vcpu->vm, table & GENMASK_ULL(51, 12));
-		pte += ((u64)va >> (12 + 9 * level)) & 511;
-		*pte |= PTE_USER;
-		table = *pte;
-	}
-}
-
 /* Give the guest, which libkvm keeps in its kernel, a user mode and what that raises. */
 static void add_user_mode(struct kvm_vcpu *vcpu, const struct kvm_sregs *sregs)
 {
@@ -124,9 +105,9 @@ static void add_user_mode(struct kvm_vcpu *vcpu, const struct kvm_sregs *sregs)
 	gdt[USER_DS / 8] = USER_DS_DESCRIPTOR;
 	gdt[USER_CS / 8] = USER_CS_DESCRIPTOR;
 	memcpy(addr_gva2hva(vcpu->vm, sregs->tr.base + 4), &rsp0, sizeof(rsp0));
-	open_page(vcpu, user_ret);
-	open_page(vcpu, user_stack);
-	open_page(vcpu, user_shstk);
+	vcpu_open_page(vcpu, user_ret);
+	vcpu_open_page(vcpu, user_stack);
+	vcpu_open_page(vcpu, user_shstk);
 	vm_make_shstk(vcpu->vm, (gva_t)user_shstk);
 	/* libkvm expects no error code with #CP, but with #AC. */
 	idt[CP_VECTOR] = idt[AC_VECTOR];
@@ -445,8 +426,8 @@ TEST_F(cet_cp, mmio)
 	virt_map(self->vm, MMIO, MMIO, 1);
 	vm_make_shstk(self->vm, (gva_t)kernel_shstk);
 	for (i = 0; i < ARRAY_SIZE(insns); i++)
-		open_page(self->vcpu, insns[i].rip);
-	open_page(self->vcpu, (void *)MMIO);
+		vcpu_open_page(self->vcpu, insns[i].rip);
+	vcpu_open_page(self->vcpu, (void *)MMIO);
 	for (s = 0; s < (self->has ? ARRAY_SIZE(settings) : 1); s++)
 		for (i = 0; i < ARRAY_SIZE(insns); i++)
 			for (user = 0; user < 2; user++)

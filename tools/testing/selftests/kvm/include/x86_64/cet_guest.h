@@ -20,6 +20,8 @@ extern const char user_ret[], user_ret_called[], user_ret_fault[], user_ret_on[]
 
 /* Make a page of the guest a shadow stack, of user mode if it is open to that. */
 void vm_make_shstk(struct kvm_vm *vm, gva_t page);
+/* Open a page that is mapped for the guest's kernel for user mode. */
+void vcpu_open_page(struct kvm_vcpu *vcpu, const void *va);
 
 /* In the guest's memory, for the guest and for the host */
 struct cet_guest {

@@ -129,6 +129,7 @@ void use_kernel_fpu(void);
 /* ---- instructions, for guest and host ---- */
 
 INTEGER_ONLY void xregs_wrpkru(u32 pkru);
+INTEGER_ONLY u32 xregs_rdpkru(void);
 void guest_enable_xstate(u64 xcr0);
 INTEGER_ONLY void guest_load_xregs(const struct xregs *r, u64 mask);
 

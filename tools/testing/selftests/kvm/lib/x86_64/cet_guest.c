@@ -4,6 +4,7 @@
 
 /* Bits of an entry of a page table */
 #define PTE_WRITABLE		BIT_ULL(1)
+#define PTE_USER		BIT_ULL(2)
 #define PTE_ACCESSED		BIT_ULL(5)
 #define PTE_DIRTY		BIT_ULL(6)
 
@@ -13,6 +14,23 @@ void vm_make_shstk(struct kvm_vm *vm, gva_t page)
 	u64 *pte = vm_get_pte(vm, page);
 
 	*pte = (*pte & ~PTE_WRITABLE) | PTE_ACCESSED | PTE_DIRTY;
+}
+
+/* Open the page at @va, which is mapped for the guest's kernel, for user mode. */
+void vcpu_open_page(struct kvm_vcpu *vcpu, const void *va)
+{
+	struct kvm_sregs sregs;
+	u64 table, *pte;
+	int level;
+
+	vcpu_sregs_get(vcpu, &sregs);
+	table = sregs.cr3;
+	for (level = sregs.cr4 & X86_CR4_LA57 ? 4 : 3; level >= 0; level--) {
+		pte = addr_gpa2hva(vcpu->vm, table & GENMASK_ULL(51, 12));
+		pte += ((u64)va >> (12 + 9 * level)) & 511;
+		*pte |= PTE_USER;
+		table = *pte;
+	}
 }
 
 /*

@@ -545,6 +545,14 @@ void xregs_wrpkru(u32 pkru)
 	asm volatile(".byte 0x0f, 0x01, 0xef" : : "a" (pkru), "c" (0), "d" (0));
 }
 
+u32 xregs_rdpkru(void)
+{
+	u32 pkru;
+
+	asm volatile(".byte 0x0f, 0x01, 0xee" : "=a" (pkru) : "c" (0) : "edx");
+	return pkru;
+}
+
 /* Have XSAVE, all components in @xcr0, and what instructions there are for PKRU. */
 void guest_enable_xstate(u64 xcr0)
 {
