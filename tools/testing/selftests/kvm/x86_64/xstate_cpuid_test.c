@@ -129,6 +129,51 @@ TEST_F(xcr0, host_bits)
 
 /* ---- CPUID that KVM offers, and that of a vCPU ---- */
 
+/*
+ * Verify what becomes of a list of registers: of those that are XCR0 the first
+ * counts, and there need be none; others, and what lies behind the end of the
+ * list, have no effect.  KVM_GET_XCRS has XCR0, and nothing else.
+ */
+TEST_F(xcr0, entries)
+{
+	const u64 one = XFEATURE_MASK_FP, two = XFEATURE_MASK_FPSSE;
+	const struct {
+		const char *name;
+		struct kvm_xcrs xcrs;
+		u64 wanted;
+	} lists[] = {
+		{ "none", { .nr_xcrs = 0, .xcrs = { { .value = two } } }, one },
+		{ "XCR1", { .nr_xcrs = 1, .xcrs = { { .xcr = 1, .value = two } } }, one },
+		{ "no XCR", { .nr_xcrs = 1, .xcrs = { { .xcr = ~0u, .value = two } } }, one },
+		{ "XCR1 and XCR0", { .nr_xcrs = 2, .xcrs = { { .xcr = 1 }, { .value = two } } },
+		  two },
+		{ "XCR0 twice", { .nr_xcrs = 2, .xcrs = { { .value = two }, { .value = one } } },
+		  two },
+		{ "XCR0 behind the end", { .nr_xcrs = 1, .xcrs = { { .xcr = 1 },
+								   { .value = two } } }, one },
+		{ "XCR0 as the last of all", { .nr_xcrs = 16, .xcrs = {
+			{ .xcr = 1 }, { .xcr = 2 }, { .xcr = 3 }, { .xcr = 4 }, { .xcr = 5 },
+			{ .xcr = 6 }, { .xcr = 7 }, { .xcr = 8 }, { .xcr = 9 }, { .xcr = 10 },
+			{ .xcr = 11 }, { .xcr = 12 }, { .xcr = 13 }, { .xcr = 14 }, { .xcr = 15 },
+			{ .value = two } } }, two },
+	};
+	struct kvm_xcrs got;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(lists); i++) {
+		th_case("%s", lists[i].name);
+		EXPECT_ERRNO(0, set_xcr0(self->vcpu, one), "KVM_SET_XCRS of x87");
+		EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_SET_XCRS, &lists[i].xcrs),
+			     "KVM_SET_XCRS");
+		memset(&got, 0xa5, sizeof(got));
+		EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_GET_XCRS, &got), "KVM_GET_XCRS");
+		EXPECT_SAME(1, got.nr_xcrs, "number of registers");
+		EXPECT_SAME(0, got.flags, "flags");
+		EXPECT_SAME(0, got.xcrs[0].xcr, "index of the register");
+		EXPECT_XFEATURES(lists[i].wanted, got.xcrs[0].value, "XCR0");
+	}
+}
+
 FIXTURE(xstate_cpuid) {
 	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpu;
@@ -490,6 +535,88 @@ TEST_F(xstate_cpuid, bits_after_run)
 		     vcpu_errno(self->vcpu, KVM_GET_XSAVE, &area),
 		     "KVM_GET_XSAVE after refused KVM_SET_CPUID2");
 	expect_xregs(_metadata, self->vcpu, &self->regs, self->mask, "refused KVM_SET_CPUID2");
+}
+
+/* ---- CPUID follows CR4 ---- */
+
+#ifndef X86_CR4_PKE
+#define X86_CR4_PKE	BIT(22)
+#endif
+
+/* What the guest is to set in CR4, and what CPUID says before and after that */
+static u64 cr4_next;
+static u32 os_bits[2];
+
+static u32 guest_os_bits(void)
+{
+	return (this_cpu_has(X86_FEATURE_OSXSAVE) ? 1 : 0) |
+	       (this_cpu_has(X86_FEATURE_OSPKE) ? 2 : 0);
+}
+
+static void guest_cr4_code(void)
+{
+	for (;;) {
+		os_bits[0] = guest_os_bits();
+		set_cr4(cr4_next);
+		os_bits[1] = guest_os_bits();
+		GUEST_SYNC(0);
+	}
+}
+
+static u32 cr4_os_bits(u64 cr4)
+{
+	return (cr4 & X86_CR4_OSXSAVE ? 1 : 0) | (cr4 & X86_CR4_PKE ? 2 : 0);
+}
+
+/* The same in KVM_GET_CPUID2 */
+static u32 vcpu_os_bits(struct kvm_vcpu *vcpu)
+{
+	struct kvm_cpuid2 *cpuid = vcpu_current_cpuid(vcpu);
+	u32 bits;
+
+	bits = (cpuid_regs(cpuid, 1, 0).ecx & BIT(X86_FEATURE_OSXSAVE.bit) ? 1 : 0) |
+	       (cpuid_regs(cpuid, 7, 0).ecx & BIT(X86_FEATURE_OSPKE.bit) ? 2 : 0);
+	free(cpuid);
+	return bits;
+}
+
+/*
+ * Verify that OSXSAVE and OSPKE in CPUID are CR4.OSXSAVE and CR4.PKE at once, for
+ * the guest and for KVM_GET_CPUID2, whether the guest has set them or the host.
+ */
+TEST_F(xstate_cpuid, os_bits)
+{
+	u64 pke = kvm_cpu_has(X86_FEATURE_PKU) ? X86_CR4_PKE : 0, cr4;
+	struct kvm_sregs sregs;
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	unsigned int i;
+
+	if (!xstate_need_guests(_metadata))
+		return;
+	vcpu = xstate_new_guest(&vm, &variant->combo, guest_cr4_code);
+	vcpu_sregs_get(vcpu, &sregs);
+	cr4 = sregs.cr4 & ~(X86_CR4_OSXSAVE | X86_CR4_PKE);
+	/* From each to each, twice */
+	for (i = 0; i < 32; i++) {
+		sregs.cr4 = cr4 | (i & 1 ? X86_CR4_OSXSAVE : 0) | (i & 2 ? pke : 0);
+		cr4_next = cr4 | (i & 4 ? X86_CR4_OSXSAVE : 0) | (i & 8 ? pke : 0);
+		sync_global_to_guest(vm, cr4_next);
+		th_case("CR4 %#llx by the host, then %#lx by the guest", sregs.cr4,
+			(unsigned long)cr4_next);
+		vcpu_sregs_set(vcpu, &sregs);
+		EXPECT_SAME(cr4_os_bits(sregs.cr4), vcpu_os_bits(vcpu),
+			    "OSXSAVE and OSPKE in KVM_GET_CPUID2 after KVM_SET_SREGS");
+		xstate_run(vcpu, UCALL_SYNC);
+		sync_global_from_guest(vm, os_bits);
+		EXPECT_SAME(cr4_os_bits(sregs.cr4), os_bits[0],
+			    "OSXSAVE and OSPKE of the guest after KVM_SET_SREGS");
+		EXPECT_SAME(cr4_os_bits(cr4_next), os_bits[1],
+			    "OSXSAVE and OSPKE of the guest after MOV to CR4");
+		EXPECT_SAME(cr4_os_bits(cr4_next), vcpu_os_bits(vcpu),
+			    "OSXSAVE and OSPKE in KVM_GET_CPUID2 after MOV to CR4");
+	}
+	kvm_vm_free(vm);
 }
 
 XSTATE_IOCTL_HARNESS_MAIN
