@@ -11,6 +11,7 @@
  * This takes root, to switch the parameter on.  A process of its own switches it
  * off again, whatever becomes of the test.
  */
+#include <linux/userfaultfd.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -32,64 +33,60 @@
 #define STUB_FORCED	32
 #define FEP_SIZE	5
 
-#define STUB(name, insn)						\
-	asm(".pushsection .text.stubs,\"ax\"\n"				\
-	    ".balign 64\n"						\
-	    #name ":\n"							\
-	    "\t" insn "\n"						\
-	    "\toutb %al, $0x70\n"					\
-	    ".balign 32\n"						\
-	    "\tud2\n\t.ascii \"kvm\"\n"					\
-	    "\t" insn "\n"						\
-	    "\toutb %al, $0x70\n"					\
-	    ".popsection");						\
-	extern const char name[]
+#define STUB(name, insn)					\
+static __attribute__((naked)) __aligned(64) void name(void)	\
+{								\
+	asm volatile(".irp forced,0,1\n"			\
+		     "\t.balign 32\n"				\
+		     "\t.if \\forced\n"			\
+		     "\tud2\n\t.ascii \"kvm\"\n"		\
+		     "\t.endif\n"				\
+		     "\t" insn "\n"				\
+		     "\toutb %al, $0x70\n"			\
+		     ".endr");					\
+}
 
-STUB(i_movaps_load, "movaps (%rbx), %xmm3");
-STUB(i_movaps_store, "movaps %xmm12, (%rbx)");
-STUB(i_movups_load, "movups (%rbx), %xmm15");
-STUB(i_movups_store, "movups %xmm0, (%rbx)");
-STUB(i_movdqa_load, "movdqa (%rbx), %xmm8");
-STUB(i_movntdq, "movntdq %xmm9, (%rbx)");
-STUB(i_movntps, "movntps %xmm1, (%rbx)");
-STUB(i_movntdqa, "movntdqa (%rbx), %xmm2");
-STUB(i_movq_load, "movq (%rbx), %mm5");
-STUB(i_movq_store, "movq %mm6, (%rbx)");
+STUB(i_movaps_load, "movaps (%rbx), %xmm3")
+STUB(i_movaps_store, "movaps %xmm12, (%rbx)")
+STUB(i_movups_load, "movups (%rbx), %xmm15")
+STUB(i_movups_store, "movups %xmm0, (%rbx)")
+STUB(i_movdqa_load, "movdqa (%rbx), %xmm8")
+STUB(i_movntdq, "movntdq %xmm9, (%rbx)")
+STUB(i_movntps, "movntps %xmm1, (%rbx)")
+STUB(i_movntdqa, "movntdqa (%rbx), %xmm2")
+STUB(i_movq_load, "movq (%rbx), %mm5")
+STUB(i_movq_store, "movq %mm6, (%rbx)")
 /* REX.R, which MMX registers are too few for */
-STUB(i_movq_rex, ".byte 0x44, 0x0f, 0x6f, 0x33");
-STUB(i_fnstcw, "fnstcw (%rbx)");
-STUB(i_fnstsw, "fnstsw (%rbx)");
-STUB(i_fninit, "fninit");
-STUB(i_vmovaps_load, "vmovaps (%rbx), %ymm4");
-STUB(i_vmovups_store, "vmovups %ymm11, (%rbx)");
-STUB(i_vmovdqa_x, "vmovdqa (%rbx), %xmm7");
-STUB(i_clts, "clts");
-STUB(i_xsetbv, "xsetbv");
-STUB(i_mov_cr4, "mov %rax, %cr4");
-STUB(i_rdmsr, "rdmsr");
-STUB(i_wrmsr, "wrmsr");
+STUB(i_movq_rex, ".byte 0x44, 0x0f, 0x6f, 0x33")
+STUB(i_fnstcw, "fnstcw (%rbx)")
+STUB(i_fnstsw, "fnstsw (%rbx)")
+STUB(i_fninit, "fninit")
+STUB(i_vmovaps_load, "vmovaps (%rbx), %ymm4")
+STUB(i_vmovups_store, "vmovups %ymm11, (%rbx)")
+STUB(i_vmovdqa_x, "vmovdqa (%rbx), %xmm7")
+STUB(i_clts, "clts")
+STUB(i_xsetbv, "xsetbv")
+STUB(i_mov_cr4, "mov %rax, %cr4")
+STUB(i_rdmsr, "rdmsr")
+STUB(i_wrmsr, "wrmsr")
 
 /* An exception leaves at the port that is its vector. */
-asm(".pushsection .text\n"
-	".balign 16\n"
-	"vector_stubs:\n"
-	".set vector, 0\n"
-	".rept 32\n"
-	"\t.balign 16\n"
-	"\tendbr64\n"
-	"\toutb %al, $0x80 + vector\n"
-	"\t.set vector, vector + 1\n"
-	".endr\n"
-	".popsection");
-extern const char vector_stubs[];
+static __attribute__((naked)) __aligned(64) void vector_stubs(void)
+{
+	asm volatile(".set vector, 0\n\t"
+		     ".rept 32\n\t"
+		     ".balign 16\n\t"
+		     "endbr64\n\t"
+		     "outb %al, $0x80 + vector\n\t"
+		     ".set vector, vector + 1\n\t"
+		     ".endr");
+}
 
 /* Where branches go */
-asm(".pushsection .text\n"
-	"landing:\n"
-	"\tendbr64\n"
-	"\toutb %al, $0x70\n"
-	".popsection");
-extern const char landing[];
+static __attribute__((naked)) void landing(void)
+{
+	asm volatile("endbr64\n\toutb %al, $0x70");
+}
 
 static u8 operand_page[4096] __aligned(4096), kernel_stack[4096] __aligned(4096);
 static u8 kernel_shstk[4096] __aligned(4096);
@@ -98,7 +95,8 @@ static u8 kernel_shstk[4096] __aligned(4096);
 #define STACK_TOP	((u64)kernel_stack + sizeof(kernel_stack) - 64)
 
 struct insn {
-	const char *name, *stub;
+	const char *name;
+	void (*stub)(void);
 	bool avx;		/* encoded by VEX */
 	bool may_lack;		/* an older emulator does not know it */
 };
@@ -373,7 +371,7 @@ static void finish(FIXTURE_DATA(emulator_forced) * const self, u64 rip, struct o
 
 /* Execute the instruction of @stub, natively or emulated. */
 static bool execute(struct __test_metadata *const _metadata,
-		    FIXTURE_DATA(emulator_forced) * const self, const char *stub, bool forced,
+		    FIXTURE_DATA(emulator_forced) * const self, void (*stub)(void), bool forced,
 		    const struct setting *s, struct outcome *o)
 {
 	u64 rip = (u64)stub + (forced ? STUB_FORCED : 0);
@@ -420,7 +418,7 @@ static void expect_same(struct __test_metadata *const _metadata,
 }
 
 static void expect_both(struct __test_metadata *const _metadata,
-			FIXTURE_DATA(emulator_forced) * const self, const char *stub,
+			FIXTURE_DATA(emulator_forced) * const self, void (*stub)(void),
 			const struct setting *s)
 {
 	struct outcome native, emulated;
@@ -436,7 +434,7 @@ static void expect_both(struct __test_metadata *const _metadata,
 
 /* Of SDM's exceptions of class 1, the one by CR0.EM is for what VEX does not encode. */
 static void expect_avx_em(struct __test_metadata *const _metadata,
-			  FIXTURE_DATA(emulator_forced) * const self, const char *stub,
+			  FIXTURE_DATA(emulator_forced) * const self, void (*stub)(void),
 			  const struct setting *s)
 {
 	struct outcome native, emulated;
@@ -666,22 +664,23 @@ TEST_F(emulator_forced, msrs)
 
 /* ---- branches ---- */
 
-STUB(b_jmp_rel, "jmp 1f\n1:");
-STUB(b_jcc, "jz 1f\n1:");
-STUB(b_loop, "loop 1f\n1:");
-STUB(b_jmp_reg, "jmp *%rsi");
-STUB(b_call_rel, "call 1f\n1:");
-STUB(b_call_reg, "call *%rsi");
-STUB(b_ret, "ret");
-STUB(b_ret_imm, "ret $8");
-STUB(b_ret_far, "lretq");
-STUB(b_jmp_far, "ljmp *(%rbx)");
-STUB(b_call_far, "lcall *(%rbx)");
-STUB(b_syscall, "syscall");
+STUB(b_jmp_rel, "jmp 1f\n1:")
+STUB(b_jcc, "jz 1f\n1:")
+STUB(b_loop, "loop 1f\n1:")
+STUB(b_jmp_reg, "jmp *%rsi")
+STUB(b_call_rel, "call 1f\n1:")
+STUB(b_call_reg, "call *%rsi")
+STUB(b_ret, "ret")
+STUB(b_ret_imm, "ret $8")
+STUB(b_ret_far, "lretq")
+STUB(b_jmp_far, "ljmp *(%rbx)")
+STUB(b_call_far, "lcall *(%rbx)")
+STUB(b_syscall, "syscall")
 
 /* The halves of CET that act on each; with a far one, of either mode */
 static const struct branch {
-	const char *name, *stub;
+	const char *name;
+	void (*stub)(void);
 	u64 cet;
 	bool far;
 } branches[] = {
@@ -781,6 +780,138 @@ TEST_F(emulator_forced, branches)
 	for (i = 0; i < ARRAY_SIZE(branches); i++)
 		for (c = 0; c < (has ? ARRAY_SIZE(cet_settings) : 1); c++)
 			expect_branch(_metadata, self, &branches[i], &cet_settings[c], has);
+}
+
+/* ---- instructions whose memory KVM has to wait for ---- */
+
+#define PAGE		4096
+
+/* The prefix at the end of a page, and the instruction on the next one */
+#define SPLIT_STUB(name, insn)					\
+static __attribute__((naked)) __aligned(4096) void name(void)	\
+{								\
+	asm volatile(".skip 4096 - 5\n"			\
+		     "\tud2\n\t.ascii \"kvm\"\n"		\
+		     "\t" insn "\n"				\
+		     "\toutb %al, $0x70\n"			\
+		     ".balign 4096");				\
+}
+
+SPLIT_STUB(w_movaps, "movaps %xmm12, (%rbx)")
+SPLIT_STUB(w_movq, "movq %mm6, (%rbx)")
+SPLIT_STUB(w_fnstcw, "fnstcw (%rbx)")
+SPLIT_STUB(w_vmovups, "vmovups %ymm11, (%rbx)")
+
+/* What waits for its operand, or for its own bytes */
+static const struct wait {
+	const char *name;
+	void (*native)(void), (*split)(void);
+	bool avx;
+} waits[] = {
+	{ "MOVAPS from memory", i_movaps_load, NULL, false },
+	{ "MOVQ from memory", i_movq_load, NULL, false },
+	{ "VMOVAPS from memory", i_vmovaps_load, NULL, true },
+	{ "MOVAPS to memory", i_movaps_store, w_movaps, false },
+	{ "MOVQ to memory", i_movq_store, w_movq, false },
+	{ "FNSTCW", i_fnstcw, w_fnstcw, false },
+	{ "VMOVUPS to memory", i_vmovups_store, w_vmovups, true },
+};
+
+/* A page of the guest that is not there, and who has it */
+struct absent {
+	struct __test_metadata *metadata;
+	u8 *page, *content;
+	const struct xregs *regs;	/* that this one has loaded */
+	u64 mask;
+	int uffd;
+};
+
+static bool take_away(struct absent *a)
+{
+	struct uffdio_register reg = {
+		.range = { (u64)a->page, PAGE },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+	struct uffdio_api api = { .api = UFFD_API };
+
+	a->content = xf_guarded(PAGE, 0);
+	xarea_copy(a->content, a->page, PAGE);
+	a->uffd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	return a->uffd >= 0 && !ioctl(a->uffd, UFFDIO_API, &api) &&
+	       !ioctl(a->uffd, UFFDIO_REGISTER, &reg) && !madvise(a->page, PAGE, MADV_DONTNEED);
+}
+
+/* Give it back to whoever waits, with other registers than the guest's. */
+static void *give_back(void *arg)
+{
+	struct absent *a = arg;
+	struct __test_metadata *const _metadata = a->metadata;
+	struct uffdio_copy copy = {
+		.dst = (u64)a->page, .src = (u64)a->content, .len = PAGE,
+	};
+	struct uffd_msg msg;
+
+	EXPECT_SAME(sizeof(msg), read(a->uffd, &msg, sizeof(msg)), "a fault that is told");
+	guest_load_xregs(a->regs, a->mask);
+	EXPECT_SAME(0, ioctl(a->uffd, UFFDIO_COPY, &copy), "UFFDIO_COPY");
+	asm volatile("fninit\n\tldmxcsr %0" : : "m" ((u32){ MXCSR_INIT }));
+	return NULL;
+}
+
+/* The outcome of @w is that of the CPU, though it slept while another task had the FPU. */
+static void expect_waits(struct __test_metadata *const _metadata,
+			 FIXTURE_DATA(emulator_forced) * const self, const struct wait *w,
+			 struct absent *a)
+{
+	void (*stub)(void) = w->split ?: w->native;
+	u64 rip = w->split ? (u64)w->split + PAGE - FEP_SIZE : (u64)w->native + STUB_FORCED;
+	struct outcome native, emulated = { };
+	pthread_t thread;
+
+	th_case("%s", w->name);
+	if (!execute(_metadata, self, w->native, false, settings, &native))
+		return;
+	start(_metadata, self, rip, settings);
+	a->page = w->split ? addr_gva2hva(self->vm, (u64)stub + PAGE) : self->operand;
+	if (!take_away(a))
+		SKIP(return, "no userfaultfd");
+	ASSERT_EQ(0, pthread_create(&thread, NULL, give_back, a));
+	vcpu_run(self->vcpu);
+	/* Whoever still waits for a fault gets one. */
+	(void)*(volatile u8 *)a->page;
+	xf_join_thread(_metadata, thread, "who has the page");
+	close(a->uffd);
+	munmap(a->content, PAGE);
+	if (!EXPECT_THAT(self->vcpu->run->exit_reason == KVM_EXIT_IO, "exit %s",
+			 exit_reason_str(self->vcpu->run->exit_reason)))
+		return;
+	emulated.vector = self->vcpu->run->io.port == PORT_END ? NO_VECTOR :
+			  self->vcpu->run->io.port - PORT_VECTOR;
+	finish(self, rip + FEP_SIZE, &emulated);
+	expect_same(_metadata, self, &native, &emulated);
+}
+
+/*
+ * Verify the same of instructions whose operand, or whose own bytes, KVM has to
+ * wait for: another task has run by then, and its registers are in the CPU.
+ */
+TEST_F(emulator_forced, waits)
+{
+	static struct xregs theirs;
+	struct absent absent = {
+		.metadata = _metadata, .regs = &theirs,
+		.mask = self->mask & (XFEATURE_MASK_FPSSE | XFEATURE_MASK_YMM |
+				      XFEATURE_MASK_AVX512),
+	};
+	const struct insn avx = { .stub = i_vmovaps_load };
+	bool has_avx = is_known(_metadata, self, &avx);
+	unsigned int i;
+
+	xf_pin(_metadata);
+	xregs_fill(&theirs, self->vcpu, 1);
+	for (i = 0; i < ARRAY_SIZE(waits); i++)
+		if (!waits[i].avx || has_avx)
+			expect_waits(_metadata, self, &waits[i], &absent);
 }
 
 XSTATE_HARNESS_MAIN

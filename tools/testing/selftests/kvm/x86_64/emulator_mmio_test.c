@@ -21,75 +21,94 @@
 #define REGS_0_7	"0,1,2,3,4,5,6,7"
 #define REGS_0_15	REGS_0_7 ",8,9,10,11,12,13,14,15"
 
-/* @insn with register \n, and an exit, for each of @regs */
+/* @insn with register \\n, and an exit, for each of @regs */
 #define STUBS(name, regs, insn)					\
-	asm(".pushsection .text\n"				\
-	    ".balign 16\n"					\
-	    #name ":\n"						\
-	    ".irp n," regs "\n"					\
-	    "\t.balign 16\n"					\
-	    "\t" insn "\n"					\
-	    "\toutb %al, %dx\n"					\
-	    ".endr\n"						\
-	    ".popsection");					\
-	extern const char name[]
+static __attribute__((naked)) __aligned(64) void name(void)	\
+{								\
+	asm volatile(".irp n," regs "\n"			\
+		     "\t.balign 16\n"				\
+		     "\t" insn "\n"				\
+		     "\toutb %al, %dx\n"			\
+		     ".endr");					\
+}
 
-#define BOTH_WAYS(name, regs, insn, reg)			\
-	STUBS(name##_load, regs, insn " (%rax), " reg);		\
-	STUBS(name##_store, regs, insn " " reg ", (%rax)")
-
-BOTH_WAYS(movups, REGS_0_15, "movups", "%xmm\\n");
-BOTH_WAYS(movupd, REGS_0_15, "movupd", "%xmm\\n");
-BOTH_WAYS(movaps, REGS_0_15, "movaps", "%xmm\\n");
-BOTH_WAYS(movapd, REGS_0_15, "movapd", "%xmm\\n");
-BOTH_WAYS(movdqa, REGS_0_15, "movdqa", "%xmm\\n");
-BOTH_WAYS(movdqu, REGS_0_15, "movdqu", "%xmm\\n");
-STUBS(movntps_store, REGS_0_15, "movntps %xmm\\n, (%rax)");
-STUBS(movntpd_store, REGS_0_15, "movntpd %xmm\\n, (%rax)");
-STUBS(movntdq_store, REGS_0_15, "movntdq %xmm\\n, (%rax)");
-STUBS(movntdqa_load, REGS_0_15, "movntdqa (%rax), %xmm\\n");
-BOTH_WAYS(movq, REGS_0_7, "movq", "%mm\\n");
-STUBS(fnstcw_store, "0", "fnstcw (%rax)");
-STUBS(fnstsw_store, "0", "fnstsw (%rax)");
-BOTH_WAYS(vmovups, REGS_0_15, "vmovups", "%xmm\\n");
-BOTH_WAYS(vmovaps, REGS_0_15, "vmovaps", "%xmm\\n");
-BOTH_WAYS(vmovdqa, REGS_0_15, "vmovdqa", "%xmm\\n");
-BOTH_WAYS(vmovups_y, REGS_0_15, "vmovups", "%ymm\\n");
-BOTH_WAYS(vmovapd_y, REGS_0_15, "vmovapd", "%ymm\\n");
-BOTH_WAYS(vmovdqa_y, REGS_0_15, "vmovdqa", "%ymm\\n");
-BOTH_WAYS(vmovdqu_y, REGS_0_15, "vmovdqu", "%ymm\\n");
-STUBS(vmovntps_y_store, REGS_0_15, "vmovntps %ymm\\n, (%rax)");
-STUBS(vmovntdq_y_store, REGS_0_15, "vmovntdq %ymm\\n, (%rax)");
-STUBS(vmovntdqa_y_load, REGS_0_15, "vmovntdqa (%rax), %ymm\\n");
+STUBS(movups_load, REGS_0_15, "movups (%rax), %xmm\\n")
+STUBS(movups_store, REGS_0_15, "movups %xmm\\n, (%rax)")
+STUBS(movupd_load, REGS_0_15, "movupd (%rax), %xmm\\n")
+STUBS(movupd_store, REGS_0_15, "movupd %xmm\\n, (%rax)")
+STUBS(movaps_load, REGS_0_15, "movaps (%rax), %xmm\\n")
+STUBS(movaps_store, REGS_0_15, "movaps %xmm\\n, (%rax)")
+STUBS(movapd_load, REGS_0_15, "movapd (%rax), %xmm\\n")
+STUBS(movapd_store, REGS_0_15, "movapd %xmm\\n, (%rax)")
+STUBS(movdqa_load, REGS_0_15, "movdqa (%rax), %xmm\\n")
+STUBS(movdqa_store, REGS_0_15, "movdqa %xmm\\n, (%rax)")
+STUBS(movdqu_load, REGS_0_15, "movdqu (%rax), %xmm\\n")
+STUBS(movdqu_store, REGS_0_15, "movdqu %xmm\\n, (%rax)")
+STUBS(movntps_store, REGS_0_15, "movntps %xmm\\n, (%rax)")
+STUBS(movntpd_store, REGS_0_15, "movntpd %xmm\\n, (%rax)")
+STUBS(movntdq_store, REGS_0_15, "movntdq %xmm\\n, (%rax)")
+STUBS(movntdqa_load, REGS_0_15, "movntdqa (%rax), %xmm\\n")
+STUBS(movq_load, REGS_0_7, "movq (%rax), %mm\\n")
+STUBS(movq_store, REGS_0_7, "movq %mm\\n, (%rax)")
+STUBS(fnstcw_store, "0", "fnstcw (%rax)")
+STUBS(fnstsw_store, "0", "fnstsw (%rax)")
+STUBS(vmovups_load, REGS_0_15, "vmovups (%rax), %xmm\\n")
+STUBS(vmovups_store, REGS_0_15, "vmovups %xmm\\n, (%rax)")
+STUBS(vmovaps_load, REGS_0_15, "vmovaps (%rax), %xmm\\n")
+STUBS(vmovaps_store, REGS_0_15, "vmovaps %xmm\\n, (%rax)")
+STUBS(vmovdqa_load, REGS_0_15, "vmovdqa (%rax), %xmm\\n")
+STUBS(vmovdqa_store, REGS_0_15, "vmovdqa %xmm\\n, (%rax)")
+STUBS(vmovups_y_load, REGS_0_15, "vmovups (%rax), %ymm\\n")
+STUBS(vmovups_y_store, REGS_0_15, "vmovups %ymm\\n, (%rax)")
+STUBS(vmovapd_y_load, REGS_0_15, "vmovapd (%rax), %ymm\\n")
+STUBS(vmovapd_y_store, REGS_0_15, "vmovapd %ymm\\n, (%rax)")
+STUBS(vmovdqa_y_load, REGS_0_15, "vmovdqa (%rax), %ymm\\n")
+STUBS(vmovdqa_y_store, REGS_0_15, "vmovdqa %ymm\\n, (%rax)")
+STUBS(vmovdqu_y_load, REGS_0_15, "vmovdqu (%rax), %ymm\\n")
+STUBS(vmovdqu_y_store, REGS_0_15, "vmovdqu %ymm\\n, (%rax)")
+STUBS(vmovntps_y_store, REGS_0_15, "vmovntps %ymm\\n, (%rax)")
+STUBS(vmovntdq_y_store, REGS_0_15, "vmovntdq %ymm\\n, (%rax)")
+STUBS(vmovntdqa_y_load, REGS_0_15, "vmovntdqa (%rax), %ymm\\n")
 
 enum { SSE, AVX, MMX, FCW, FSW };
 
 struct insn {
-	const char *name, *stubs;
+	const char *name;
+	void (*stubs)(void);
 	u8 kind, size;
 	bool store;
 };
 
 #define LOAD(insn, kind, size)	{ #insn " load", insn##_load, kind, size, false }
 #define STORE(insn, kind, size)	{ #insn " store", insn##_store, kind, size, true }
-#define BOTH(insn, kind, size)	LOAD(insn, kind, size), STORE(insn, kind, size)
 
 static const struct insn sse[] = {
-	BOTH(movups, SSE, 16), BOTH(movupd, SSE, 16), BOTH(movaps, SSE, 16), BOTH(movapd, SSE, 16),
-	BOTH(movdqa, SSE, 16), BOTH(movdqu, SSE, 16), STORE(movntps, SSE, 16),
-	STORE(movntpd, SSE, 16), STORE(movntdq, SSE, 16),
+	LOAD(movups, SSE, 16), STORE(movups, SSE, 16),
+	LOAD(movupd, SSE, 16), STORE(movupd, SSE, 16),
+	LOAD(movaps, SSE, 16), STORE(movaps, SSE, 16),
+	LOAD(movapd, SSE, 16), STORE(movapd, SSE, 16),
+	LOAD(movdqa, SSE, 16), STORE(movdqa, SSE, 16),
+	LOAD(movdqu, SSE, 16), STORE(movdqu, SSE, 16),
+	STORE(movntps, SSE, 16), STORE(movntpd, SSE, 16),
+	STORE(movntdq, SSE, 16),
 };
 
 static const struct insn movntdqa[] = { LOAD(movntdqa, SSE, 16) };
 
 static const struct insn x87[] = {
-	BOTH(movq, MMX, 8), STORE(fnstcw, FCW, 2), STORE(fnstsw, FSW, 2),
+	LOAD(movq, MMX, 8), STORE(movq, MMX, 8),
+	STORE(fnstcw, FCW, 2), STORE(fnstsw, FSW, 2),
 };
 
 static const struct insn avx[] = {
-	BOTH(vmovups, AVX, 16), BOTH(vmovaps, AVX, 16), BOTH(vmovdqa, AVX, 16),
-	BOTH(vmovups_y, AVX, 32), BOTH(vmovapd_y, AVX, 32), BOTH(vmovdqa_y, AVX, 32),
-	BOTH(vmovdqu_y, AVX, 32), STORE(vmovntps_y, AVX, 32), STORE(vmovntdq_y, AVX, 32),
+	LOAD(vmovups, AVX, 16), STORE(vmovups, AVX, 16),
+	LOAD(vmovaps, AVX, 16), STORE(vmovaps, AVX, 16),
+	LOAD(vmovdqa, AVX, 16), STORE(vmovdqa, AVX, 16),
+	LOAD(vmovups_y, AVX, 32), STORE(vmovups_y, AVX, 32),
+	LOAD(vmovapd_y, AVX, 32), STORE(vmovapd_y, AVX, 32),
+	LOAD(vmovdqa_y, AVX, 32), STORE(vmovdqa_y, AVX, 32),
+	LOAD(vmovdqu_y, AVX, 32), STORE(vmovdqu_y, AVX, 32),
+	STORE(vmovntps_y, AVX, 32), STORE(vmovntdq_y, AVX, 32),
 	LOAD(vmovntdqa_y, AVX, 32),
 };
 
@@ -222,7 +241,7 @@ static bool move_one(struct __test_metadata *const _metadata,
 	if (!in->store)
 		load(&self->regs, in, nr, data);
 	for (i = 0; i < in->size && in->store; i++)
-		if (!EXPECT_SAME(operand(&self->regs, in, nr)[i], data[i], "byte %d that was stored",
+		if (!EXPECT_SAME(operand(&self->regs, in, nr)[i], data[i], "byte %d of the store",
 				 i))
 			break;
 	vcpu_regs_get(self->vcpu, &after);
@@ -289,7 +308,7 @@ TEST_F(emulator_mmio, movntdqa)
 TEST_F(emulator_mmio, avx)
 {
 	if (!(self->mask & XFEATURE_MASK_YMM))
-		SKIP(return, "the kernel does not use AVX");
+		SKIP(return, "no AVX");
 	if (!is_emulated(self->vcpu, avx))
 		SKIP(return, "KVM does not emulate AVX");
 	move_all(_metadata, self, avx, avx + ARRAY_SIZE(avx));

@@ -55,7 +55,7 @@ static INTEGER_ONLY u32 guest_pkru(struct turn *t)
 	asm volatile("xsave (%0)"
 		     : : "r" (t->area), "a" ((u32)XFEATURE_MASK_PKRU), "d" (0) : "memory");
 	/* What is initial need not be written. */
-	return t->area[XF_HEADER_OFFSET + 1] & XFEATURE_MASK_PKRU >> 8 ?
+	return t->area[XF_HEADER_OFFSET + 1] & (XFEATURE_MASK_PKRU >> 8) ?
 	       *(u32 *)(t->area + t->offset) : 0;
 }
 
@@ -145,7 +145,7 @@ static void set_ways(struct __test_metadata *const _metadata, struct kvm_vcpu *v
 
 /* A vCPU that is to run turns[@i], with the CPUID of a variant */
 static struct turn *prepare(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu, int i,
-			    const FIXTURE_VARIANT(pkru) *variant)
+			    const FIXTURE_VARIANT(pkru) * const variant)
 {
 	struct turn *t = (struct turn *)addr_gva2hva(vcpu->vm, (gva_t)turns) + i;
 

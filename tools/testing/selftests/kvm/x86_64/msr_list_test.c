@@ -11,7 +11,7 @@
 #define POISON		0xa5a5a5a5a5a5a5a5ull
 
 /* More than KVM moves at once */
-#define TOO_MANY	(1u << 30)
+#define TOO_MANY	BIT(30)
 
 /* Among the MSRs of KVM itself, and none of them */
 #define NO_MSR		0x4b564d80
