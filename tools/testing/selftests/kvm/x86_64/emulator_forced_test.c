@@ -824,6 +824,7 @@ struct absent {
 	const struct xregs *regs;	/* that this one has loaded */
 	u64 mask;
 	int uffd;
+	bool given;
 };
 
 static bool take_away(struct absent *a)
@@ -852,6 +853,7 @@ static void *give_back(void *arg)
 	struct uffd_msg msg;
 
 	EXPECT_SAME(sizeof(msg), read(a->uffd, &msg, sizeof(msg)), "a fault that is told");
+	a->given = true;
 	guest_load_xregs(a->regs, a->mask);
 	EXPECT_SAME(0, ioctl(a->uffd, UFFDIO_COPY, &copy), "UFFDIO_COPY");
 	asm volatile("fninit\n\tldmxcsr %0" : : "m" ((u32){ MXCSR_INIT }));
@@ -875,8 +877,10 @@ static void expect_waits(struct __test_metadata *const _metadata,
 	a->page = w->split ? addr_gva2hva(self->vm, (u64)stub + PAGE) : self->operand;
 	if (!take_away(a))
 		SKIP(return, "no userfaultfd");
+	a->given = false;
 	ASSERT_EQ(0, pthread_create(&thread, NULL, give_back, a));
 	vcpu_run(self->vcpu);
+	EXPECT_THAT(a->given, "KVM did not have to wait for memory");
 	/* Whoever still waits for a fault gets one. */
 	(void)*(volatile u8 *)a->page;
 	xf_join_thread(_metadata, thread, "who has the page");
