@@ -71,6 +71,14 @@ static INTEGER_ONLY void guest_set_pkru(struct turn *t)
 		     : : "r" (t->area), "a" ((u32)XFEATURE_MASK_PKRU), "d" (0) : "memory");
 }
 
+/* CPUID always exits, and KVM handles it itself. */
+static INTEGER_ONLY void guest_exit_to_kvm(void)
+{
+	u32 eax = 0, ecx = 0;
+
+	asm volatile("cpuid" : "+a" (eax), "+c" (ecx) : : "rbx", "rdx", "memory");
+}
+
 static INTEGER_ONLY void guest_pkru_code(struct turn *t)
 {
 	bool reaches;
@@ -82,7 +90,7 @@ static INTEGER_ONLY void guest_pkru_code(struct turn *t)
 		if (reaches && t->write)
 			guest_set_pkru(t);
 		if (t->cpuid)
-			asm volatile("cpuid" : : "a" (0), "c" (0) : "rbx", "rdx", "memory");
+			guest_exit_to_kvm();
 		if (reaches)
 			t->kept = guest_pkru(t);
 		if (t->set_crs) {
