@@ -209,6 +209,7 @@ FIXTURE(emulator_forced) {
 FIXTURE_VARIANT(emulator_forced) { struct xstate_combo combo; };
 
 FIXTURE_VARIANT_ADD(emulator_forced, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
+FIXTURE_VARIANT_ADD(emulator_forced, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
 FIXTURE_VARIANT_ADD(emulator_forced, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
 FIXTURE_VARIANT_ADD(emulator_forced, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
 

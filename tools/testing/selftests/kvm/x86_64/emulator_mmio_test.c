@@ -128,6 +128,7 @@ FIXTURE(emulator_mmio) {
 XSTATE_SUITE(emulator_mmio);
 
 FIXTURE_VARIANT_ADD(emulator_mmio, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
+FIXTURE_VARIANT_ADD(emulator_mmio, guest_amx_nocet) { .combo = { PERM_GUEST, AMX, NOCET } };
 FIXTURE_VARIANT_ADD(emulator_mmio, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
 
 FIXTURE_SETUP(emulator_mmio)

@@ -526,6 +526,7 @@ XSTATE_SUITE(xcr0);
 
 FIXTURE_VARIANT_ADD(xcr0, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
 FIXTURE_VARIANT_ADD(xcr0, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
+FIXTURE_VARIANT_ADD(xcr0, guest_amx_nocet) { .combo = { PERM_GUEST, AMX, NOCET } };
 FIXTURE_VARIANT_ADD(xcr0, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
 
 FIXTURE_SETUP(xcr0)

@@ -32,6 +32,7 @@ FIXTURE(ioctl_fault) {
 XSTATE_SUITE(ioctl_fault);
 
 FIXTURE_VARIANT_ADD(ioctl_fault, none_noamx_nocet) { .combo = { PERM_NONE, NOAMX, NOCET } };
+FIXTURE_VARIANT_ADD(ioctl_fault, none_noamx_shstk) { .combo = { PERM_NONE, NOAMX, SHSTK } };
 FIXTURE_VARIANT_ADD(ioctl_fault, none_noamx_cet) { .combo = { PERM_NONE, NOAMX, CET } };
 FIXTURE_VARIANT_ADD(ioctl_fault, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
 
