@@ -806,7 +806,8 @@ SPLIT_STUB(w_vmovups, "vmovups %ymm11, (%rbx)")
 /* What waits for its operand, or for its own bytes */
 static const struct wait {
 	const char *name;
-	void (*native)(void), (*split)(void);
+	void (*native)(void);
+	void (*split)(void);
 	bool avx;
 } waits[] = {
 	{ "MOVAPS from memory", i_movaps_load, NULL, false },
@@ -883,7 +884,7 @@ static void expect_waits(struct __test_metadata *const _metadata,
 	vcpu_run(self->vcpu);
 	EXPECT_THAT(a->given, "KVM did not have to wait for memory");
 	/* Whoever still waits for a fault gets one. */
-	(void)*(volatile u8 *)a->page;
+	asm volatile("testb $0, %0" : : "m" (*a->page) : "cc");
 	xf_join_thread(_metadata, thread, "who has the page");
 	close(a->uffd);
 	munmap(a->content, PAGE);
