@@ -21,6 +21,7 @@
 
 /* U_CET and S_CET; KVM wants the legacy bitmap, from bit 12 on, to be aligned. */
 #define CET_SHSTK_BITS		(CET_SHSTK_EN | CET_WRSS_EN)
+#define CET_BITMAP_UNIT		BIT_ULL(14)
 #define CET_IBT_BITS		(ADDRESS & ~(CET_SHSTK_BITS | CET_RESERVED | GENMASK_ULL(13, 12)))
 /* Reserved in the one kind of CET MSR, not canonical in the other */
 #define CET_BAD			(BIT_ULL(63) | BIT_ULL(6))
@@ -123,6 +124,11 @@ static bool row_exists(struct kvm_vcpu *vcpu, enum way way, const struct msr_row
 	return row_valid(vcpu, m);
 }
 
+static bool is_listed(u32 msr)
+{
+	return msr && kvm_msr_is_in_save_restore_list(msr);
+}
+
 /*
  * A valid value: with seed 0 what the vCPU has when nothing is tried, that is
  * what struct xregs says, and no component that is disarmed.
@@ -165,6 +171,45 @@ static void add_read(u32 msr, bool readable)
 	steps[nr_steps - 1].write = false;
 }
 
+/* Linear addresses in MSRs have all that the CPU has, whatever CR4.LA57 says. */
+static int address_bits(void)
+{
+	return xf_cpuid(7, 0).ecx & BIT(16) ? 57 : 48;
+}
+
+/*
+ * The last values on either side of what is not canonical, and the first ones there;
+ * of U_CET and S_CET, all bits at once as well.  That the bitmap is canonical, the CPU
+ * sees to, if the guest writes it.
+ */
+static void add_edges(struct kvm_vcpu *vcpu, enum way way, const struct msr_row *m)
+{
+	u64 half = BIT_ULL(address_bits() - 1), unit = m->shstk & -m->shstk, all;
+	bool exists = row_exists(vcpu, way, m), mapped = exists && vcpu_has_ibt(vcpu);
+
+	if (!m->ibt) {
+		add_step(m->msr, half - unit, exists, exists);
+		add_step(m->msr, half, false, exists);
+		add_step(m->msr, -half, exists, exists);
+		add_step(m->msr, -half - unit, false, exists);
+		add_step(m->msr, -unit, exists, exists);
+		return;
+	}
+	all = exists ? row_valid(vcpu, m) : m->shstk | m->ibt;
+	if (way == BY_GUEST)
+		all &= ~(CET_SHSTK_EN | CET_ENDBR_EN);
+	add_step(m->msr, all & ~CET_SUPPRESS, exists, exists);
+	add_step(m->msr, all & ~CET_WAIT_ENDBR, exists, exists);
+	add_step(m->msr, all, exists && !mapped, exists);
+	if (way == BY_GUEST && exists && !mapped)
+		return;
+	add_step(m->msr, half - CET_BITMAP_UNIT, mapped, exists);
+	add_step(m->msr, -half, mapped, exists);
+	add_step(m->msr, -CET_BITMAP_UNIT, mapped, exists);
+	if (way == BY_GUEST)
+		add_step(m->msr, half, false, exists);
+}
+
 /* Each bit alone, and what is invalid on top of a valid value as well */
 static void add_tries(struct kvm_vcpu *vcpu, enum way way, const struct msr_row *m)
 {
@@ -190,9 +235,14 @@ static void add_tries(struct kvm_vcpu *vcpu, enum way way, const struct msr_row 
 		add_step(m->msr, m->bad[i], false, exists);
 	if (m->msr == MSR_IA32_PASID)
 		add_step(m->msr, 0, false, exists);
+	/* What user space saves of any vCPU, it can restore. */
+	if (!exists && way != BY_GUEST && is_listed(m->msr))
+		add_step(m->msr, 0, true, false);
 	/* Whether the bitmap is canonical, the CPU looks if the guest writes. */
 	if (guest_cet)
 		add_step(m->msr, BIT_ULL(63), false, exists);
+	if (m->shstk)
+		add_edges(vcpu, way, m);
 }
 
 static u64 step_reg(const struct step *s)
@@ -253,17 +303,18 @@ static const char *result_name(enum way way, int result)
 
 /*
  * Step @i has read what it must.  Where the vCPU has not the register, the host
- * may read a 0: KVM lets it copy all MSRs that it lists from vCPU to vCPU.  It
- * never lists IA32_PASID.
+ * reads a 0 of each MSR that KVM lists, so that it can copy all of them from vCPU to
+ * vCPU, and may of IA32_XSS.
  */
 static void expect_read(struct __test_metadata *const _metadata, enum way way, u32 i, u64 kept)
 {
 	const struct step *s = &steps[i];
-	int wanted = s->readable ? 0 : ways[way].refusal;
+	bool listed = way != BY_GUEST && is_listed(s->msr);
+	bool may = listed || (s->msr && !kvm_refuses_msrs()) || s->msr == MSR_IA32_XSS;
+	int wanted = s->readable || listed ? 0 : ways[way].refusal;
 	const char *name = row_name(s->msr);
 
-	if (way != BY_GUEST && !s->readable && !s->get &&
-	    (s->msr != MSR_IA32_PASID || !kvm_refuses_msrs()))
+	if (way != BY_GUEST && !s->readable && !s->get && may)
 		EXPECT_SAME(0, s->read, "%s of %s, which the vCPU has not", ways[way].get, name);
 	else if (EXPECT_THAT(s->get == wanted, "step %u: %s of %s: wanted %s got %s", i,
 			     ways[way].get, name, result_name(way, wanted),

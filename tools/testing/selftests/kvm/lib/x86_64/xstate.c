@@ -738,6 +738,8 @@ bool vcpu_reads_msr(struct kvm_vcpu *vcpu, u32 msr, u64 *value)
 	bool done;
 
 	buf.header.entries[0].index = msr;
+	/* What is not read must not look like a 0 that is. */
+	buf.header.entries[0].data = ~0ull;
 	done = ioctl(vcpu->fd, KVM_GET_MSRS, &buf) == 1;
 	*value = buf.header.entries[0].data;
 	return done;
