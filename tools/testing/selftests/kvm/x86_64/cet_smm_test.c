@@ -223,4 +223,33 @@ TEST_F(cet_smm, ssp_not_canonical)
 	rsm_with(_metadata, self, BIT_ULL(62));
 }
 
+/*
+ * Verify that RSM takes every SSP that is valid just so, and that the guest has it.
+ * Without shadow stacks it has none, whatever SMRAM says.
+ */
+TEST_F(cet_smm, ssp_edges)
+{
+	const u64 half = address_end(), had = self->regs.ssp;
+	const u64 ssps[] = { 0, 4, half - 4, -half, -4ull };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(ssps); i++) {
+		th_case("SSP %#llx", (unsigned long long)ssps[i]);
+		enter_smm(_metadata, self, handler_plain, sizeof(handler_plain));
+		memcpy(addr_gpa2hva(self->vm, SMRAM_SSP), &ssps[i], sizeof(ssps[i]));
+		if (vcpu_has_shstk(self->vcpu))
+			self->regs.ssp = ssps[i];
+		expect_return(_metadata, self, run(self->vcpu));
+		/* Above 4 GiB, the CPU may refuse the next entry to SMM. */
+		self->regs.ssp = had;
+		vcpu_set_cet(_metadata, self->vcpu, &self->regs);
+	}
+}
+
+/* Verify that RSM shuts down for the last SSP before what is canonical. */
+TEST_F(cet_smm, ssp_beyond_edge)
+{
+	rsm_with(_metadata, self, address_end());
+}
+
 XSTATE_HARNESS_MAIN

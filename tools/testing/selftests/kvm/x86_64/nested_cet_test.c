@@ -641,6 +641,214 @@ TEST_F(nested_cet_checks, fields)
 	expect_end(_metadata, self->vcpu, self->n, L2_RUNS, "good values");
 }
 
+/* Values that a field may just have, or that have all bits at once, for guests with SHSTK or IBT */
+struct good {
+	const char *name;
+	struct nested_cet value;
+	u8 has;
+};
+
+#define NR_GOODS	12
+
+static void make_goods(struct good goods[NR_GOODS], u8 cet)
+{
+	u64 half = address_end(), unit = BIT_ULL(14);
+	/* CET of the guest's kernel stays off: its exception entry has no ENDBR. */
+	u64 all = (half - unit) | (cet & SHSTK ? CET_WRSS_EN : 0) | CET_NO_TRACK_EN |
+		  CET_SUPPRESS_DISABLE | CET_SUPPRESS | CET_WAIT_ENDBR | BIT_ULL(3);
+	const struct good values[NR_GOODS] = {
+		{ "nothing", { }, 0 },
+		{ "SSP 4", { .ssp = 4 }, SHSTK },
+		{ "SSP at the end of the lower half", { .ssp = half - 4 }, SHSTK },
+		{ "SSP at the start of the upper half", { .ssp = -half }, SHSTK },
+		{ "SSP at the end", { .ssp = -4ull }, SHSTK },
+		{ "SSP table at the end of the lower half", { .tab = half - 1 }, SHSTK },
+		{ "SSP table at the start of the upper half", { .tab = -half }, SHSTK },
+		{ "SSP table at the end", { .tab = -1ull }, SHSTK },
+		{ "S_CET, bitmap at the end", { .s_cet = -unit }, IBT },
+		{ "S_CET, bitmap at the start of the upper half", { .s_cet = -half }, IBT },
+		{ "S_CET, all bits but SUPPRESS", { .s_cet = all & ~CET_SUPPRESS }, IBT },
+		{ "S_CET, all bits but WAIT_ENDBR", { .s_cet = all & ~CET_WAIT_ENDBR }, IBT },
+	};
+
+	memcpy(goods, values, sizeof(values));
+}
+
+/* The CET registers of L1 that VM exit loads, as the host finds them */
+static void expect_l1(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+		      const struct nested_cet *wanted)
+{
+	EXPECT_SAME(wanted->s_cet, vcpu_get_msr(vcpu, MSR_IA32_S_CET), "S_CET of L1");
+	if (!vcpu_has_shstk(vcpu))
+		return;
+	EXPECT_SAME(wanted->ssp, nested_get_ssp(vcpu), "SSP of L1");
+	EXPECT_SAME(wanted->tab, vcpu_get_msr(vcpu, MSR_IA32_INT_SSP_TAB), "SSP table of L1");
+}
+
+/*
+ * Verify that VM entry takes what is just valid, that L2 has and leaves it, and L1 has
+ * what the fields of the host say.
+ */
+TEST_F(nested_cet_checks, edges)
+{
+	struct checks_shared *n = self->n;
+	struct good goods[NR_GOODS], *g;
+
+	if (!self->offered)
+		SKIP(return, "KVM offers no guest CET");
+	make_goods(goods, self->cet);
+	xstate_run(self->vcpu, UCALL_SYNC);
+	n->load[ON_ENTRY] = true;
+	n->load[ON_EXIT] = true;
+	for (g = goods; g < goods + NR_GOODS; g++) {
+		if (g->has & ~self->cet)
+			continue;
+		th_case("%s", g->name);
+		good_values(self->vcpu, n);
+		n->value[ON_ENTRY] = g->value;
+		expect_end(_metadata, self->vcpu, n, L2_RUNS, "in a field of the guest");
+		EXPECT_SAME(g->value.s_cet, n->fields.s_cet, "S_CET that L2 leaves");
+		EXPECT_SAME(g->value.ssp, n->fields.ssp, "SSP that L2 leaves");
+		EXPECT_SAME(g->value.tab, n->fields.tab, "SSP table that L2 leaves");
+		expect_l1(_metadata, self->vcpu, &n->value[ON_EXIT]);
+
+		good_values(self->vcpu, n);
+		n->value[ON_EXIT] = g->value;
+		expect_end(_metadata, self->vcpu, n, L2_RUNS, "in a field of the host");
+		expect_l1(_metadata, self->vcpu, &g->value);
+	}
+}
+
+/* ---- L2 active in a vCPU that is restored ---- */
+
+static void l2_sync_code(void)
+{
+	GUEST_SYNC(0);
+	l2_end();
+}
+
+static void l1_restored_code(void *pages)
+{
+	l1_begin(pages);
+	l1_set_cet(checks.load, checks.value);
+	l1_run_to_end(l2_sync_code);
+	GUEST_DONE();
+}
+
+/*
+ * Where KVM has the fields of the host in the state that it saves, with those of the
+ * guest behind them: what L1 has written is there once.
+ */
+static struct nested_cet *saved_fields(struct kvm_x86_state *state, const struct nested_cet *host)
+{
+	u8 *p = (u8 *)&state->nested, *found = NULL;
+	u32 i;
+
+	for (i = 0; i + 2 * sizeof(*host) <= state->nested.size; i += 8) {
+		if (memcmp(p + i, host, sizeof(*host)))
+			continue;
+		TEST_ASSERT(!found, "two VMCSs in the nested state");
+		found = p + i;
+	}
+	TEST_ASSERT(found, "no VMCS with the fields of the host in the nested state");
+	return (struct nested_cet *)found;
+}
+
+/* A vCPU with all of @state but the nested one */
+static struct kvm_vcpu *recreate_unnested(struct kvm_vcpu *vcpu, struct kvm_x86_state *state)
+{
+	u32 size = state->nested.size;
+
+	vcpu = xstate_recreate(vcpu);
+	state->nested.size = 0;
+	vcpu_load_state(vcpu, state);
+	state->nested.size = size;
+	return vcpu;
+}
+
+static int set_nested(struct kvm_vcpu *vcpu, struct kvm_x86_state *state)
+{
+	return vcpu_errno(vcpu, KVM_SET_NESTED_STATE, &state->nested);
+}
+
+/* The state of a vCPU with L2 active, whose VMCS has CET loaded or not */
+static struct kvm_x86_state *save_with_l2(struct _test_data_nested_cet_checks *self,
+					  const struct xstate_combo *combo, bool load,
+					  struct nested_cet **fields)
+{
+	struct kvm_x86_state *state;
+
+	kvm_vm_free(self->vm);
+	self->vcpu = nested_new_guest(&self->vm, combo, l1_restored_code);
+	self->n = addr_gva2hva(self->vm, (gva_t)&checks);
+	good_values(self->vcpu, self->n);
+	/* Valid without shadow stacks as well, and nothing else looks like it. */
+	self->n->value[ON_EXIT].ssp = ssp_value(7);
+	self->n->value[ON_EXIT].tab = 0x123456789000;
+	self->n->load[ON_ENTRY] = load;
+	self->n->load[ON_EXIT] = load;
+	run_to(self->vcpu, 2);
+	state = vcpu_save_state(self->vcpu);
+	*fields = saved_fields(state, &self->n->value[ON_EXIT]);
+	return state;
+}
+
+/*
+ * Verify that KVM_SET_NESTED_STATE refuses a VMCS with a bad value in a field that is to
+ * be loaded, and takes it mended; and that L2 goes on then.
+ */
+TEST_F(nested_cet_checks, nested_state)
+{
+	struct nested_cet *fields, had;
+	struct kvm_x86_state *state;
+	const struct bad *b;
+	int which;
+
+	if (!self->offered)
+		SKIP(return, "KVM offers no guest CET");
+	state = save_with_l2(self, &variant->combo, true, &fields);
+	self->vcpu = recreate_unnested(self->vcpu, state);
+	for (b = bads; b < bads + ARRAY_SIZE(bads); b++) {
+		if (self->cet & b->lacks || b->has & ~self->cet)
+			continue;
+		for (which = ON_ENTRY; which <= ON_EXIT; which++) {
+			/* Whether the bitmap of L2 is canonical, the CPU looks. */
+			if (which == ON_ENTRY && b->value.s_cet == BIT_ULL(62))
+				continue;
+			th_case("%s in a field of the %s", b->name,
+				which == ON_ENTRY ? "guest" : "host");
+			had = fields[which == ON_ENTRY];
+			fields[which == ON_ENTRY] = b->value;
+			EXPECT_ERRNO(EINVAL, set_nested(self->vcpu, state), "KVM_SET_NESTED_STATE");
+			fields[which == ON_ENTRY] = had;
+		}
+	}
+	th_no_case();
+	EXPECT_ERRNO(0, set_nested(self->vcpu, state), "KVM_SET_NESTED_STATE with good values");
+	if (!_metadata->exit_code)
+		xstate_run(self->vcpu, UCALL_DONE);
+	kvm_x86_state_cleanup(state);
+}
+
+/* Verify that bad values do not matter in fields that are not to be loaded. */
+TEST_F(nested_cet_checks, nested_state_not_loaded)
+{
+	const struct nested_cet bad = { BIT_ULL(6) | BIT_ULL(9), 3, BIT_ULL(62) };
+	struct kvm_x86_state *state;
+	struct nested_cet *fields;
+
+	if (!self->offered)
+		SKIP(return, "KVM offers no guest CET");
+	state = save_with_l2(self, &variant->combo, false, &fields);
+	self->vcpu = recreate_unnested(self->vcpu, state);
+	fields[0] = bad;
+	fields[1] = bad;
+	EXPECT_ERRNO(0, set_nested(self->vcpu, state), "KVM_SET_NESTED_STATE");
+	if (!_metadata->exit_code)
+		xstate_run(self->vcpu, UCALL_DONE);
+	kvm_x86_state_cleanup(state);
+}
+
 /*
  * Verify that CR4.CET fails VM entry without CR0.WP, or if the guest's CPUID
  * has no CET, in the fields of guest and host alike and whatever is loaded.

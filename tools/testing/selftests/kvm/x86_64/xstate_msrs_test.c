@@ -171,12 +171,6 @@ static void add_read(u32 msr, bool readable)
 	steps[nr_steps - 1].write = false;
 }
 
-/* Linear addresses in MSRs have all that the CPU has, whatever CR4.LA57 says. */
-static int address_bits(void)
-{
-	return xf_cpuid(7, 0).ecx & BIT(16) ? 57 : 48;
-}
-
 /*
  * The last values on either side of what is not canonical, and the first ones there;
  * of U_CET and S_CET, all bits at once as well.  That the bitmap is canonical, the CPU
@@ -184,7 +178,7 @@ static int address_bits(void)
  */
 static void add_edges(struct kvm_vcpu *vcpu, enum way way, const struct msr_row *m)
 {
-	u64 half = BIT_ULL(address_bits() - 1), unit = m->shstk & -m->shstk, all;
+	u64 half = address_end(), unit = m->shstk & -m->shstk, all;
 	bool exists = row_exists(vcpu, way, m), mapped = exists && vcpu_has_ibt(vcpu);
 
 	if (!m->ibt) {

@@ -96,6 +96,7 @@ u32 vcpu_xsave_size(struct kvm_vcpu *vcpu);
 bool xcr0_is_legal(u64 xcr0);
 u64 kvm_known_xcr0(void);
 u64 kvm_offered_xss(void);
+u64 address_end(void);
 
 /* ---- vCPUs ---- */
 

@@ -354,6 +354,15 @@ u64 kvm_offered_xss(void)
 	return 0;
 }
 
+/*
+ * Where the lower half of what is canonical ends.  In MSRs, linear addresses have all that
+ * the CPU has, whatever CR4.LA57 says.
+ */
+u64 address_end(void)
+{
+	return xf_cpuid(7, 0).ecx & BIT(16) ? BIT_ULL(56) : BIT_ULL(47);
+}
+
 bool vcpu_has_amx(struct kvm_vcpu *vcpu)
 {
 	return vcpu_cpuid_has(vcpu, X86_FEATURE_XTILEDATA);
