@@ -363,7 +363,7 @@ bool xf_has_amx(void)
  * Use AMX, and leave no tile in use; SIGILL where there is no permission.  Tile 0
  * of palette 1 has one row of 64 bytes.
  */
-void xf_touch_amx(void)
+static void touch_amx(void)
 {
 	static const uint8_t config[64] = { [0] = 1, [16] = 64, [48] = 1 };
 
@@ -420,12 +420,38 @@ static int try_amx(void)
 	sig = sigsetjmp(use_env, 1);
 	if (!sig) {
 		alarm(USE_TIMEOUT);
-		xf_touch_amx();
+		touch_amx();
 	}
 	alarm(0);
 	for (i = 0; i < ARRAY_SIZE(signals); i++)
 		sigaction(signals[i], &old[i], NULL);
 	return sig;
+}
+
+static void touch_ended(int sig)
+{
+	static const char text[] = ": the first use of AMX does not come back\n";
+	ssize_t n;
+
+	n = write(STDOUT_FILENO, "# ", 2);
+	n = write(STDOUT_FILENO, th_row, strlen(th_row));
+	n = write(STDOUT_FILENO, text, sizeof(text) - 1);
+	(void)n;
+	(void)sig;
+	_exit(KSFT_FAIL);
+}
+
+/* For children and handlers that cannot go on without: if it does not come back, they end. */
+void xf_touch_amx(void)
+{
+	const struct sigaction action = { .sa_handler = touch_ended };
+	struct sigaction old;
+
+	sigaction(SIGALRM, &action, &old);
+	alarm(USE_TIMEOUT);
+	touch_amx();
+	alarm(0);
+	sigaction(SIGALRM, &old, NULL);
 }
 
 /* Whether AMX works; if not, the signal must say what CPU or kernel refuse. */

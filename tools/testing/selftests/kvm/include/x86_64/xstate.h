@@ -126,6 +126,7 @@ struct kvm_vcpu *xstate_add_guest(struct kvm_vm *vm, u32 id, const struct xstate
 				  void *code);
 struct kvm_vcpu *xstate_recreate(struct kvm_vcpu *vcpu);
 
+void vcpu_run_bounded(struct kvm_vcpu *vcpu);
 void xstate_run(struct kvm_vcpu *vcpu, u64 ucall);
 bool xstate_run_without_memory(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu);
 void xstate_run_immediate_exit(struct kvm_vcpu *vcpu);

@@ -573,7 +573,7 @@ void xregs_run(struct kvm_vcpu *vcpu)
 {
 	struct ucall uc;
 
-	vcpu_run(vcpu);
+	vcpu_run_bounded(vcpu);
 	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);
 	if (vcpu->run->io.port == XREGS_EXIT_PORT)
 		return;

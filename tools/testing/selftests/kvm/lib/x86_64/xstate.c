@@ -6,7 +6,9 @@
  */
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/prctl.h>
+#include <time.h>
 
 #include "xstate.h"
 #include "xregs.h"
@@ -642,13 +644,49 @@ struct kvm_vcpu *xstate_recreate(struct kvm_vcpu *vcpu)
 	return add_vcpu(vm, 0, cpuid);
 }
 
+/* Seconds that a guest may take to its next exit */
+#define RUN_TIMEOUT	10
+
+static void run_ended(int sig __maybe_unused)
+{
+	static const char text[] = ": KVM_RUN does not come back: the guest, or KVM, is in a loop\n";
+	ssize_t n;
+
+	n = write(STDOUT_FILENO, "# ", 2);
+	n = write(STDOUT_FILENO, th_row, strlen(th_row));
+	n = write(STDOUT_FILENO, text, sizeof(text) - 1);
+	(void)n;
+	_exit(KSFT_FAIL);
+}
+
+/*
+ * KVM_RUN up to the next exit, or the test ends: what a guest does that gets one fault
+ * for ever, no limit of a program explains.  By a signal and timers that no test uses.
+ */
+void vcpu_run_bounded(struct kvm_vcpu *vcpu)
+{
+	const struct sigaction action = { .sa_handler = run_ended };
+	const struct itimerspec end = { .it_value.tv_sec = RUN_TIMEOUT };
+	struct sigevent event = {
+		.sigev_notify = SIGEV_SIGNAL,
+		.sigev_signo = SIGVTALRM,
+	};
+	timer_t timer;
+
+	TEST_ASSERT(!sigaction(SIGVTALRM, &action, NULL) &&
+		    !timer_create(CLOCK_MONOTONIC, &event, &timer) &&
+		    !timer_settime(timer, 0, &end, NULL), "a timer: %s", strerror(errno));
+	vcpu_run(vcpu);
+	timer_delete(timer);
+}
+
 /* Run the guest up to its next GUEST_SYNC() or GUEST_DONE(). */
 void xstate_run(struct kvm_vcpu *vcpu, u64 ucall)
 {
 	struct ucall uc;
 	u64 cmd;
 
-	vcpu_run(vcpu);
+	vcpu_run_bounded(vcpu);
 	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);
 	cmd = get_ucall(vcpu, &uc);
 	if (cmd != ucall)
