@@ -274,8 +274,8 @@ static u32 mxcsr_mask(void)
 }
 
 /*
- * Verify that each bit of MXCSR is taken, and comes back, if this CPU has it,
- * and else is refused and changes nothing.
+ * Verify that each bit of MXCSR, none and all that this CPU has at once are taken, and
+ * come back, and that each other bit is refused and changes nothing.
  */
 TEST_F(xsave2_size, mxcsr)
 {
@@ -283,15 +283,15 @@ TEST_F(xsave2_size, mxcsr)
 	u32 i, value, mask = mxcsr_mask();
 	char when[32];
 
-	for (i = 0; i < 32; i++) {
-		snprintf(when, sizeof(when), "MXCSR with bit %u", i);
+	for (i = 0; i < 34; i++) {
+		value = i < 32 ? MXCSR_INIT ^ BIT(i) : i == 32 ? 0 : mask;
+		snprintf(when, sizeof(when), "MXCSR %#x", value);
 		vcpu_set_xregs(_metadata, self->vcpu, &self->regs, self->mask);
-		value = MXCSR_INIT ^ BIT(i);
 		image_mxcsr(image) = value;
-		EXPECT_ERRNO(mask & BIT(i) ? 0 : EINVAL,
+		EXPECT_ERRNO(value & ~mask ? EINVAL : 0,
 			     vcpu_errno(self->vcpu, KVM_SET_XSAVE, image),
 			     "KVM_SET_XSAVE of %s", when);
-		if (!(mask & BIT(i))) {
+		if (value & ~mask) {
 			expect_xregs(_metadata, self->vcpu, &self->regs, self->mask, when);
 			continue;
 		}

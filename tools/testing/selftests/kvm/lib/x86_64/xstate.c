@@ -649,7 +649,7 @@ struct kvm_vcpu *xstate_recreate(struct kvm_vcpu *vcpu)
 
 static void run_ended(int sig __maybe_unused)
 {
-	static const char text[] = ": KVM_RUN does not come back: the guest, or KVM, is in a loop\n";
+	static const char text[] = ": KVM_RUN does not come back, the guest is in a loop\n";
 	ssize_t n;
 
 	n = write(STDOUT_FILENO, "# ", 2);
