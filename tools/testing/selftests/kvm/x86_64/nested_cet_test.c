@@ -376,7 +376,18 @@ TEST_F(nested_cet, vmrun)
 		expect_vmrun(_metadata, self, bit < 3 ? &good : NULL);
 	}
 	n->cr0_clear = 0;
+	for (bit = 0; bit < 2; bit++) {
+		th_case("SSP and INT_SSP_TAB at the %s", bit ? "start of the upper half" :
+			"end of the lower half");
+		good.ssp = bit ? -address_end() : address_end() - 4;
+		good.tab = bit ? -address_end() : address_end() - 1;
+		n->value[ON_ENTRY] = good;
+		expect_vmrun(_metadata, self, &good);
+	}
 	th_case("SSP and INT_SSP_TAB not canonical");
+	good = cet_of(self->vcpu, 1);
+	good.s_cet = 0;
+	n->value[ON_ENTRY] = good;
 	n->value[ON_ENTRY].ssp ^= BIT_ULL(62);
 	n->value[ON_ENTRY].tab ^= BIT_ULL(62);
 	expect_vmrun(_metadata, self, &good);

@@ -322,6 +322,74 @@ TEST_F(xstate_vmm, run_sets)
 	}
 }
 
+/* ---- MSRs that a vCPU lacks ---- */
+
+static const u32 xstate_msrs[] = {
+	MSR_IA32_U_CET, MSR_IA32_S_CET, MSR_IA32_PL0_SSP, MSR_IA32_PL1_SSP, MSR_IA32_PL2_SSP,
+	MSR_IA32_PL3_SSP, MSR_IA32_INT_SSP_TAB, MSR_IA32_XSS, MSR_IA32_XFD, MSR_IA32_XFD_ERR,
+};
+
+/* What is hidden in guest CPUID: bits of CPUID.(7,0) and CPUID.(0xD,1) */
+static const struct less {
+	const char *name;
+	u32 ecx_7, edx_7, eax_d;
+} lesses[] = {
+	{ "nothing", 0, 0, 0 },
+	{ "XSAVES", 0, 0, BIT(3) },
+	{ "XFD", 0, 0, BIT(4) },
+	{ "shadow stacks", BIT(7), 0, 0 },
+	{ "branch tracking", 0, BIT(20), 0 },
+	{ "CET, XSAVES and XFD", BIT(7), BIT(20), BIT(3) | BIT(4) },
+};
+
+static void expect_listed(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu)
+{
+	u64 value;
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(xstate_msrs); i++) {
+		if (!kvm_msr_is_in_save_restore_list(xstate_msrs[i]))
+			continue;
+		if (EXPECT_THAT(vcpu_reads_msr(vcpu, xstate_msrs[i], &value),
+				"KVM_GET_MSRS of %s: not read", msr_name(xstate_msrs[i])))
+			EXPECT_SAME(0, value, "%s after reset", msr_name(xstate_msrs[i]));
+		EXPECT_THAT(vcpu_takes_msr(vcpu, xstate_msrs[i], 0),
+			    "KVM_SET_MSRS of 0 to %s: not taken", msr_name(xstate_msrs[i]));
+	}
+}
+
+/*
+ * Verify that what KVM lists can be read of each vCPU, and be restored, whatever its
+ * CPUID hides, and before there is any.
+ */
+TEST_F(xstate_vmm, listed_msrs)
+{
+	struct kvm_vcpu *vcpu = __vm_vcpu_add(self->vm, 1);
+	struct kvm_cpuid_entry2 *e;
+	struct kvm_cpuid2 *cpuid;
+	u32 i;
+
+	th_case("no CPUID");
+	expect_listed(_metadata, vcpu);
+	for (i = 0; i < ARRAY_SIZE(lesses); i++) {
+		th_case("%s hidden", lesses[i].name);
+		cpuid = xstate_cpuid(&variant->combo);
+		e = cpuid_entry(cpuid, 7, 0);
+		if (e) {
+			e->ecx &= ~lesses[i].ecx_7;
+			e->edx &= ~lesses[i].edx_7;
+		}
+		e = cpuid_entry(cpuid, 0xd, 1);
+		if (e)
+			e->eax &= ~lesses[i].eax_d;
+		vcpu = __vm_vcpu_add(self->vm, 2 + i);
+		vcpu_init_cpuid(vcpu, cpuid);
+		expect_listed(_metadata, vcpu);
+		free(cpuid);
+	}
+	th_no_case();
+}
+
 /* ---- events ---- */
 
 static int set_events(struct kvm_vcpu *vcpu, enum way way, const struct kvm_vcpu_events *events)
