@@ -322,7 +322,29 @@ TEST_F(xstate_vmm, run_sets)
 	}
 }
 
-/* ---- MSRs that a vCPU lacks ---- */
+/* ---- XCRs, and MSRs that a vCPU lacks ---- */
+
+/* Verify that KVM_GET_XCRS gives XCR0 and nothing else, which KVM_SET_XCRS takes as it is. */
+TEST_F(xstate_vmm, xcrs)
+{
+	u64 xcr0[] = { XFEATURE_MASK_FP, vcpu_xcr0_mask(self->vcpu) };
+	struct kvm_xcrs xcrs;
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(xcr0); i++) {
+		EXPECT_THAT(vcpu_takes_xcr0(self->vcpu, xcr0[i]), "KVM_SET_XCRS of %#lx: not taken",
+			    (unsigned long)xcr0[i]);
+		xarea_fill(&xcrs, XAREA_POISON, sizeof(xcrs));
+		vcpu_xcrs_get(self->vcpu, &xcrs);
+		EXPECT_SAME(1, xcrs.nr_xcrs, "registers of KVM_GET_XCRS");
+		EXPECT_SAME(0, xcrs.flags, "flags of KVM_GET_XCRS");
+		EXPECT_SAME(0, xcrs.xcrs[0].xcr, "number of the register");
+		EXPECT_XFEATURES(xcr0[i], xcrs.xcrs[0].value, "XCR0");
+		EXPECT_ERRNO(0, vcpu_errno(self->vcpu, KVM_SET_XCRS, &xcrs),
+			     "KVM_SET_XCRS of what was read");
+		EXPECT_XFEATURES(xcr0[i], vcpu_xcr0(self->vcpu), "XCR0 in the end");
+	}
+}
 
 static const u32 xstate_msrs[] = {
 	MSR_IA32_U_CET, MSR_IA32_S_CET, MSR_IA32_PL0_SSP, MSR_IA32_PL1_SSP, MSR_IA32_PL2_SSP,
@@ -413,19 +435,35 @@ static struct kvm_vcpu_events exception(u8 nr, bool pending, bool has_error, u32
 	};
 }
 
+static void expect_same_exception(struct __test_metadata *const _metadata,
+				  const struct kvm_vcpu_events *wanted,
+				  const struct kvm_vcpu_events *got, const char *how)
+{
+	EXPECT_SAME(wanted->exception.injected, got->exception.injected, "injected, %s", how);
+	EXPECT_SAME(wanted->exception.pending, got->exception.pending, "pending, %s", how);
+	EXPECT_SAME(wanted->exception.nr, got->exception.nr, "vector, %s", how);
+	EXPECT_SAME(wanted->exception.has_error_code, got->exception.has_error_code,
+		    "whether there is an error code, %s", how);
+	EXPECT_SAME(wanted->exception.error_code, got->exception.error_code, "error code, %s",
+		    how);
+	EXPECT_SAME(0, got->exception_has_payload, "whether there is a payload, %s", how);
+}
+
+/* The vCPU has @wanted, as both ways to read it say. */
 static void expect_exception(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 			     const struct kvm_vcpu_events *wanted)
 {
 	struct kvm_vcpu_events got;
 
 	vcpu_events_get(vcpu, &got);
-	EXPECT_SAME(wanted->exception.injected, got.exception.injected, "injected");
-	EXPECT_SAME(wanted->exception.pending, got.exception.pending, "pending");
-	EXPECT_SAME(wanted->exception.nr, got.exception.nr, "vector");
-	EXPECT_SAME(wanted->exception.has_error_code, got.exception.has_error_code,
-		    "whether there is an error code");
-	EXPECT_SAME(wanted->exception.error_code, got.exception.error_code, "error code");
-	EXPECT_SAME(0, got.exception_has_payload, "whether there is a payload");
+	expect_same_exception(_metadata, wanted, &got, "KVM_GET_VCPU_EVENTS");
+	if (!has_way(BY_RUN))
+		return;
+	xarea_fill(&vcpu->run->s.regs.events, XAREA_POISON, sizeof(got));
+	vcpu->run->kvm_valid_regs = KVM_SYNC_X86_EVENTS;
+	xstate_run_immediate_exit(vcpu);
+	vcpu->run->kvm_valid_regs = 0;
+	expect_same_exception(_metadata, wanted, &vcpu->run->s.regs.events, "kvm_run");
 }
 
 /* Vectors that the vCPU can have waiting, and that it cannot */
