@@ -26,6 +26,13 @@ enum own { OSXSAVE, OSPKE, APIC, MONITOR, SIZE, COMPACTED_SIZE, NR_OWN };
 
 #define OWN_STATES		BIT(NR_OWN)
 
+/* Neighbours differ in one bit, the first and the last as well. */
+static u32 nth_state(u32 i)
+{
+	i %= OWN_STATES;
+	return i ^ i >> 1;
+}
+
 /* Where that is in CPUID, and what it follows */
 static const struct {
 	const char *name;
@@ -215,19 +222,26 @@ FIXTURE_SETUP(set_cpuid)
 	xregs_fill(&self->regs, self->vcpu, 0);
 }
 
-/* All states, by a vCPU that has run or not */
+/*
+ * All states, by a vCPU that has run or not.  CPUID is set first in each of them, and the
+ * second time read: either must bring it up to date.
+ */
 static void expect_states(struct __test_metadata *const _metadata,
 			  FIXTURE_DATA(set_cpuid) * const self)
 {
-	struct kvm_cpuid2 *read = cpuid_copy(self->given);
-	u32 state;
+	struct kvm_cpuid2 *read = cpuid_copy(self->given), *wanted;
+	u32 i, state;
 
-	for (state = 0; state < OWN_STATES && !_metadata->exit_code; state++) {
-		/* A neighbour differs in one bit. */
-		th_case("state %#x", state ^ state >> 1);
-		host_set_state(_metadata, self->vcpu, &self->able, state ^ state >> 1);
-		expect_same_taken(_metadata, self->vcpu, self->given, &self->able,
-				  state ^ state >> 1, read);
+	for (i = 0; i < 2 * OWN_STATES && !_metadata->exit_code; i++) {
+		state = nth_state(i);
+		th_case("state %#x", state);
+		host_set_state(_metadata, self->vcpu, &self->able, state);
+		if (i >= OWN_STATES) {
+			wanted = cpuid_of_state(self->given, &self->able, state);
+			expect_same_cpuid(_metadata, self->vcpu, wanted, "as read first");
+			free(wanted);
+		}
+		expect_same_taken(_metadata, self->vcpu, self->given, &self->able, state, read);
 	}
 	th_no_case();
 	free(read);
@@ -617,12 +631,14 @@ TEST_F(set_cpuid, states_of_guest)
 	follow_misc_enable(self->vm, &self->able);
 	g = addr_gva2hva(self->vm, (gva_t)&guest);
 	g->able = self->able;
-	for (i = 0; i < OWN_STATES && !_metadata->exit_code; i++) {
-		state = i ^ i >> 1;
+	for (i = 0; i < 2 * OWN_STATES && !_metadata->exit_code; i++) {
+		state = nth_state(i);
 		th_case("state %#x", state);
 		guest_set_state(g, state);
 		xstate_run(vcpu, UCALL_SYNC);
-		expect_same_taken(_metadata, vcpu, self->given, &self->able, state, read);
+		/* The second time, only the guest reads CPUID. */
+		if (i < OWN_STATES)
+			expect_same_taken(_metadata, vcpu, self->given, &self->able, state, read);
 		xstate_run(vcpu, UCALL_SYNC);
 		wanted = cpuid_of_state(self->given, &self->able, state);
 		for (nr = 0; nr < NR_OWN; nr++)
