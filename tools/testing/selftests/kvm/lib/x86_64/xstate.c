@@ -671,7 +671,7 @@ void vcpu_run_bounded(struct kvm_vcpu *vcpu)
 		.sigev_notify = SIGEV_SIGNAL,
 		.sigev_signo = SIGVTALRM,
 	};
-	timer_t timer;
+	timer_t timer = NULL;
 
 	TEST_ASSERT(!sigaction(SIGVTALRM, &action, NULL) &&
 		    !timer_create(CLOCK_MONOTONIC, &event, &timer) &&
