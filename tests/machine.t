@@ -8,7 +8,7 @@ set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/tap.sh"
 
-plan 43
+plan 44
 scratch
 
 # report FOLDER: judge it, keep the KTAP there
@@ -62,7 +62,7 @@ done
 ok "it runs on AMD's CPU" \
 	lab/run -k newest -c ryzen -o "$tmp/ryzen" -l "$tmp/list" -t 300
 ok "it finds no fault in the emulated AMD CPU" report "$tmp/ryzen"
-for t in amd_sysenter amd_sysenter_msrs host_interrupt; do
+for t in amd_sysenter amd_sysenter_msrs host_interrupt guest_cr2; do
 	ok "$t passes on AMD's CPU" like "$tmp/ryzen/results.log" "^ok [0-9]+ $t\$"
 done
 ok "msrs_test passes on AMD's CPU" env O="$tmp/amd" CPU=ryzen KERNEL=newest \

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/time.h>
 
 #define MSR_APIC_BASE		0x1b
@@ -234,6 +235,37 @@ static void test_movss(void)
 		      names[i], wanted[i], out[i]);
 }
 
+static GUEST void guest_read_cr2(void)
+{
+	asm volatile("mov %%cr2, %0" : "=r" (guest.out[0]));
+	guest_sync();
+	asm volatile("mov %%cr2, %0" : "=r" (guest.out[1]));
+}
+
+/* Verify that CR2 is the guest's from VM entry on, wherever the host has faulted. */
+static void test_cr2(void)
+{
+	struct kvm_sregs sregs;
+	struct vm vm;
+	__u64 *out;
+	char *page;
+	int ret;
+
+	setup();
+	vm = start(guest_read_cr2, 0, 0);
+	ret = ioctl(vm.vcpu, KVM_GET_SREGS, &sregs);
+	sregs.cr2 = 0x123456789abc;
+	check(!ret && !ioctl(vm.vcpu, KVM_SET_SREGS, &sregs), "no KVM_SET_SREGS");
+	check_eq(enter(&vm), PORT_SYNC, "port");
+	/* The first access is a fault of the host. */
+	page = mmap(NULL, 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	*page = 1;
+	check_eq(enter(&vm), PORT_DONE, "port");
+	out = ((struct guest *)in_guest(&vm, &guest))->out;
+	check_eq(out[0], sregs.cr2, "CR2 of the guest");
+	check_eq(out[1], sregs.cr2, "CR2 of the guest after a fault of the host");
+}
+
 static const struct cpu_test guest_events_tests_list[] = {
 	{ "host_interrupt", "Intel SDM vol. 3, Event Blocking (VMX non-root operation)",
 	  test_host_interrupt },
@@ -245,6 +277,7 @@ static const struct cpu_test guest_events_tests_list[] = {
 	  "Intel SDM vol. 3, Information for VM Exits During Event Delivery", test_irq_exit },
 	{ "syscall_single_step", "Linux, exc_debug_kernel() and do_syscall_64()",
 	  test_step },
+	{ "guest_cr2", "AMD64 manual vol. 2, VMRUN Instruction (Loading Guest State)", test_cr2 },
 	{ "movss_breakpoint", "Intel SDM vol. 3, Masking Exceptions When Switching Stacks",
 	  test_movss },
 };
