@@ -579,28 +579,41 @@ static void guest_read(struct guest *g)
 	}
 }
 
+/* Write @bits of @mask to an MSR that has others. */
+static void guest_change(u32 msr, u64 mask, u64 bits)
+{
+	u64 old = rdmsr(msr);
+
+	if ((old & mask) != bits)
+		wrmsr(msr, (old & ~mask) | bits);
+}
+
+/* Write what changes and nothing else, which could bring CPUID up to date by chance. */
 static void guest_code(struct guest *g)
 {
-	u64 cr4 = get_cr4() & ~(X86_CR4_OSXSAVE | X86_CR4_PKE);
+	u64 cr4, xcr0 = 0;
 
 	for (;;) {
-		set_cr4(get_cr4() | X86_CR4_OSXSAVE);
-		xsetbv(0, g->xcr0);
+		if (xcr0 != g->xcr0) {
+			set_cr4(get_cr4() | X86_CR4_OSXSAVE);
+			xsetbv(0, g->xcr0);
+			xcr0 = g->xcr0;
+		}
 		if (g->able.xss)
-			wrmsr(MSR_IA32_XSS, g->xss);
-		wrmsr(MSR_IA32_APICBASE, (rdmsr(MSR_IA32_APICBASE) & ~MSR_IA32_APICBASE_ENABLE) |
-					 g->apic_base);
+			guest_change(MSR_IA32_XSS, ~0ull, g->xss);
+		guest_change(MSR_IA32_APICBASE, MSR_IA32_APICBASE_ENABLE, g->apic_base);
 		if (g->able.monitor)
-			wrmsr(MSR_IA32_MISC_ENABLE, g->misc |
-			      (rdmsr(MSR_IA32_MISC_ENABLE) & ~MSR_IA32_MISC_ENABLE_MWAIT));
-		set_cr4(cr4 | g->cr4);
+			guest_change(MSR_IA32_MISC_ENABLE, MSR_IA32_MISC_ENABLE_MWAIT, g->misc);
+		cr4 = (get_cr4() & ~(X86_CR4_OSXSAVE | X86_CR4_PKE)) | g->cr4;
+		if (cr4 != get_cr4())
+			set_cr4(cr4);
 		GUEST_SYNC(0);
 		guest_read(g);
 		GUEST_SYNC(1);
 	}
 }
 
-/* Let the guest have @state; compare what CPUID says in there. */
+/* Let the guest have @state. */
 static void guest_set_state(struct guest *g, u32 state)
 {
 	const struct able *able = &g->able;
