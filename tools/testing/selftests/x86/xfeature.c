@@ -500,41 +500,76 @@ void xf_exit(void)
 	_exit(0);
 }
 
+/* CPU time that a process has taken, in seconds */
+static time_t cpu_seconds(pid_t pid)
+{
+	struct timespec time = { };
+	clockid_t clock;
+
+	if (clock_getcpuclockid(pid, &clock) || clock_gettime(clock, &time))
+		return 0;
+	return time.tv_sec;
+}
+
+/* Wait for the end of a child, but not longer than @limit seconds of CPU time, if not 0. */
+static int wait_within(struct __test_metadata *const _metadata, pid_t pid, time_t limit,
+		       const char *what)
+{
+	struct pollfd p = { .events = POLLIN };
+	int status = -1, ready = 0, i;
+	bool loops = false;
+
+	/* Never -1, by which kill() means every process. */
+	ASSERT_LT(0, pid);
+	p.fd = syscall(SYS_pidfd_open, pid, 0);
+	ASSERT_LE(0, p.fd);
+	for (i = 0; i < XF_TIMEOUT * 10 && ready != 1 && !loops; i++) {
+		ready = poll(&p, 1, 100);
+		loops = limit && cpu_seconds(pid) >= limit;
+	}
+	close(p.fd);
+	if (ready == 1) {
+		EXPECT_EQ(pid, waitpid(pid, &status, 0));
+		return status;
+	}
+	if (loops)
+		EXPECT_THAT(false, "%s: loops, without an end, for %d s of CPU time", what,
+			    (int)limit);
+	else
+		EXPECT_THAT(false, "%s: no end within %d s", what, XF_TIMEOUT);
+	/* Even that may find it stuck in the kernel, so nobody waits for it any more. */
+	kill(pid, SIGKILL);
+	return -1;
+}
+
 /*
  * Wait for the end of a child; return the status for waitpid()'s macros, or -1,
  * which is none of them, if there is none in time.
  */
 int xf_wait(struct __test_metadata *const _metadata, pid_t pid, const char *what)
 {
-	struct pollfd p = { .events = POLLIN };
-	int status = -1, ready;
+	return wait_within(_metadata, pid, 0, what);
+}
 
-	/* Never -1, by which kill() means every process. */
-	ASSERT_LT(0, pid);
-	p.fd = syscall(SYS_pidfd_open, pid, 0);
-	ASSERT_LE(0, p.fd);
-	do {
-		ready = poll(&p, 1, XF_TIMEOUT * 1000);
-	} while (ready < 0 && errno == EINTR);
-	close(p.fd);
-	if (!EXPECT_THAT(ready == 1, "%s: no end within %d s", what, XF_TIMEOUT)) {
-		/* Even that may find it stuck in the kernel. */
-		kill(pid, SIGKILL);
-		return -1;
-	}
-	EXPECT_EQ(pid, waitpid(pid, &status, 0));
-	return status;
+/* The same of one with next to nothing to do, so that it must be in a loop if it takes long. */
+int xf_wait_briefly(struct __test_metadata *const _metadata, pid_t pid, const char *what)
+{
+	return wait_within(_metadata, pid, XF_CPU_LIMIT, what);
+}
+
+static bool expect_success(struct __test_metadata *const _metadata, int status, const char *what)
+{
+	EXPECT_THAT(!WIFSIGNALED(status), "%s: ended by signal %d (%s)", what, WTERMSIG(status),
+		    strsignal(WTERMSIG(status)));
+	EXPECT_THAT(!WIFEXITED(status) || !WEXITSTATUS(status), "%s: exit status %d", what,
+		    WEXITSTATUS(status));
+	return status != -1;
 }
 
 /* Wait for the end of a child, which must be in time and without a fault. */
 void xf_join(struct __test_metadata *const _metadata, pid_t pid, const char *what)
 {
-	int status = xf_wait(_metadata, pid, what);
-
-	EXPECT_THAT(!WIFSIGNALED(status), "%s: ended by signal %d (%s)", what, WTERMSIG(status),
-		    strsignal(WTERMSIG(status)));
-	EXPECT_THAT(!WIFEXITED(status) || !WEXITSTATUS(status), "%s: exit status %d", what,
-		    WEXITSTATUS(status));
+	expect_success(_metadata, xf_wait(_metadata, pid, what), what);
 }
 
 /* End a child, which must not have ended before. */
@@ -558,6 +593,23 @@ void xf_in_child(struct __test_metadata *const _metadata, const char *what, xf_f
 		xf_exit();
 	}
 	xf_join(_metadata, pid, what);
+}
+
+/*
+ * The same where a loop in the kernel is what may go wrong: say so after XF_CPU_LIMIT seconds
+ * of CPU time, and return false.  The child is left alone then, as nothing may end it, so
+ * the caller should not start more of them.
+ */
+bool xf_in_child_briefly(struct __test_metadata *const _metadata, const char *what, xf_fn fn,
+			 void *arg)
+{
+	pid_t pid = xf_fork(_metadata);
+
+	if (!pid) {
+		fn(_metadata, arg);
+		xf_exit();
+	}
+	return expect_success(_metadata, xf_wait_briefly(_metadata, pid, what), what);
 }
 
 /* Wait for the end of a thread, but not for ever: a test that is stuck ends there. */

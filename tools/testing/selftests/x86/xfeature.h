@@ -131,15 +131,21 @@ void xf_use_amx(struct __test_metadata *const _metadata);
 /* Seconds that anything may take before it counts as hung */
 #define XF_TIMEOUT		20
 
+/* Seconds of CPU time that a child may take which has next to nothing to do */
+#define XF_CPU_LIMIT		2
+
 /* Children: xf_join(), xf_wait() or xf_kill() takes the end of each. */
 typedef void (*xf_fn)(struct __test_metadata *const _metadata, void *arg);
 
 pid_t xf_fork(struct __test_metadata *const _metadata);
 void xf_exit(void);
 int xf_wait(struct __test_metadata *const _metadata, pid_t pid, const char *what);
+int xf_wait_briefly(struct __test_metadata *const _metadata, pid_t pid, const char *what);
 void xf_join(struct __test_metadata *const _metadata, pid_t pid, const char *what);
 void xf_kill(struct __test_metadata *const _metadata, pid_t pid);
 void xf_in_child(struct __test_metadata *const _metadata, const char *what, xf_fn fn, void *arg);
+bool xf_in_child_briefly(struct __test_metadata *const _metadata, const char *what, xf_fn fn,
+			 void *arg);
 void xf_join_thread(struct __test_metadata *const _metadata, pthread_t thread, const char *what);
 
 /* The CPU that this runs on: stay there, keep it busy, lose it to another process */

@@ -151,6 +151,7 @@ INTEGER_ONLY long xregs_call_between(const struct xregs *loaded, struct xregs *s
 }
 
 int xregs_faults;
+int xregs_handler_flags = SA_SIGINFO;
 
 /* Where nobody has a use for a SIGSEGV, it comes again and again. */
 static void on_fault(int sig)
@@ -166,7 +167,7 @@ struct xregs *xregs_take_signal(struct __test_metadata *const _metadata,
 {
 	const struct sigaction action = {
 		.sa_sigaction = handler,
-		.sa_flags = SA_SIGINFO | SA_ONSTACK,
+		.sa_flags = xregs_handler_flags | SA_ONSTACK,
 	};
 	const stack_t ss = { .ss_sp = stack, .ss_size = size };
 	struct xregs *saved = xregs_alloc();

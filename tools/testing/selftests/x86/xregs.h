@@ -104,6 +104,13 @@ struct xregs *xregs_take_signal(struct __test_metadata *const _metadata,
 				void *stack, size_t size);
 extern int xregs_faults;
 
+/*
+ * SA_SIGINFO, unless a 32-bit program wants the frame of a handler without it.  There is no
+ * @context there: the sigcontext, which is mcontext_t, is behind @sig on the stack.
+ */
+extern int xregs_handler_flags;
+#define XREGS_OLD_CONTEXT()	((mcontext_t *)((uint8_t *)__builtin_frame_address(0) + 12))
+
 /* EXPECT_XREGS(mask, wanted, got, fmt, ...): the same in all components of @mask */
 #define EXPECT_XREGS(mask, wanted, got, fmt, ...) ({				\
 	const char *__text = xregs_difference(mask, wanted, got);		\

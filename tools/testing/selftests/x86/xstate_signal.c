@@ -32,8 +32,8 @@
 /* What the handler does with the XSAVE area of its frame: XCOMP_BV to MXCSR are refused. */
 enum {
 	NOTHING, VALUES, NO_BV, NO_XFEATURES, NO_MAGIC1, NO_MAGIC2, TOO_LARGE, TOO_SMALL,
-	BEYOND_EXTENDED, NO_AREA, XCOMP_BV, RESERVED_BYTE, UNKNOWN, SUPERVISOR, MXCSR, TILE,
-	SIZES,
+	BEYOND_EXTENDED, NO_AREA, XCOMP_BV, RESERVED_BYTE, UNKNOWN, SUPERVISOR, OF_KERNEL,
+	OF_NOBODY, MXCSR, TILE, SIZES, UNALIGNED,
 };
 
 static const char * const edits[] = {
@@ -51,9 +51,12 @@ static const char * const edits[] = {
 	[RESERVED_BYTE] = "a reserved byte in the header",
 	[UNKNOWN] = "an unknown component",
 	[SUPERVISOR] = "PASID and CET",
+	[OF_KERNEL] = "an XSAVE area of the kernel",
+	[OF_NOBODY] = "an XSAVE area that is not mapped",
 	[MXCSR] = "a reserved bit in MXCSR",
 	[TILE] = "XTILE_DATA",
 	[SIZES] = "sizes of its own",
+	[UNALIGNED] = "an XSAVE area that is not aligned",
 };
 
 static int edit;
@@ -64,6 +67,11 @@ static uint32_t xstate_size, extended_size;
 static uint32_t protected_at;
 static int protection;
 static uint8_t *protected_page;
+
+#define UNMAPPED		-1
+
+/* Where to the handler moves the XSAVE area, with what is below it */
+static uint8_t *moved;
 
 /* As the program starts, as the handler leaves them, and as the handler leaves its frame */
 static struct xregs *initial, *of_handler, *in_frame;
@@ -156,18 +164,47 @@ static void edit_frame(struct xregs *frame)
 	}
 }
 
-static void on_signal(int sig, siginfo_t *info, void *context)
-{
-	ucontext_t *uc = context;
-	struct xregs *frame = (void *)((uint8_t *)uc->uc_mcontext.fpregs + XREGS_IN_FRAME);
+/* No program has memory there, of either kind. */
+#define KERNEL_MEMORY		((void *)(-2L * PAGE))
 
-	(void)sig;
-	(void)info;
+static void edit_pointer(mcontext_t *context, uint32_t size)
+{
+	uint8_t *area = (void *)context->fpregs, *to = moved;
+
+	switch (edit) {
+	case NO_AREA:
+		context->fpregs = NULL;
+		break;
+	case OF_KERNEL:
+		context->fpregs = KERNEL_MEMORY;
+		break;
+	case OF_NOBODY:
+		munmap(moved, PAGE);
+		context->fpregs = (void *)moved;
+		break;
+	case UNALIGNED:
+		to = area + 8;
+		/* fallthrough */
+	case NOTHING:
+		if (!to)
+			break;
+		memmove(to, area, XREGS_IN_FRAME + size + FP_XSTATE_MAGIC2_SIZE);
+		context->fpregs = (void *)to;
+		break;
+	}
+}
+
+static void edit_context(mcontext_t *context)
+{
+	struct xregs *frame = (void *)((uint8_t *)context->fpregs + XREGS_IN_FRAME);
+	uint32_t size = frame->sw.xstate_size;
+
 	edit_frame(frame);
 	memcpy(in_frame, frame, xf_standard_size(xregs_mask()));
-	if (edit == NO_AREA)
-		uc->uc_mcontext.fpregs = NULL;
-	if (protected_at)
+	edit_pointer(context, size);
+	if (protected_page && protection == UNMAPPED)
+		munmap(protected_page, PAGE);
+	else if (protected_page)
 		mprotect(protected_page, PAGE, protection);
 	/* Last of all, as the handler leaves its registers behind */
 	xregs_load(of_handler, xregs_mask());
@@ -179,6 +216,17 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 #endif
 }
 
+static void on_signal(int sig, siginfo_t *info, void *context)
+{
+	ucontext_t *uc = context;
+
+	(void)sig;
+	(void)info;
+	edit_context(&uc->uc_mcontext);
+}
+
+static void (*handler)(int sig, siginfo_t *info, void *context) = on_signal;
+
 /*
  * The registers after sigreturn(2), which were @loaded before the signal.  Zeros
  * on the stack are no magic number, wherever the kernel looks for one.  What is
@@ -189,7 +237,8 @@ static struct xregs *registers_after(struct __test_metadata *const _metadata,
 {
 	bool has_tiles = loaded->xstate_bv & XFEATURE_MASK_XTILE_DATA;
 	uint8_t *stack = xf_guarded(STACK_SIZE + ABOVE, 0);
-	bool refused = edit >= XCOMP_BV && edit <= MXCSR;
+	bool refused = (edit >= XCOMP_BV && edit <= MXCSR) ||
+		       (edit == UNALIGNED && sizeof(long) == 8);
 	size_t size = STACK_SIZE;
 	struct xregs *saved;
 
@@ -197,9 +246,10 @@ static struct xregs *registers_after(struct __test_metadata *const _metadata,
 		protected_page = stack + STACK_SIZE / 2;
 		size = STACK_SIZE / 2 - protected_at + FP_XSTATE_MAGIC2_SIZE +
 		       xf_standard_size(xf_permitted(has_tiles));
-		refused = protection == PROT_NONE;
 	}
-	saved = xregs_take_signal(_metadata, loaded, on_signal, stack, size);
+	if (protected_page)
+		refused = protection != PROT_READ;
+	saved = xregs_take_signal(_metadata, loaded, handler, stack, size);
 	EXPECT_SAME(refused, xregs_faults, "SIGSEGV for a frame with %s", edits[edit]);
 	return saved;
 }
@@ -238,14 +288,20 @@ FIXTURE_TEARDOWN(xstate_signal)
 	xcomp_end(_metadata);
 }
 
-/* Verify that what a handler writes to its frame is what the task gets. */
-TEST_F(xstate_signal, values)
+static void expect_values(struct __test_metadata *const _metadata, void *arg)
 {
 	struct xregs *wanted = xregs_pattern(xregs_mask());
 
+	(void)arg;
 	edit = VALUES;
 	write_values(wanted);
 	expect_after(_metadata, xregs_mask(), wanted);
+}
+
+/* Verify that what a handler writes to its frame is what the task gets. */
+TEST_F(xstate_signal, values)
+{
+	xf_in_child_briefly(_metadata, "a frame with other values", expect_values, NULL);
 }
 
 /* Known kernels bring in those of the frame first, and then make the others initial. */
@@ -273,14 +329,38 @@ static void expect_only_fpsse(struct __test_metadata *const _metadata, void *arg
 TEST_F(xstate_signal, left_out)
 {
 	for (edit = NO_BV; edit <= TOO_SMALL; edit++)
-		xf_in_child(_metadata, edits[edit], expect_only_fpsse, NULL);
+		if (!xf_in_child_briefly(_metadata, edits[edit], expect_only_fpsse, NULL))
+			break;
+}
+
+static void expect_initial(struct __test_metadata *const _metadata, void *arg)
+{
+	(void)arg;
+	if (edit == OF_NOBODY)
+		moved = xf_guarded(PAGE, 0);
+	expect_after(_metadata, xregs_mask(), initial);
 }
 
 /* Verify that all registers are reset if the handler takes the XSAVE area away. */
 TEST_F(xstate_signal, no_area)
 {
 	edit = NO_AREA;
-	expect_after(_metadata, xregs_mask(), initial);
+	xf_in_child_briefly(_metadata, edits[edit], expect_initial, NULL);
+}
+
+static void expect_unaligned(struct __test_metadata *const _metadata, void *arg)
+{
+	(void)arg;
+	/* Frames of 32-bit programs are copied, all others are for XRSTOR. */
+	expect_after(_metadata, xregs_mask(),
+		     sizeof(long) == 4 ? xregs_pattern(xregs_mask()) : initial);
+}
+
+/* Verify that XRSTOR's alignment is for those frames only that it reads. */
+TEST_F(xstate_signal, unaligned)
+{
+	edit = UNALIGNED;
+	xf_in_child_briefly(_metadata, edits[edit], expect_unaligned, NULL);
 }
 
 /*
@@ -308,11 +388,7 @@ static void expect_by_sizes(struct __test_metadata *const _metadata, bool first)
 			EXPECT_XREGS(1ULL << i, in_frame, saved, "neither initial nor");
 }
 
-/*
- * Verify that a frame is as large as it says, if there is room for the header and
- * no more than this task has, and if not only x87 and SSE state is taken.
- */
-TEST_F(xstate_signal, sizes)
+static void expect_sizes(struct __test_metadata *const _metadata, void *arg)
 {
 	const uint32_t own = xf_standard_size(xf_permitted(false)), sizes[] = {
 		own - 64, XF_HEADER_OFFSET - 4, XF_HEADER_OFFSET, XF_BASE_SIZE - 4, XF_BASE_SIZE,
@@ -320,6 +396,7 @@ TEST_F(xstate_signal, sizes)
 	};
 	unsigned int i;
 
+	(void)arg;
 	edit = SIZES;
 	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
 		xstate_size = sizes[i];
@@ -331,13 +408,19 @@ TEST_F(xstate_signal, sizes)
 }
 
 /*
- * Verify that programs that know nothing of XSTATE_BV can change x87 and SSE
- * registers that were initial.
+ * Verify that a frame is as large as it says, if there is room for the header and
+ * no more than this task has, and if not only x87 and SSE state is taken.
  */
-TEST_F(xstate_signal, fpsse)
+TEST_F(xstate_signal, sizes)
+{
+	xf_in_child_briefly(_metadata, "frames with sizes of their own", expect_sizes, NULL);
+}
+
+static void expect_fpsse(struct __test_metadata *const _metadata, void *arg)
 {
 	struct xregs *loaded = xregs_pattern(xregs_mask()), *wanted = xregs_alloc(), *saved;
 
+	(void)arg;
 	loaded->xstate_bv &= ~XFEATURE_MASK_FPSSE;
 	/* XRSTOR loads it along with AVX, and XSAVE takes others for SSE. */
 	loaded->mxcsr = XREGS_INITIAL_MXCSR;
@@ -345,6 +428,15 @@ TEST_F(xstate_signal, fpsse)
 	saved = registers_after(_metadata, loaded);
 	write_values(wanted);
 	EXPECT_XREGS(XFEATURE_MASK_FPSSE, wanted, saved, "what was initial");
+}
+
+/*
+ * Verify that programs that know nothing of XSTATE_BV can change x87 and SSE
+ * registers that were initial.
+ */
+TEST_F(xstate_signal, fpsse)
+{
+	xf_in_child_briefly(_metadata, "a frame with other values", expect_fpsse, NULL);
 }
 
 #ifdef __x86_64__
@@ -364,11 +456,11 @@ TEST_F(xstate_signal, tile)
 {
 	if (!xf_has_amx())
 		SKIP(return, XCOMP_NO_AMX);
-	xf_in_child(_metadata, "no permission", tile_by_frame, "without permission");
+	xf_in_child_briefly(_metadata, "no permission", tile_by_frame, "without permission");
 	xcomp_request_guest(_metadata, &self->perm);
-	xf_in_child(_metadata, "guest's permission", tile_by_frame, "guest's permission");
+	xf_in_child_briefly(_metadata, "guest's permission", tile_by_frame, "guest's permission");
 	xcomp_request_host(_metadata, &self->perm);
-	xf_in_child(_metadata, "both permissions", tile_by_frame, "both permissions");
+	xf_in_child_briefly(_metadata, "both permissions", tile_by_frame, "both permissions");
 }
 
 static void expect_no_tiles(struct __test_metadata *const _metadata, void *used)
@@ -377,6 +469,8 @@ static void expect_no_tiles(struct __test_metadata *const _metadata, void *used)
 
 	th_case("AMX used before: %s", used ? "yes" : "no");
 	leaves_tiles = true;
+	if (edit == OF_NOBODY)
+		moved = xf_guarded(PAGE, 0);
 	if (used)
 		xf_touch_amx();
 	saved = registers_after(_metadata, pattern);
@@ -396,10 +490,12 @@ TEST_F(xstate_signal, tile_left)
 	if (!xf_has_amx())
 		SKIP(return, XCOMP_NO_AMX);
 	xcomp_request_host(_metadata, &self->perm);
-	for (edit = NOTHING; edit <= SUPERVISOR; edit++) {
-		xf_in_child(_metadata, "a first use by the handler", expect_no_tiles, NULL);
-		xf_in_child(_metadata, "a second use by the handler", expect_no_tiles, self);
-	}
+	for (edit = NOTHING; edit < MXCSR; edit++)
+		if (!xf_in_child_briefly(_metadata, "a first use by the handler", expect_no_tiles,
+					 NULL) ||
+		    !xf_in_child_briefly(_metadata, "a second use by the handler",
+					 expect_no_tiles, self))
+			break;
 }
 #endif /* __x86_64__ */
 
@@ -409,8 +505,9 @@ TEST_F(xstate_signal, tile_left)
  */
 TEST_F(xstate_signal, refused)
 {
-	for (edit = XCOMP_BV; edit <= SUPERVISOR; edit++)
-		expect_after(_metadata, xregs_mask(), initial);
+	for (edit = XCOMP_BV; edit < MXCSR; edit++)
+		if (!xf_in_child_briefly(_metadata, edits[edit], expect_initial, NULL))
+			break;
 }
 
 static void end_quietly(int sig)
@@ -439,7 +536,7 @@ TEST_F(xstate_signal, refused_mxcsr)
 	if (!xrstor_faults(_metadata))
 		SKIP(return, "XRSTOR takes reserved bits of MXCSR");
 	edit = MXCSR;
-	expect_after(_metadata, xregs_mask(), initial);
+	xf_in_child_briefly(_metadata, edits[edit], expect_initial, NULL);
 }
 
 static void expect_protected(struct __test_metadata *const _metadata, void *arg)
@@ -448,7 +545,22 @@ static void expect_protected(struct __test_metadata *const _metadata, void *arg)
 
 	if (mask & XFEATURE_MASK_XTILE)
 		xf_touch_amx();
-	expect_after(_metadata, mask, protection == PROT_NONE ? initial : xregs_pattern(mask));
+	expect_after(_metadata, mask, protection == PROT_READ ? xregs_pattern(mask) : initial);
+}
+
+/* Return from a frame with that page, at each of these, in a child. */
+static bool protect(struct __test_metadata *const _metadata, uint64_t mask, const char *what)
+{
+	static const int protections[] = { PROT_READ, PROT_NONE, UNMAPPED };
+	unsigned int i;
+
+	edit = NOTHING;
+	for (i = 0; i < ARRAY_SIZE(protections); i++) {
+		protection = protections[i];
+		if (!xf_in_child_briefly(_metadata, what, expect_protected, &mask))
+			return false;
+	}
+	return true;
 }
 
 /* Protect a page with a part of an XSAVE area, for each part. */
@@ -459,16 +571,33 @@ static void protect_parts(struct __test_metadata *const _metadata, uint64_t mask
 	for (protected_at = size & ~63u; protected_at && protected_at <= size;
 	     protected_at -= step) {
 		th_case("a page behind byte %u", protected_at);
-		edit = NOTHING;
-		protection = PROT_READ;
-		xf_in_child(_metadata, "a frame to read", expect_protected, &mask);
-		protection = PROT_NONE;
-		xf_in_child(_metadata, "a frame not to read", expect_protected, &mask);
+		if (!protect(_metadata, mask, "a frame on such a page"))
+			return;
 		edit = SIZES;
 		xstate_size = protected_at - 64;
 		extended_size = size;
-		if (xstate_size >= XF_BASE_SIZE && protected_at < xf_standard_size(mask))
-			xf_in_child(_metadata, "a smaller frame", expect_protected, &mask);
+		if (xstate_size >= XF_BASE_SIZE && protected_at < xf_standard_size(mask) &&
+		    !xf_in_child_briefly(_metadata, "a smaller frame", expect_protected, &mask))
+			return;
+	}
+}
+
+/* The same with an area that is moved so that @before bytes of it are before a page. */
+static void protect_pages(struct __test_metadata *const _metadata, uint64_t mask,
+			  const uint32_t before)
+{
+	uint32_t size = XREGS_IN_FRAME + FP_XSTATE_MAGIC2_SIZE +
+			xf_standard_size(xf_permitted(mask & XFEATURE_MASK_XTILE_DATA));
+	uint8_t *pages = xf_guarded(size + 2 * PAGE, 0), *page;
+
+	pages = (uint8_t *)((unsigned long)pages & -PAGE);
+	moved = pages + PAGE - before;
+	for (page = before ? pages : pages + PAGE; page < moved + size; page += PAGE) {
+		th_case("page %d of a frame with %u bytes before one", (int)((page - pages) / PAGE),
+			before);
+		protected_page = page;
+		if (!protect(_metadata, mask, "a frame on such a page"))
+			break;
 	}
 }
 
@@ -481,6 +610,18 @@ TEST_F(xstate_signal, protected)
 	protect_parts(_metadata, xregs_mask(), 192);
 }
 
+/*
+ * Verify the same of an area elsewhere: its first page alone, which has nothing of it but
+ * what FSAVE writes, or one of those behind it.
+ */
+TEST_F(xstate_signal, protected_page)
+{
+	protect_pages(_metadata, xregs_mask(), XREGS_IN_FRAME);
+	protect_pages(_metadata, xregs_mask(), XREGS_IN_FRAME + 64);
+	protect_pages(_metadata, xregs_mask(), XREGS_IN_FRAME + XF_HEADER_OFFSET);
+	protect_pages(_metadata, xregs_mask(), XREGS_IN_FRAME + XF_BASE_SIZE);
+}
+
 #ifdef __x86_64__
 /* Verify the same of tiles; a page between two others may be the one. */
 TEST_F(xstate_signal, protected_amx)
@@ -491,6 +632,9 @@ TEST_F(xstate_signal, protected_amx)
 		SKIP(return, XCOMP_NO_AMX);
 	xcomp_request_host(_metadata, &perm);
 	protect_parts(_metadata, xregs_mask() | XFEATURE_MASK_XTILE, 448);
+	protected_at = 0;
+	protect_pages(_metadata, xregs_mask() | XFEATURE_MASK_XTILE, 0);
+	protect_pages(_metadata, xregs_mask() | XFEATURE_MASK_XTILE, XF_BASE_SIZE);
 }
 
 /* What a debugger forges, in memory that is no shadow stack */
@@ -570,7 +714,8 @@ TEST_F(xstate_signal, pasid)
 {
 	if (!xf_pasid_need(_metadata))
 		return;
-	for (edit = VALUES; edit <= SUPERVISOR; edit++) {
+	moved = xf_guarded(PAGE, 0);
+	for (edit = VALUES; edit < MXCSR; edit++) {
 		xf_pasid_give(_metadata);
 		registers_after(_metadata, xregs_pattern(xregs_mask()));
 		xf_pasid_expect_kept(_metadata, edits[edit]);
