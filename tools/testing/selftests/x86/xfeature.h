@@ -168,6 +168,14 @@ void xf_pasid_write(struct __test_metadata *const _metadata, uint64_t value);
 void xf_pasid_give(struct __test_metadata *const _metadata);
 void xf_pasid_expect_kept(struct __test_metadata *const _metadata, const char *when);
 
+/* The shadow stacks of this process, and the one which has @at in it or ends there */
+struct xf_shadow_stacks {
+	unsigned int nr;
+	uint64_t bytes, start, end;
+};
+
+bool xf_shadow_stacks(struct xf_shadow_stacks *s, uint64_t at);
+
 /* What whoever reads the log of a failure asks for first */
 void xf_print_machine(void);
 /* Take note of the kernel's warnings until now; fail if there have been more since. */

@@ -354,4 +354,24 @@ __noreturn void xregs_no_shadow_stack(struct __test_metadata *const _metadata)
 	fflush(stdout);
 	_exit(KSFT_SKIP);
 }
+
+bool xregs_on_shadow_stack(struct __test_metadata *const _metadata, const char *what, xf_fn fn,
+			   void *arg)
+{
+	pid_t pid = xf_fork(_metadata);
+	int status;
+
+	if (!pid) {
+		if (!xregs_enable_shadow_stack())
+			xregs_no_shadow_stack(_metadata);
+		fn(_metadata, arg);
+		xf_exit();
+	}
+	status = xf_wait_briefly(_metadata, pid, what);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
+		SKIP(return false, "no user shadow stacks");
+	if (status != -1)
+		EXPECT_SAME(0, status, "wait status on a shadow stack, %s", what);
+	return status != -1;
+}
 #endif

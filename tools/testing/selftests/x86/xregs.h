@@ -185,6 +185,13 @@ static __always_inline bool xregs_enable_shadow_stack(void)
 
 /* End a child that could not, with KSFT_SKIP, which its parent is to take for a skip. */
 __noreturn void xregs_no_shadow_stack(struct __test_metadata *const _metadata);
+
+/*
+ * Call @fn in a child on a shadow stack; false if the test is skipped, or to end as the child
+ * loops.  Such a child cannot return from where it got that.
+ */
+bool xregs_on_shadow_stack(struct __test_metadata *const _metadata, const char *what, xf_fn fn,
+			   void *arg);
 #endif
 
 #endif /* SELFTESTS_X86_XREGS_H */

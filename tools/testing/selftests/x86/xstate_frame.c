@@ -28,6 +28,7 @@
 #define MINSIGSTKSZ_SLACK	1024
 
 #define POISON			0x5a
+#define UNMAPPED		-1
 #define MSR_IA32_XFD		0x1c4
 
 /* More frames than fit on any of the signal stacks here */
@@ -42,6 +43,7 @@ static struct {
 	uint32_t magic2;
 	uint8_t *context, *at;
 	struct xregs *regs;		/* a copy of what is at @at */
+	uint8_t fsave[XREGS_IN_FRAME + 1];
 } seen;
 
 /* Where the handler reads IA32_XFD, if it is to */
@@ -65,38 +67,34 @@ static void say_size(struct xregs *frame)
 	memcpy((uint8_t *)frame + said_size, &magic2, sizeof(magic2));
 }
 
-static struct xregs *move(ucontext_t *uc)
+static struct xregs *move(mcontext_t *context)
 {
 	struct xregs *frame = (void *)moved;
 
-	memcpy(moved - XREGS_IN_FRAME, uc->uc_mcontext.fpregs, XREGS_IN_FRAME + area_size);
-	uc->uc_mcontext.fpregs = (void *)(moved - XREGS_IN_FRAME);
+	memcpy(moved - XREGS_IN_FRAME, context->fpregs, XREGS_IN_FRAME + area_size);
+	context->fpregs = (void *)(moved - XREGS_IN_FRAME);
 	if (said_size)
 		say_size(frame);
 	return frame;
 }
 
-static void on_signal(int sig, siginfo_t *info, void *context)
+static void look_at_frame(mcontext_t *context)
 {
+	struct xregs *frame = (void *)((uint8_t *)context->fpregs + XREGS_IN_FRAME);
 	uint32_t size = xf_standard_size(xf_xcr0());
-	ucontext_t *uc = context;
-	struct xregs *frame = (void *)((uint8_t *)uc->uc_mcontext.fpregs + XREGS_IN_FRAME);
 
-	(void)sig;
-	(void)info;
 	seen.fcw = xregs_fcw();
 	seen.mxcsr = xregs_mxcsr();
 	if (msrs >= 0)
 		seen.xfd = xf_read_msr(handler_metadata, msrs, MSR_IA32_XFD);
-	seen.uc_flags = uc->uc_flags;
-	seen.context = context;
 	seen.at = (uint8_t *)frame;
 	if (frame->sw.xstate_size <= size) {
 		size = frame->sw.xstate_size;
 		memcpy(&seen.magic2, seen.at + size, sizeof(seen.magic2));
 	}
+	memcpy(seen.fsave, context->fpregs, XREGS_IN_FRAME);
 	if (moved)
-		frame = move(uc);
+		frame = move(context);
 	memcpy(seen.regs, frame, size);
 	/* With anything else in there sigreturn(2) would end the task before the test can tell. */
 	frame->xstate_bv &= frame->sw.xfeatures;
@@ -105,6 +103,17 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 		xf_touch_amx();
 	if (moved)
 		xpage_take_away(&away);
+}
+
+static void on_signal(int sig, siginfo_t *info, void *context)
+{
+	ucontext_t *uc = context;
+
+	(void)sig;
+	(void)info;
+	look_at_frame(&uc->uc_mcontext);
+	seen.uc_flags = uc->uc_flags;
+	seen.context = context;
 }
 
 /*
@@ -432,16 +441,24 @@ static bool wait_for_pages(struct __test_metadata *const _metadata, uint64_t mas
 }
 
 /* With a page behind each part of the XSAVE area, and behind what is below it */
-static void expect_kept(struct __test_metadata *const _metadata, uint64_t mask)
+static void expect_kept(struct __test_metadata *const _metadata, void *arg)
 {
+	uint64_t mask = *(uint64_t *)arg;
 	uint32_t at;
 
+	if (mask & XFEATURE_MASK_XTILE)
+		xf_use_amx(_metadata);
 	xf_pin(_metadata);
 	for (at = 0; at < xf_standard_size(mask); at += 448)
 		if (!wait_for_pages(_metadata, mask, at, false) ||
 		    !wait_for_pages(_metadata, mask, at, true))
 			SKIP(return, XPAGE_NO_UFFD);
 	th_no_case();
+}
+
+static void expect_kept_in_child(struct __test_metadata *const _metadata, uint64_t mask)
+{
+	xf_in_child_briefly(_metadata, "signals that wait", expect_kept, &mask);
 }
 
 /*
@@ -451,7 +468,7 @@ static void expect_kept(struct __test_metadata *const _metadata, uint64_t mask)
  */
 TEST_F(xstate_frame, waits)
 {
-	expect_kept(_metadata, xregs_mask());
+	expect_kept_in_child(_metadata, xregs_mask());
 }
 
 /* Take a signal whose frame cannot be written, and go on as if there had been none. */
@@ -460,8 +477,10 @@ static void expect_no_frame(struct __test_metadata *const _metadata, uint64_t ma
 {
 	struct xregs *pattern = xregs_pattern(mask), *saved;
 	struct place p = place_frame(mask, at);
+	uint8_t *page = p.page - before * XPAGE_SIZE;
 
-	ASSERT_EQ(0, mprotect(p.page - before * XPAGE_SIZE, XPAGE_SIZE, protection));
+	ASSERT_EQ(0, protection == UNMAPPED ? munmap(page, XPAGE_SIZE) :
+					      mprotect(page, XPAGE_SIZE, protection));
 	saved = take_signal(_metadata, pattern, p.stack, p.size);
 	EXPECT_SAME(1, xregs_faults, "SIGSEGV for a signal");
 	EXPECT_THAT(!seen.context, "the handler has run");
@@ -471,18 +490,27 @@ static void expect_no_frame(struct __test_metadata *const _metadata, uint64_t ma
 	EXPECT_XREGS(mask, pattern, saved, "after the signal");
 }
 
-static void expect_no_frames(struct __test_metadata *const _metadata, uint64_t mask)
+static void expect_no_frames(struct __test_metadata *const _metadata, void *arg)
 {
+	uint64_t mask = *(uint64_t *)arg;
 	unsigned int before;
 	uint32_t at;
 
+	if (mask & XFEATURE_MASK_XTILE)
+		xf_use_amx(_metadata);
 	for (at = 0; at < xf_standard_size(mask); at += 448)
 		for (before = 0; before < 2; before++) {
 			th_case("page %u behind byte %u", 1 - before, at);
 			expect_no_frame(_metadata, mask, at, before, PROT_NONE);
 			expect_no_frame(_metadata, mask, at, before, PROT_READ);
+			expect_no_frame(_metadata, mask, at, before, UNMAPPED);
 		}
 	th_no_case();
+}
+
+static void expect_no_frames_in_child(struct __test_metadata *const _metadata, uint64_t mask)
+{
+	xf_in_child_briefly(_metadata, "signals without a frame", expect_no_frames, &mask);
 }
 
 /*
@@ -491,7 +519,7 @@ static void expect_no_frames(struct __test_metadata *const _metadata, uint64_t m
  */
 TEST_F(xstate_frame, protected)
 {
-	expect_no_frames(_metadata, xregs_mask());
+	expect_no_frames_in_child(_metadata, xregs_mask());
 }
 
 /*
@@ -531,8 +559,7 @@ TEST_F(xstate_frame, waits_amx)
 	if (!xf_has_amx())
 		SKIP(return, XCOMP_NO_AMX);
 	xcomp_request_host(_metadata, &self->perm);
-	xf_use_amx(_metadata);
-	expect_kept(_metadata, xregs_mask() | XFEATURE_MASK_XTILE);
+	expect_kept_in_child(_metadata, xregs_mask() | XFEATURE_MASK_XTILE);
 }
 
 /* Verify of tiles that they are kept if a frame cannot be written. */
@@ -541,8 +568,7 @@ TEST_F(xstate_frame, protected_amx)
 	if (!xf_has_amx())
 		SKIP(return, XCOMP_NO_AMX);
 	xcomp_request_host(_metadata, &self->perm);
-	xf_use_amx(_metadata);
-	expect_no_frames(_metadata, xregs_mask() | XFEATURE_MASK_XTILE);
+	expect_no_frames_in_child(_metadata, xregs_mask() | XFEATURE_MASK_XTILE);
 }
 
 /*
@@ -551,19 +577,9 @@ TEST_F(xstate_frame, protected_amx)
  */
 TEST_F(xstate_frame, protected_shadow_stack)
 {
-	pid_t pid = xf_fork(_metadata);
-	int status;
+	uint64_t mask = xregs_mask();
 
-	if (!pid) {
-		if (!xregs_enable_shadow_stack())
-			xregs_no_shadow_stack(_metadata);
-		expect_no_frames(_metadata, xregs_mask());
-		xf_exit();
-	}
-	status = xf_wait(_metadata, pid, "a child with a shadow stack");
-	if (WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
-		SKIP(return, "no user shadow stacks");
-	EXPECT_SAME(0, status, "wait status of a child with a shadow stack");
+	xregs_on_shadow_stack(_metadata, "a signal without a frame", expect_no_frames, &mask);
 }
 
 /* Verify the same of a frame that is smaller than the next one: its handler has used AMX. */
@@ -587,8 +603,7 @@ TEST_F(xstate_frame, waits_xfd)
 	if (msrs < 0)
 		SKIP(return, "no /dev/cpu/N/msr");
 	xcomp_request_host(_metadata, &self->perm);
-	xf_use_amx(_metadata);
-	expect_kept(_metadata, xregs_mask() | XFEATURE_MASK_XTILE);
+	expect_kept_in_child(_metadata, xregs_mask() | XFEATURE_MASK_XTILE);
 }
 #endif
 

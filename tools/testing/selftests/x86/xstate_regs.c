@@ -112,29 +112,11 @@ TEST_F(xstate_regs, first_use)
 	EXPECT_XREGS(mask, pattern, saved[1], "once another task has run");
 }
 
-/* Call @fn in a child on a shadow stack, which cannot return from where it got that. */
-static void on_shadow_stack(struct __test_metadata *const _metadata,
-			    void (*fn)(struct __test_metadata *const _metadata))
-{
-	pid_t pid = xf_fork(_metadata);
-	int status;
-
-	if (!pid) {
-		if (!xregs_enable_shadow_stack())
-			xregs_no_shadow_stack(_metadata);
-		fn(_metadata);
-		xf_exit();
-	}
-	status = xf_wait(_metadata, pid, "child on a shadow stack");
-	if (WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
-		SKIP(return, "no user shadow stacks");
-	EXPECT_SAME(0, status, "wait status of a child on a shadow stack");
-}
-
-static void use_on_shadow_stack(struct __test_metadata *const _metadata)
+static void use_on_shadow_stack(struct __test_metadata *const _metadata, void *arg)
 {
 	uint64_t ssp = xregs_ssp();
 
+	(void)arg;
 	EXPECT_THAT(ssp, "no shadow stack once it was enabled");
 	xregs_load_tiles(xregs_pattern(XFEATURE_MASK_XTILE));
 	EXPECT_SAME(ssp, xregs_ssp(), "SSP right after the first use of AMX");
@@ -150,7 +132,7 @@ TEST_F(xstate_regs, first_use_shstk)
 		SKIP(return, XCOMP_NO_AMX);
 	xcomp_request_host(_metadata, &self->perm);
 	xf_pin(_metadata);
-	on_shadow_stack(_metadata, use_on_shadow_stack);
+	xregs_on_shadow_stack(_metadata, "the first use of AMX", use_on_shadow_stack, NULL);
 }
 
 /* Tell the parent, whose memory this is, where the shadow stack is. */
@@ -160,12 +142,13 @@ static int tell_ssp(void *arg)
 	return 0;
 }
 
-static void clone_on_shadow_stack(struct __test_metadata *const _metadata)
+static void clone_on_shadow_stack(struct __test_metadata *const _metadata, void *arg)
 {
 	static uint8_t stack[64 * 1024];
 	uint64_t ssp = xregs_ssp(), theirs = 0;
 	pid_t pid;
 
+	(void)arg;
 	if (xf_has_amx())
 		xf_touch_amx();
 	pid = clone(tell_ssp, stack + sizeof(stack), CLONE_VM | SIGCHLD, &theirs);
@@ -186,7 +169,7 @@ static void clone_on_shadow_stack(struct __test_metadata *const _metadata)
 TEST_F(xstate_regs, clone_shstk)
 {
 	xcomp_request_host(_metadata, &self->perm);
-	on_shadow_stack(_metadata, clone_on_shadow_stack);
+	xregs_on_shadow_stack(_metadata, "clone()", clone_on_shadow_stack, NULL);
 }
 
 static void has_no_tiles(struct __test_metadata *const _metadata, void *whose)
