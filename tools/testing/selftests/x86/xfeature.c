@@ -355,17 +355,20 @@ uint8_t *xf_guarded(size_t size, uint8_t poison)
 bool xf_shadow_stacks(struct xf_shadow_stacks *s, uint64_t at)
 {
 	FILE *f = fopen("/proc/self/smaps", "re");
-	unsigned long long start = 0, end = 0;
+	unsigned long long start = 0, end = 0, from, to;
 	char line[256];
 
 	memset(s, 0, sizeof(*s));
 	while (f && fgets(line, sizeof(line), f)) {
-		sscanf(line, "%llx-%llx ", &start, &end);
+		if (sscanf(line, "%llx-%llx ", &from, &to) == 2) {
+			start = from;
+			end = to;
+		}
 		if (strncmp(line, "VmFlags:", 8) || !strstr(line, " ss"))
 			continue;
 		s->nr++;
 		s->bytes += end - start;
-		if (start <= at && at <= end) {
+		if (start < at && at <= end) {
 			s->start = start;
 			s->end = end;
 		}

@@ -168,7 +168,7 @@ void xf_pasid_write(struct __test_metadata *const _metadata, uint64_t value);
 void xf_pasid_give(struct __test_metadata *const _metadata);
 void xf_pasid_expect_kept(struct __test_metadata *const _metadata, const char *when);
 
-/* The shadow stacks of this process, and the one which has @at in it or ends there */
+/* The shadow stacks of this process, and the one on which an SSP of @at is */
 struct xf_shadow_stacks {
 	unsigned int nr;
 	uint64_t bytes, start, end;
