@@ -318,6 +318,32 @@ void xregs_set_pkru(uint32_t pkru)
 	asm volatile("wrpkru" : : "a" (pkru), "c" (0), "d" (0) : "memory");
 }
 
+#ifndef __x86_64__
+/* The pattern with x87 registers that are zero, normal, denormal, infinite, unnormal and empty */
+struct xregs *xregs_x87(uint16_t fsw)
+{
+	struct xregs *regs = xregs_pattern(xregs_mask());
+
+	regs->fsw = fsw;
+	regs->ftw = 0xb7;
+	memset(regs->st[0], 0, 10);
+	regs->st[1][7] = 0x80;
+	memset(regs->st[2] + 8, 0, 2);
+	memset(regs->st[3], 0, 10);
+	regs->st[3][7] = 0x80;
+	regs->st[3][8] = 0xff;
+	regs->st[3][9] = 0x7f;
+	return regs;
+}
+
+/* The x87 state is initial after that. */
+INTEGER_ONLY void xregs_fnsave(const struct xregs *regs, void *image)
+{
+	xregs_load(regs, XFEATURE_MASK_FP);
+	asm volatile("fnsave (%0)" : : "r" (image) : "memory");
+}
+#endif
+
 #ifdef __x86_64__
 /* The configuration and all tiles of a pattern, by the instructions of AMX; they stay in use. */
 INTEGER_ONLY void xregs_load_tiles(const struct xregs *regs)

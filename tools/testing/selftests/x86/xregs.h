@@ -111,6 +111,13 @@ extern int xregs_faults;
 extern int xregs_handler_flags;
 #define XREGS_OLD_CONTEXT()	((mcontext_t *)((uint8_t *)__builtin_frame_address(0) + 12))
 
+#ifndef __x86_64__
+/* x87 registers of every kind, and what FNSAVE makes of those in @regs: tags, and all of ST */
+struct xregs *xregs_x87(uint16_t fsw);
+void xregs_fnsave(const struct xregs *regs, void *image);
+#define XREGS_FSAVE_SIZE	108
+#endif
+
 /* EXPECT_XREGS(mask, wanted, got, fmt, ...): the same in all components of @mask */
 #define EXPECT_XREGS(mask, wanted, got, fmt, ...) ({				\
 	const char *__text = xregs_difference(mask, wanted, got);		\

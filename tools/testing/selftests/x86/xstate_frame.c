@@ -8,6 +8,7 @@
  */
 #define _GNU_SOURCE
 
+#include <assert.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -44,6 +45,7 @@ static struct {
 	uint8_t *context, *at;
 	struct xregs *regs;		/* a copy of what is at @at */
 	uint8_t fsave[XREGS_IN_FRAME + 1];
+	uint64_t ssp_before, ssp;
 } seen;
 
 /* Where the handler reads IA32_XFD, if it is to */
@@ -111,10 +113,24 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 
 	(void)sig;
 	(void)info;
+#ifdef __x86_64__
+	seen.ssp = xregs_ssp();
+#endif
 	look_at_frame(&uc->uc_mcontext);
 	seen.uc_flags = uc->uc_flags;
 	seen.context = context;
 }
+
+#ifndef __x86_64__
+static void on_old_signal(int sig, siginfo_t *info, void *context)
+{
+	(void)sig;
+	(void)info;
+	(void)context;
+	look_at_frame(XREGS_OLD_CONTEXT());
+	seen.context = (uint8_t *)XREGS_OLD_CONTEXT();
+}
+#endif
 
 /*
  * The same on a stack with a protection key: handlers start with the PKRU that execve()
@@ -148,6 +164,9 @@ static struct xregs *take_signal(struct __test_metadata *const _metadata,
 {
 	memset(&seen, 0, sizeof(seen));
 	seen.regs = xregs_alloc();
+#ifdef __x86_64__
+	seen.ssp_before = xregs_ssp();
+#endif
 	return xregs_take_signal(_metadata, loaded, handler, stack, size);
 }
 
@@ -178,7 +197,8 @@ static void expect_frame(struct __test_metadata *const _metadata, bool used, con
 	EXPECT_SAME_MASK(xf_names, 0, frame->xstate_bv & ~(mask | XFEATURE_MASK_FPSSE),
 			 "XSTATE_BV beyond xfeatures");
 	EXPECT_BYTES(zeros, &frame->xcomp_bv, sizeof(zeros), "header after XSTATE_BV");
-	EXPECT_SAME(FRAME_FP_XSTATE, seen.uc_flags & FRAME_FP_XSTATE, "UC_FP_XSTATE");
+	if (xregs_handler_flags)
+		EXPECT_SAME(FRAME_FP_XSTATE, seen.uc_flags & FRAME_FP_XSTATE, "UC_FP_XSTATE");
 	EXPECT_SAME(top - at, top - seen.at, "room above the XSAVE area");
 	needed = top - seen.context;
 	EXPECT_THAT(!min || needed <= min, "AT_MINSIGSTKSZ %zu, but a frame of %zu", min, needed);
@@ -423,6 +443,10 @@ static bool wait_for_pages(struct __test_metadata *const _metadata, uint64_t mas
 
 	if (said_size)
 		say_size(pattern);
+	/* A few calls, a token and an address below that of the test, if there is any */
+	EXPECT_THAT(seen.ssp_before - seen.ssp <= MAX_DEPTH * 8,
+		    "SSP of the handler %#llx, of the test %#llx, %s",
+		    (unsigned long long)seen.ssp, (unsigned long long)seen.ssp_before, what);
 	EXPECT_XREGS(mask, pattern, seen.regs, "in the frame, %s", what);
 	EXPECT_SAME(XREGS_INITIAL_FCW, seen.fcw, "FCW of the handler, %s", what);
 	EXPECT_SAME(XREGS_INITIAL_MXCSR, seen.mxcsr, "MXCSR of the handler, %s", what);
@@ -522,6 +546,49 @@ TEST_F(xstate_frame, protected)
 	expect_no_frames_in_child(_metadata, xregs_mask());
 }
 
+#ifndef __x86_64__
+/* Verify all of this of handlers without SA_SIGINFO, which have frames of another kind. */
+TEST_F(xstate_frame, no_siginfo)
+{
+	xregs_handler_flags = 0;
+	handler = on_old_signal;
+	expect_frame(_metadata, false, "without SA_SIGINFO");
+	expect_kept_in_child(_metadata, xregs_mask());
+	expect_no_frames_in_child(_metadata, xregs_mask());
+}
+
+/* Verify that what FSAVE writes is in front of the XSAVE area, with the state of the task. */
+TEST_F(xstate_frame, fsave)
+{
+	/* The top of the stack at several registers, and flags */
+	const uint16_t fsw[] = { 0, 0x1800, 0x7d00 };
+	struct {
+		uint16_t cwd, r1, swd, r2, twd, r3;
+		uint32_t pointers[4];
+		uint8_t st[80];
+		uint16_t status, magic;
+	} wanted, got;
+	unsigned int i;
+
+	static_assert(sizeof(got) == XREGS_IN_FRAME, "layout of FSAVE in a frame");
+	for (i = 0; i < ARRAY_SIZE(fsw); i++) {
+		th_case("FSW %#x", fsw[i]);
+		memset(&wanted, 0, sizeof(wanted));
+		xregs_fnsave(xregs_x87(fsw[i]), &wanted);
+		take_signal(_metadata, xregs_x87(fsw[i]), xf_guarded(STACK_SIZE, POISON),
+			    STACK_SIZE);
+		memcpy(&got, seen.fsave, sizeof(got));
+		EXPECT_SAME(wanted.cwd, got.cwd, "control word");
+		EXPECT_SAME(wanted.swd, got.swd, "status word");
+		EXPECT_SAME(wanted.twd, got.twd, "tag word");
+		EXPECT_BYTES(wanted.st, got.st, sizeof(got.st), "registers");
+		EXPECT_SAME(wanted.swd, got.status, "status word of the frame");
+		EXPECT_SAME(0, got.magic, "magic number of a frame with an FXSAVE area");
+	}
+	th_no_case();
+}
+#endif
+
 /*
  * Verify that a task takes signals on a stack that its PKRU does not let it use, and
  * returns from there to that PKRU.
@@ -582,15 +649,41 @@ TEST_F(xstate_frame, protected_shadow_stack)
 	xregs_on_shadow_stack(_metadata, "a signal without a frame", expect_no_frames, &mask);
 }
 
+static void expect_kept_by_first_use(struct __test_metadata *const _metadata, void *arg)
+{
+	(void)arg;
+	is_first_use = true;
+	if (!wait_for_pages(_metadata, xregs_mask(), 448, true))
+		SKIP(return, XPAGE_NO_UFFD);
+}
+
 /* Verify the same of a frame that is smaller than the next one: its handler has used AMX. */
 TEST_F(xstate_frame, waits_first_use)
 {
 	if (!xf_has_amx())
 		SKIP(return, XCOMP_NO_AMX);
 	xcomp_request_host(_metadata, &self->perm);
-	is_first_use = true;
-	if (!wait_for_pages(_metadata, xregs_mask(), 448, true))
-		SKIP(return, XPAGE_NO_UFFD);
+	xf_in_child_briefly(_metadata, "a signal that waits", expect_kept_by_first_use, NULL);
+}
+
+static void expect_kept_shadow_stack(struct __test_metadata *const _metadata, void *arg)
+{
+	uint64_t ssp = xregs_ssp();
+
+	expect_kept(_metadata, arg);
+	EXPECT_SAME(ssp, xregs_ssp(), "SSP after all signals");
+	EXPECT_THAT(seen.ssp, "no SSP in the handlers");
+}
+
+/*
+ * Verify the same of the shadow stack pointer; whoever provides the pages has a shadow
+ * stack of its own.
+ */
+TEST_F(xstate_frame, waits_shadow_stack)
+{
+	uint64_t mask = xregs_mask();
+
+	xregs_on_shadow_stack(_metadata, "signals that wait", expect_kept_shadow_stack, &mask);
 }
 
 /* Verify that the handler runs with the task's IA32_XFD; the other thread has armed it. */

@@ -73,6 +73,10 @@ static uint8_t *protected_page;
 /* Where to the handler moves the XSAVE area, with what is below it */
 static uint8_t *moved;
 
+/* What the handler of a 32-bit program writes there, if anything */
+static const uint8_t *fsave;
+static size_t fsave_size;
+
 /* As the program starts, as the handler leaves them, and as the handler leaves its frame */
 static struct xregs *initial, *of_handler, *in_frame;
 
@@ -200,6 +204,8 @@ static void edit_context(mcontext_t *context)
 	uint32_t size = frame->sw.xstate_size;
 
 	edit_frame(frame);
+	if (fsave)
+		memcpy(context->fpregs, fsave, fsave_size);
 	memcpy(in_frame, frame, xf_standard_size(xregs_mask()));
 	edit_pointer(context, size);
 	if (protected_page && protection == UNMAPPED)
@@ -224,6 +230,16 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 	(void)info;
 	edit_context(&uc->uc_mcontext);
 }
+
+#ifndef __x86_64__
+static void on_old_signal(int sig, siginfo_t *info, void *context)
+{
+	(void)sig;
+	(void)info;
+	(void)context;
+	edit_context(XREGS_OLD_CONTEXT());
+}
+#endif
 
 static void (*handler)(int sig, siginfo_t *info, void *context) = on_signal;
 
@@ -621,6 +637,54 @@ TEST_F(xstate_signal, protected_page)
 	protect_pages(_metadata, xregs_mask(), XREGS_IN_FRAME + XF_HEADER_OFFSET);
 	protect_pages(_metadata, xregs_mask(), XREGS_IN_FRAME + XF_BASE_SIZE);
 }
+
+#ifndef __x86_64__
+/* Verify all of this of handlers without SA_SIGINFO, which have frames of another kind. */
+TEST_F(xstate_signal, no_siginfo)
+{
+	xregs_handler_flags = 0;
+	handler = on_old_signal;
+	xf_in_child_briefly(_metadata, "a frame with other values", expect_values, NULL);
+	xf_in_child_briefly(_metadata, "frames with sizes of their own", expect_sizes, NULL);
+	for (edit = NO_BV; edit <= TOO_SMALL; edit++)
+		if (!xf_in_child_briefly(_metadata, edits[edit], expect_only_fpsse, NULL))
+			return;
+	for (edit = NO_AREA; edit < MXCSR; edit++)
+		if (!xf_in_child_briefly(_metadata, edits[edit], expect_initial, NULL))
+			return;
+	protect_pages(_metadata, xregs_mask(), XREGS_IN_FRAME);
+	protect_pages(_metadata, xregs_mask(), XREGS_IN_FRAME + XF_BASE_SIZE);
+}
+
+static void expect_fsave(struct __test_metadata *const _metadata, void *arg)
+{
+	uint8_t image[XREGS_FSAVE_SIZE];
+	struct xregs *pattern = xregs_pattern(xregs_mask()), *x87, *saved;
+
+	/* The top of the stack at another register, and flags */
+	x87 = xregs_x87(0x7d00);
+	x87->fcw = FRAME_FCW;
+	xregs_fnsave(x87, image);
+	fsave = image;
+	fsave_size = sizeof(image);
+	edit = arg ? NO_MAGIC1 : NOTHING;
+	saved = registers_after(_metadata, pattern);
+	EXPECT_XREGS(XFEATURE_MASK_FP, x87, saved, "by FSAVE's part of a frame with %s",
+		     edits[edit]);
+	EXPECT_SAME(x87->fsw, saved->fsw, "FSW by that");
+	EXPECT_XREGS(XFEATURE_MASK_SSE, pattern, saved, "beside that");
+}
+
+/*
+ * Verify that of a frame with x87 state in two forms that of FSAVE counts, which programs
+ * are older than the other, also if there is no XSAVE area.
+ */
+TEST_F(xstate_signal, fsave)
+{
+	xf_in_child_briefly(_metadata, "other x87 state", expect_fsave, NULL);
+	xf_in_child_briefly(_metadata, "other x87 state, no XSAVE", expect_fsave, self);
+}
+#endif
 
 #ifdef __x86_64__
 /* Verify the same of tiles; a page between two others may be the one. */

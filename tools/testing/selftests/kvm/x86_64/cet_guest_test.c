@@ -618,4 +618,36 @@ TEST_F(cet_host, signal_frame)
 	run_hosts(_metadata, 1, serve_alarm);
 }
 
+static noinline void serve_first(struct __test_metadata *const _metadata, struct host *h)
+{
+	struct xf_shadow_stacks before, with;
+	u64 ssp = host_ssp();
+
+	xf_shadow_stacks(&before, ssp);
+	expect_both(_metadata, h, "a host whose VM has not run before");
+	if (!xf_shadow_stacks(&with, ssp))
+		return;
+	EXPECT_SAME(before.start, with.start, "where the shadow stack of the host starts");
+	EXPECT_SAME(before.end, with.end, "where the shadow stack of the host ends");
+	XFAIL_IF(with.nr == before.nr + 1, "a worker thread of KVM gets a shadow stack")
+		EXPECT_SAME(before.nr, with.nr, "shadow stacks with KVM's worker thread");
+}
+
+/*
+ * Verify that threads which KVM starts in the process for its own work leave the shadow
+ * stack of their creator alone, have none, and leave none behind.
+ */
+TEST_F(cet_host, workers)
+{
+	struct xf_shadow_stacks left;
+
+	run_hosts(_metadata, 1, serve_first);
+	if (hosts[0].no_shstk)
+		SKIP(return, "no shadow stacks for user space");
+	kvm_vm_free(self->vm);
+	self->vm = NULL;
+	xf_shadow_stacks(&left, 0);
+	EXPECT_SAME(0, left.nr, "shadow stacks once the VM is gone");
+}
+
 XSTATE_HARNESS_MAIN
