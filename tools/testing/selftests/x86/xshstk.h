@@ -23,7 +23,7 @@
 #endif
 
 #define XSHSTK_PAGE		4096ull
-#define XSHSTK_4G		(1ull << 32)
+#define XSHSTK_4G		XF_BIT(32)
 #define XSHSTK_NO_SMAPS		"no /proc/self/smaps"
 
 static __always_inline long xshstk_call(long nr, long arg1, long arg2, long arg3)

@@ -16,7 +16,7 @@
 
 #define PAGE			XSHSTK_PAGE
 /* Bit 63 of what signals put there is set, and of no address of a program. */
-#define TOKEN			(1ull << 63)
+#define TOKEN			XF_BIT(63)
 
 FIXTURE(xstate_shstk_signal) {
 };

@@ -173,7 +173,7 @@ static void edit_frame(struct xregs *frame)
 
 static void edit_pointer(mcontext_t *context, uint32_t size)
 {
-	uint8_t *area = (void *)context->fpregs, *to = moved;
+	uint8_t *area = (void *)context->fpregs, *to = NULL;
 
 	switch (edit) {
 	case NO_AREA:
@@ -186,16 +186,17 @@ static void edit_pointer(mcontext_t *context, uint32_t size)
 		munmap(moved, PAGE);
 		context->fpregs = (void *)moved;
 		break;
+	case NOTHING:
+		to = moved;
+		break;
 	case UNALIGNED:
 		to = area + 8;
-		/* fallthrough */
-	case NOTHING:
-		if (!to)
-			break;
-		memmove(to, area, XREGS_IN_FRAME + size + FP_XSTATE_MAGIC2_SIZE);
-		context->fpregs = (void *)to;
 		break;
 	}
+	if (!to)
+		return;
+	memmove(to, area, XREGS_IN_FRAME + size + FP_XSTATE_MAGIC2_SIZE);
+	context->fpregs = (void *)to;
 }
 
 static void edit_context(mcontext_t *context)
