@@ -209,11 +209,11 @@ static uint64_t read_ssp(struct __test_metadata *const _metadata, pid_t pid)
 	return ssp;
 }
 
-static void expect_stop(struct __test_metadata *const _metadata, int wanted, int wait_status,
+static bool expect_stop(struct __test_metadata *const _metadata, int wanted, int wait_status,
 			const char *what)
 {
-	EXPECT_SAME(wanted, WIFSTOPPED(wait_status) ? WSTOPSIG(wait_status) : 0,
-		    "signal that stops a task %s", what);
+	return EXPECT_SAME(wanted, WIFSTOPPED(wait_status) ? WSTOPSIG(wait_status) : 0,
+			   "signal that stops a task %s", what);
 }
 
 /* Take a signal on such a stack.  False where there are none. */
@@ -228,7 +228,11 @@ static bool take_traced(struct __test_metadata *const _metadata, struct room *ro
 	stop = xregs_go_on(_metadata, pid, 0);
 	if (WIFEXITED(stop) && WEXITSTATUS(stop) == KSFT_SKIP)
 		SKIP(return false, "no user shadow stacks");
-	expect_stop(_metadata, SIGTRAP, stop, "on a stack that it has mapped");
+	if (!expect_stop(_metadata, SIGTRAP, stop, "on a stack that it has mapped")) {
+		if (WIFSTOPPED(stop))
+			xf_kill(_metadata, pid);
+		return false;
+	}
 	ssp = read_ssp(_metadata, pid);
 	expect_stop(_metadata, SIGUSR1, xregs_go_on(_metadata, pid, 0), "before its handler");
 	stop = xregs_go_on(_metadata, pid, SIGUSR1);
