@@ -639,6 +639,84 @@ TEST_F(xstate_signal, protected_page)
 	protect_pages(_metadata, xregs_mask(), XREGS_IN_FRAME + XF_BASE_SIZE);
 }
 
+/* The stack pointer at the end of a handler, whose frame has the ucontext so far behind it */
+#ifdef __x86_64__
+#define CONTEXT_AT		0
+#define RETURN			"mov %0, %%rsp\n\tsyscall"
+#else
+#define CONTEXT_AT		140
+#define RETURN			"mov %0, %%esp\n\tint $0x80"
+#endif
+
+/* All of the ucontext that sigreturn(2) reads, and what of it there is, before @context_end */
+#define CONTEXT_SIZE		(offsetof(ucontext_t, uc_sigmask) + 8)
+
+static uint8_t *context_end;
+static size_t context_size;
+
+static void return_from_copy(int sig, siginfo_t *info, void *context)
+{
+	uint8_t *to = context_end - CONTEXT_AT - context_size;
+
+	(void)sig;
+	(void)info;
+	if (context_size)
+		memcpy(to, (uint8_t *)context - CONTEXT_AT, CONTEXT_AT + context_size);
+	asm volatile(RETURN : : "r" (to), "a" (SYS_rt_sigreturn) : "memory");
+}
+
+static void end_by_fault(int sig)
+{
+	_exit(sig);
+}
+
+static void take_from_copy(struct __test_metadata *const _metadata, const char *what, bool refused)
+{
+	const struct sigaction action = {
+		.sa_sigaction = return_from_copy, .sa_flags = SA_SIGINFO,
+	};
+	const struct sigaction fault = { .sa_handler = end_by_fault, .sa_flags = SA_ONSTACK };
+	const stack_t ss = { .ss_sp = xf_guarded(STACK_SIZE, 0), .ss_size = STACK_SIZE };
+	pid_t pid = xf_fork(_metadata);
+	int status;
+
+	if (!pid) {
+		sigaltstack(&ss, NULL);
+		sigaction(SIGUSR1, &action, NULL);
+		sigaction(SIGSEGV, &fault, NULL);
+		raise(SIGUSR1);
+		_exit(0);
+	}
+	status = xf_wait_briefly(_metadata, pid, what);
+	if (status != -1)
+		EXPECT_SAME(refused ? SIGSEGV : 0, WIFEXITED(status) ? WEXITSTATUS(status) : -1,
+			    "exit status, or SIGSEGV, after a frame with %s", what);
+}
+
+/*
+ * Verify that a frame is refused if the part of it with all other registers is not there, or
+ * ends too early, and taken if nothing but what is read is there.
+ */
+TEST_F(xstate_signal, context)
+{
+	uint8_t *page = xf_guarded(PAGE, 0);
+
+	context_end = page + PAGE;
+	for (context_size = 4; context_size < CONTEXT_SIZE; context_size += 24) {
+		th_case("%zu of %zu bytes", context_size, CONTEXT_SIZE);
+		take_from_copy(_metadata, "a part of the ucontext", true);
+	}
+	context_size = CONTEXT_SIZE;
+	take_from_copy(_metadata, "all of the ucontext", false);
+	th_no_case();
+	context_size = 0;
+	take_from_copy(_metadata, "a ucontext on a protected page", true);
+	context_end = KERNEL_MEMORY;
+	take_from_copy(_metadata, "a ucontext of the kernel", true);
+	context_end = (uint8_t *)(long)CONTEXT_AT;
+	take_from_copy(_metadata, "a ucontext at NULL", true);
+}
+
 #ifndef __x86_64__
 /* Verify all of this of handlers without SA_SIGINFO, which have frames of another kind. */
 TEST_F(xstate_signal, no_siginfo)
