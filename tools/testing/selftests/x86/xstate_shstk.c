@@ -258,6 +258,24 @@ TEST_F(xstate_shstk, compat)
 	xf_join(_metadata, pid, "ARCH_SHSTK_ENABLE by a system call of 32 bits");
 }
 
+/* Verify that ARCH_SHSTK_UNLOCK, which is for debuggers, does nothing for the task itself. */
+TEST_F(xstate_shstk, unlock)
+{
+	pid_t pid = xf_fork(_metadata);
+	int error, end;
+	bool enables;
+
+	if (!pid) {
+		error = xshstk_request(ARCH_SHSTK_UNLOCK, ARCH_SHSTK_SHSTK);
+		/* Whoever has one cannot return any more. */
+		_exit(xregs_ssp() ? KSFT_XFAIL : error ? 0 : KSFT_FAIL);
+	}
+	end = xf_wait_briefly(_metadata, pid, "ARCH_SHSTK_UNLOCK");
+	enables = WIFEXITED(end) && WEXITSTATUS(end) == KSFT_XFAIL;
+	XFAIL_IF(enables, "ARCH_SHSTK_UNLOCK of a task for itself is ARCH_SHSTK_ENABLE")
+		EXPECT_SAME(0, end, "wait status after ARCH_SHSTK_UNLOCK of nothing locked");
+}
+
 /* What a new program finds */
 struct found {
 	uint64_t status;
