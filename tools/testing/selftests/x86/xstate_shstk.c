@@ -331,12 +331,14 @@ struct child {
 	int fd;
 	char byte;
 	pid_t tid;
+	int started;
 	void (*fn)(struct child *c);
 	const char *how;
 };
 
 static_assert(offsetof(struct child, fd) == 8 && offsetof(struct child, byte) == 12 &&
-	      offsetof(struct child, fn) == 24, "struct child of start_child()");
+	      offsetof(struct child, started) == 20 && offsetof(struct child, fn) == 24,
+	      "struct child of start_child()");
 
 /* Start a child of any kind, with no call between its SSP and that of the caller. */
 static __always_inline long start_child(struct clone_args *args, size_t size, struct child *c)
@@ -348,6 +350,7 @@ static __always_inline long start_child(struct clone_args *args, size_t size, st
 		     "jnz 1f\n\t"
 		     XREGS_RDSSP
 		     "mov %%rax, (%%rbx)\n\t"
+		     "movl $1, 20(%%rbx)\n\t"
 		     "mov 24(%%rbx), %%rax\n\t"
 		     "test %%rax, %%rax\n\t"
 		     "jz 2f\n\t"
@@ -372,17 +375,14 @@ static __always_inline long start_child(struct clone_args *args, size_t size, st
 #define THREAD	(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD)
 
 /* Wait until it tells, but not for ever. */
-static uint64_t its_ssp(struct child *c)
+static uint64_t its_ssp(struct __test_metadata *const _metadata, struct child *c)
 {
-	uint64_t ssp = 0;
 	int i;
 
-	for (i = 0; !ssp && i < XF_TIMEOUT * 1000; i++) {
-		ssp = __atomic_load_n(&c->ssp, __ATOMIC_RELAXED);
-		if (!ssp)
-			usleep(1000);
-	}
-	return ssp;
+	for (i = 0; !__atomic_load_n(&c->started, __ATOMIC_ACQUIRE) && i < 2000; i++)
+		usleep(1000);
+	EXPECT_THAT(c->started, "a child has not started within %d ms", i);
+	return c->ssp;
 }
 
 static void wait_for_child(struct __test_metadata *const _metadata, struct child *c, long pid,
@@ -436,7 +436,7 @@ static void expect_child(struct __test_metadata *const _metadata, void *kind)
 	pid = start_child(&args, sizeof(args), c);
 	if (!EXPECT_THAT(pid > 0, "clone3(): %s", strerror(-pid)))
 		return;
-	xf_shadow_stacks(&with, its_ssp(c));
+	xf_shadow_stacks(&with, its_ssp(_metadata, c));
 	EXPECT_SAME(before.nr + own, with.nr, "shadow stacks with it");
 	if (own) {
 		EXPECT_SAME(with.end, c->ssp, "its SSP at first, at the end of its own");
@@ -681,7 +681,7 @@ static void expect_size(struct __test_metadata *const _metadata, uint64_t stack_
 		EXPECT_THAT(pid > 0, "clone3() with a stack of %#llx bytes: %s",
 			    (unsigned long long)stack_size, strerror(-pid));
 	if (pid > 0) {
-		if (xf_shadow_stacks(&with, its_ssp(c))) {
+		if (xf_shadow_stacks(&with, its_ssp(_metadata, c))) {
 			EXPECT_SAME(wanted, with.end - with.start,
 				    "size of the shadow stack for a stack of %#llx bytes",
 				    (unsigned long long)stack_size);
