@@ -474,7 +474,7 @@ typedef bool (*child_fn)(struct __test_metadata *const _metadata, const char *wh
 			 void *arg);
 
 /* Call @fn in children, with a page behind each part of the XSAVE area, and what is below it. */
-static void for_each_page(struct __test_metadata *const _metadata, uint64_t mask, xf_fn fn,
+static void at_each_page(struct __test_metadata *const _metadata, uint64_t mask, xf_fn fn,
 			  child_fn in_child)
 {
 	struct step step = { .mask = mask };
@@ -502,7 +502,7 @@ static void expect_kept(struct __test_metadata *const _metadata, void *arg)
 
 static void expect_kept_in_child(struct __test_metadata *const _metadata, uint64_t mask)
 {
-	for_each_page(_metadata, mask, expect_kept, xf_in_child_briefly);
+	at_each_page(_metadata, mask, expect_kept, xf_in_child_briefly);
 }
 
 /*
@@ -551,7 +551,7 @@ static void expect_no_frames(struct __test_metadata *const _metadata, void *arg)
 
 static void expect_no_frames_in_child(struct __test_metadata *const _metadata, uint64_t mask)
 {
-	for_each_page(_metadata, mask, expect_no_frames, xf_in_child_briefly);
+	at_each_page(_metadata, mask, expect_no_frames, xf_in_child_briefly);
 }
 
 /*
@@ -661,7 +661,7 @@ TEST_F(xstate_frame, protected_amx)
  */
 TEST_F(xstate_frame, protected_shadow_stack)
 {
-	for_each_page(_metadata, xregs_mask(), expect_no_frames, xregs_on_shadow_stack);
+	at_each_page(_metadata, xregs_mask(), expect_no_frames, xregs_on_shadow_stack);
 }
 
 static void expect_kept_by_first_use(struct __test_metadata *const _metadata, void *arg)
@@ -696,7 +696,7 @@ static void expect_kept_shadow_stack(struct __test_metadata *const _metadata, vo
  */
 TEST_F(xstate_frame, waits_shadow_stack)
 {
-	for_each_page(_metadata, xregs_mask(), expect_kept_shadow_stack, xregs_on_shadow_stack);
+	at_each_page(_metadata, xregs_mask(), expect_kept_shadow_stack, xregs_on_shadow_stack);
 }
 
 /* Verify that the handler runs with the task's IA32_XFD; the other thread has armed it. */

@@ -168,6 +168,10 @@ TEST_F(xstate_shstk_map, gap)
 	uint8_t *p, *area;
 	unsigned int i;
 
+	/* A free page between others, which is not enough */
+	area = mmap(NULL, 8 * PAGE, PROT_NONE, flags, -1, 0);
+	ASSERT_NE(MAP_FAILED, area);
+	ASSERT_EQ(0, munmap(area + PAGE, PAGE));
 	for (i = 0; i < ARRAY_SIZE(stacks); i++) {
 		stacks[i] = map_pages(_metadata, 1);
 		mmap(NULL, PAGE, prot, flags, -1, 0);
