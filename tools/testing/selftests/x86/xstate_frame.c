@@ -475,7 +475,7 @@ typedef bool (*child_fn)(struct __test_metadata *const _metadata, const char *wh
 
 /* Call @fn in children, with a page behind each part of the XSAVE area, and what is below it. */
 static void at_each_page(struct __test_metadata *const _metadata, uint64_t mask, xf_fn fn,
-			  child_fn in_child)
+			 child_fn in_child)
 {
 	struct step step = { .mask = mask };
 
