@@ -381,8 +381,12 @@ TEST_F(xstate_shstk_map, userfaultfd)
 		reg.range.start = (unsigned long)stack;
 		reg.range.len = PAGE;
 		reg.mode = modes[i].mode;
-		EXPECT_ERRNO(EINVAL, ioctl(fd, UFFDIO_REGISTER, &reg) ? errno : 0, "%s",
-			     modes[i].name);
+		/* Who reads such a page waits for ever; without the descriptor it is as before. */
+		if (!EXPECT_ERRNO(EINVAL, ioctl(fd, UFFDIO_REGISTER, &reg) ? errno : 0, "%s",
+				  modes[i].name)) {
+			close(fd);
+			return;
+		}
 	}
 	/* Nor along with memory that may be */
 	ASSERT_EQ((long)FREE, map(FREE, PAGE, 0));
@@ -391,7 +395,11 @@ TEST_F(xstate_shstk_map, userfaultfd)
 	reg.range.start = FREE;
 	reg.range.len = 2 * PAGE;
 	reg.mode = UFFDIO_REGISTER_MODE_MISSING;
-	EXPECT_ERRNO(EINVAL, ioctl(fd, UFFDIO_REGISTER, &reg) ? errno : 0, "along with others");
+	if (!EXPECT_ERRNO(EINVAL, ioctl(fd, UFFDIO_REGISTER, &reg) ? errno : 0,
+			  "along with others")) {
+		close(fd);
+		return;
+	}
 	copy.src = FREE + PAGE;
 	EXPECT_ERRNO(ENOENT, ioctl(fd, UFFDIO_COPY, &copy) ? errno : 0, "UFFDIO_COPY");
 	EXPECT_SAME(0, *stack, "what is on the stack");
