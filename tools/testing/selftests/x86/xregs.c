@@ -182,6 +182,33 @@ struct xregs *xregs_take_signal(struct __test_metadata *const _metadata,
 	return saved;
 }
 
+void (*xregs_keyed_handler)(int sig, siginfo_t *info, void *context);
+uint32_t xregs_keyed_pkru;
+
+#ifdef __x86_64__
+#define SAVE_CONTEXT	"mov %rdx, %r8\n\t"
+#define LOAD_CONTEXT	"mov %r8, %rdx\n\t"
+#define VARIABLE(name)	name "(%rip)"
+#else
+#define SAVE_CONTEXT	""
+#define LOAD_CONTEXT	""
+#define VARIABLE(name)	name
+#endif
+
+asm(".pushsection .text\n"
+	"xregs_open_keys:\n\t"
+	SAVE_CONTEXT
+	"xor %ecx, %ecx\n\t"
+	"rdpkru\n\t"
+	"mov %eax, " VARIABLE("xregs_keyed_pkru") "\n\t"
+	"xor %eax, %eax\n\t"
+	"xor %edx, %edx\n\t"
+	"wrpkru\n\t"
+	LOAD_CONTEXT
+	"jmp *" VARIABLE("xregs_keyed_handler") "\n"
+	".globl xregs_open_keys\n"
+	".popsection");
+
 /* Add to @text which of @size bytes of @what is the first that differs, if one does. */
 void xregs_compare(char *text, const char *what, const void *wanted, const void *got, size_t size)
 {

@@ -118,6 +118,15 @@ void xregs_fnsave(const struct xregs *regs, void *image);
 #define XREGS_FSAVE_SIZE	108
 #endif
 
+/*
+ * A handler on a stack with a protection key.  Handlers start with the PKRU that execve()
+ * leaves, by which they cannot use that stack before they have changed it.
+ */
+void xregs_open_keys(int sig, siginfo_t *info, void *context);
+/* Goes on there, and PKRU as it was before */
+extern void (*xregs_keyed_handler)(int sig, siginfo_t *info, void *context);
+extern uint32_t xregs_keyed_pkru;
+
 /* EXPECT_XREGS(mask, wanted, got, fmt, ...): the same in all components of @mask */
 #define EXPECT_XREGS(mask, wanted, got, fmt, ...) ({				\
 	const char *__text = xregs_difference(mask, wanted, got);		\

@@ -132,30 +132,6 @@ static void on_old_signal(int sig, siginfo_t *info, void *context)
 }
 #endif
 
-/*
- * The same on a stack with a protection key: handlers start with the PKRU that execve()
- * leaves, by which they cannot use it before they have changed that.
- */
-#ifdef __x86_64__
-#define SAVE_CONTEXT	"mov %rdx, %r8\n\t"
-#define LOAD_CONTEXT	"mov %r8, %rdx\n\t"
-#else
-#define SAVE_CONTEXT	""
-#define LOAD_CONTEXT	""
-#endif
-
-void on_signal_with_key(int sig, siginfo_t *info, void *context);
-asm(".pushsection .text\n"
-	"on_signal_with_key:\n\t"
-	SAVE_CONTEXT
-	"xor %eax, %eax\n\t"
-	"xor %ecx, %ecx\n\t"
-	"xor %edx, %edx\n\t"
-	"wrpkru\n\t"
-	LOAD_CONTEXT
-	"jmp on_signal\n"
-	".popsection");
-
 static void (*handler)(int sig, siginfo_t *info, void *context) = on_signal;
 
 /* Take a signal with @loaded in the registers; return them as they are after it. */
@@ -623,7 +599,8 @@ TEST_F(xstate_frame, key)
 	key = syscall(SYS_pkey_alloc, 0, 0);
 	ASSERT_LT(0, key);
 	ASSERT_EQ(0, syscall(SYS_pkey_mprotect, stack, STACK_SIZE, PROT_READ | PROT_WRITE, key));
-	handler = on_signal_with_key;
+	handler = xregs_open_keys;
+	xregs_keyed_handler = on_signal;
 	for (i = 0; i < ARRAY_SIZE(rights); i++) {
 		*(uint32_t *)xregs_at(pattern, XFEATURE_MASK_PKRU) = rights[i] << 2 * key;
 		saved = take_signal(_metadata, pattern, stack, STACK_SIZE);
