@@ -25,7 +25,7 @@ from machines import Machines
 
 MAX_DETAILS = 5
 PARAMETERS_CPU = "spr"          # on which parameters are tried
-MODULE_PARAMETER = re.compile(r"(kvm\w*)\.(\w+)=.*")
+MODULE_PARAMETER = re.compile(r"(kvm\w*)\.(\w+)=[^,]*")
 STATUSES = ("pass", "skip", "xfail", "fail", "missing")
 
 
@@ -136,6 +136,12 @@ def judge(out, cell, run):
           (f"; {len(found)} problems: {found[0]}" if found else "") + f" [{seconds} s]", flush=True)
 
 
+def module_words(parameter):
+    """["kvm_intel.ept=0", ...] of parameters of modules, set at once; none of the kernel's words."""
+    words = parameter.split(",")
+    return words if all(MODULE_PARAMETER.fullmatch(word) for word in words) else []
+
+
 def write_row(out, cell, row):
     write_text(out / f"{cell.name}.json", json.dumps(row, indent=1, sort_keys=True) + "\n")
 
@@ -143,12 +149,12 @@ def write_row(out, cell, row):
 def one(out, name):
     setup = Setup.read(out)
     cell = setup.cell(name)
-    is_module = MODULE_PARAMETER.fullmatch(cell.parameter)
-    word = "" if cell.parameter == "none" else cell.parameter
+    words = module_words(cell.parameter)
+    word = "" if words or cell.parameter == "none" else f" {cell.parameter}"
     try:
         run, _ = batch.run_suite(
             out, name, setup, cell.kernel, kernel=cell.kernel, cpu=cell.cpu,
-            append=suite.APPEND + ("" if is_module else f" {word}"), params=word if is_module else "")
+            append=suite.APPEND + word, params=" ".join(words))
     except LabError as error:
         write_row(out, cell, {"name": name, "key": cell.key, "tests": {}, "problems": [str(error)],
                               "seconds": 0})
@@ -233,15 +239,13 @@ def table(out):
 
 def takes(kernel, name, word):
     """Whether a kernel takes a parameter: its modules have to know MODULE.NAME=VALUE."""
-    match = MODULE_PARAMETER.fullmatch(word)
-    if not match:
-        return True
-    module, parameter = match.groups()
-    if any(b"parmtype=%b:" % parameter.encode() in host.unpack(path)
-           for path in (kernel / "modules").rglob(f"{module.replace('_', '-')}.ko*")):
-        return True
-    say(f"{name} has no parameter {module}.{parameter}")
-    return False
+    for one_word in module_words(word):
+        module, parameter = MODULE_PARAMETER.fullmatch(one_word).groups()
+        if not any(b"parmtype=%b:" % parameter.encode() in host.unpack(path)
+                   for path in (kernel / "modules").rglob(f"{module.replace('_', '-')}.ko*")):
+            say(f"{name} has no parameter {module}.{parameter}")
+            return False
+    return True
 
 
 def fingerprint():

@@ -369,6 +369,16 @@ class One(Case):
         self.assertEqual("kvm_intel.ept=0", self.options.params)
         self.assertNotIn("ept", self.options.append)
 
+    def test_parameters_of_modules_at_once(self):
+        self.one([self.good], "kvm_intel.ept=0,kvm.ignore_msrs=1")
+        self.assertEqual("kvm_intel.ept=0 kvm.ignore_msrs=1", self.options.params)
+        self.assertNotIn("ept", self.options.append)
+
+    def test_word_with_commas(self):
+        self.one([self.good], "clearcpuid=avx,pku")
+        self.assertEqual("", self.options.params)
+        self.assertTrue(self.options.append.endswith(" clearcpuid=avx,pku"))
+
     def test_word_of_the_command_line(self):
         self.one([self.good], "nopku")
         self.assertEqual("", self.options.params)
