@@ -9,10 +9,11 @@ set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/tap.sh"
 
-plan 24
+plan 26
 scratch
 
-killed="realloc-loses-cet-user perm-lock-not-tested fork-keeps-pasid kvm-set-cpuid-eperm-lost"
+killed="realloc-loses-cet-user perm-lock-not-tested fork-keeps-pasid kvm-set-cpuid-eperm-lost
+	hotplug-xfd-not-written"
 equivalent="seed-v6-literal"
 
 # mutate FOLDER VARIABLE...
@@ -29,7 +30,7 @@ result()
 	like "$tmp/some/mutants/$some/$1/report.ktap" "$2"
 }
 
-tests="xstate_perm_test xcomp_perm_64 xstate_pasid"
+tests="xstate_perm_test xcomp_perm_64 xstate_pasid xstate_hotplug"
 ok "a handful of mutants ends as it should" \
 	mutate some MUTANTS="$killed $equivalent" TESTS="$tests" FAST=0
 some=$(ls "$tmp/some/mutants")
@@ -46,6 +47,9 @@ done
 nok "CET_KERNEL is not blamed" result realloc-loses-cet-user '^ *# .*CET_KERNEL\) lost'
 nok "nor is a combination without AMX" \
 	result realloc-loses-cet-user '^ *not ok [0-9]+ xstate_perm\.[a-z]*_noamx_'
+
+ok "what takes two CPUs runs on two" like "$tmp/some/mutants/$some/table.md" \
+	'^\| hotplug-xfd-not-written \|.*assertion: .*xstate_hotplug\.xfd'
 
 ok "without FAST=0 it comes to the same verdict" \
 	mutate fast MUTANTS=realloc-loses-cet-user TESTS="$tests"

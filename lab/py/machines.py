@@ -61,7 +61,7 @@ class Machines:
     def __init__(self, path=LAB / "machines"):
         self.kernels, self.cpus, self.parameters = [], {}, {}
         self.every, self.since, self.depends = frozenset(), [], []
-        self.reasons, self.parameters_on = [], []
+        self.reasons, self.parameters_on, self.also = [], [], {}
         models, takes, gives, cpus = {}, {}, {}, []
         for number, line in enumerate(path.read_text().splitlines(), 1):
             words = line.split()
@@ -93,6 +93,8 @@ class Machines:
                     self.since.append((series(rest[0]), rest[1:]))
                 elif word == "parameter":
                     self.parameters[rest[0]] = frozenset(rest[1:])
+                elif word == "also":
+                    self.also[rest[0]] = rest[1:]
                 elif word == "parameters-on":
                     self.parameters_on = rest
                 elif word == "reason":
@@ -113,6 +115,8 @@ class Machines:
             for new in cpu.added:
                 has |= gives.get(new, frozenset())
             self.cpus[cpu.name] = replace(cpu, has=has)
+        for name in set(self.also) - set(self.cpus):
+            die(f"{path}: also {name}: there is no such CPU")
         self.parameters_on = [*self.parameters_on, *self.kernels[-1:]]
         self.check(path)
 

@@ -7,7 +7,8 @@ notices: what "make mutants" and "make detection" call.
                                     have left in OUT, with --fast as for the runs
   lab/mutate one OUT PATCH          one job of that, complete in itself: build the kernel with
                                     the patch, run the suite, judge.  OUT holds setup.json and
-                                    baseline/ (for another CPU, baseline-CPU/); writes OUT/NAME/
+                                    baseline/ (for another CPU, baseline-CPU/, and for programs
+                                    that take that CPU, baseline-also-CPU/); writes OUT/NAME/
                                     and OUT/NAME.json
   lab/mutate table OUT PATCH...     the table of what OUT holds
   lab/mutate check PATCH...         say what is wrong with the headers of patches
@@ -115,6 +116,11 @@ class Patch:
         """The run on the unpatched kernel to compare with."""
         return record.Run(out / baseline_name(self.cpu))
 
+    @property
+    def also(self):
+        """{CPU: programs} of those that run beside the suite."""
+        return Machines().also if self.cpu == CPU else {}
+
     def key(self, setup_key):
         return hashlib.sha256((setup_key + self.text).encode()).hexdigest()[:16]
 
@@ -160,17 +166,23 @@ def short(name):
 
 
 class Verdict:
-    """What a run on an injected kernel shows that the baseline does not."""
+    """What runs on an injected kernel show that the baseline of each does not."""
 
-    def __init__(self, baseline, run):
+    def __init__(self, *pairs):
         self.kills = {"assertion": [], "warning": [], "hang": [], "crash": []}
         self.skipped = []
         # Stopped, or not even begun: no failure of theirs, and no success either.
-        self.never_ran = [p.name for p in run.programs if p.stopped or not p.began]
+        self.never_ran = []
         self.doubts = []            # why the run itself may say nothing
+        for baseline, run in pairs:
+            self.add(baseline, run)
+
+    def add(self, baseline, run):
         self.base = statuses(baseline)
         for program in run.programs:
-            if program.name not in self.never_ran:
+            if program.stopped or not program.began:
+                self.never_ran.append(program.name)
+            else:
                 self.add_program(program)
         self.add_missing(run)
         self.add_kernel(run)
@@ -285,8 +297,9 @@ def new_row(setup, patch):
             "build_seconds": 0, "run_seconds": 0, "cpu_seconds": 0}
 
 
-def judge(row, baseline, run):
-    verdict = Verdict(baseline, run)
+def judge(row, *pairs):
+    """Fill in what pairs of a baseline and a run say."""
+    verdict = Verdict(*pairs)
     row.update(verdict=verdict.word(), summary=verdict.summary(), kills=verdict.kills,
                skipped=verdict.skipped)
 
@@ -441,17 +454,32 @@ def try_one(out, setup, patch, row):
         cpu = children_cpu()
         baseline = patch.baseline(out)
         jobs = suite.select(setup.tests, suite.build(setup.series))
-        jobs = order(out, patch, baseline, jobs) if setup.fast else [j for j, _ in limits(baseline, jobs)]
-        run, more = batch.run_twice(patch.name, host.Options(
-            out=work, jobs=jobs, kernel=str(kernel), append=suite.APPEND, limit=setup.limit,
-            parallel=setup.parallel, ordered=True, fast=setup.fast, once=True, cpu=patch.cpu))
+        options = host.Options(
+            out=work, jobs=order(out, patch, baseline, jobs) if setup.fast else
+            [j for j, _ in limits(baseline, jobs)],
+            kernel=str(kernel), append=suite.APPEND, limit=setup.limit, parallel=setup.parallel,
+            ordered=True, fast=setup.fast, once=True, cpu=patch.cpu)
+        run, more = batch.run_twice(patch.name, options)
+        batch.write_report(work)
+        cpu += more
+        pairs = [(baseline, run)]
+        for name, programs in patch.also.items():
+            if setup.fast and Verdict(*pairs).word() == "killed":
+                break
+            baseline = record.Run(out / baseline_name(name, True))
+            some = [j for j, _ in limits(baseline, jobs) if j.name in programs]
+            if some:
+                run, more = batch.run_twice(patch.name, dataclasses.replace(
+                    options, out=folder(work / f"also-{name}"), jobs=some, cpu=name))
+                batch.write_report(work / f"also-{name}")
+                cpu += more
+                pairs.append((baseline, run))
     finally:
         if not setup.keep:
             shutil.rmtree(kernel, ignore_errors=True)
     row.update(build_seconds=round(built - begin), run_seconds=round(time.monotonic() - built),
-               cpu_seconds=round(cpu + more))
-    batch.write_report(work)
-    judge(row, baseline, run)
+               cpu_seconds=round(cpu))
+    judge(row, *pairs)
 
 
 def one(out, path):
@@ -506,21 +534,22 @@ def suite_key(options, built):
     return hash_bytes(*(f"{path.relative_to(built)} {hash_file(path)}" for path in files))
 
 
-def baseline_name(cpu):
-    return "baseline" if cpu == CPU else f"baseline-{cpu}"
+def baseline_name(cpu, also=False):
+    """also: not of the suite, but of the programs that lab/machines names for that CPU."""
+    return f"baseline-also-{cpu}" if also else "baseline" if cpu == CPU else f"baseline-{cpu}"
 
 
-def make_baseline(work, out, options, plain, jobs, cpu):
+def make_baseline(work, name, out, options, plain, jobs, cpu):
     """The suite has to pass on the unpatched kernel, but for what upstream's cannot."""
-    say(f"running the suite on the unpatched kernel, on {cpu}")
+    say(f"running {'the suite' if len(jobs) > 1 else jobs[0].name} on the unpatched kernel, on {cpu}")
     run, _ = batch.run_twice("the unpatched kernel", host.Options(
         out=work, jobs=jobs, kernel=str(plain), append=suite.APPEND, limit=3600, cpu=cpu))
     if batch.write_report(work) and (options.suite == "ours" or run.trouble()):
-        copy_baseline(work, out / baseline_name(cpu))
+        copy_baseline(work, out / name)
         for text in (work / "report.ktap").read_text().splitlines():
             if text.lstrip().startswith("not ok"):
                 print(text, file=sys.stderr)
-        die(f"the suite fails on the unpatched kernel: see {out / baseline_name(cpu)}")
+        die(f"the suite fails on the unpatched kernel: see {out / name}")
 
 
 def copy_baseline(work, target):
@@ -528,45 +557,61 @@ def copy_baseline(work, target):
     shutil.copytree(work, target, symlinks=True)
 
 
-def prepare(out, options, cpus):
-    """Run the suite on the unpatched kernel, on each CPU; returns the setup of the jobs."""
+def baselines(jobs, patches):
+    """[(folder, CPU, jobs)]: all that these patches are to be compared with."""
+    good = [patch for patch in patches if not patch.errors]
+    found = [(baseline_name(cpu), cpu, jobs) for cpu in sorted({patch.cpu for patch in good} | {CPU})]
+    also = {cpu: programs for patch in good for cpu, programs in patch.also.items()}
+    for cpu, programs in also.items():
+        some = [job for job in jobs if job.name in programs]
+        if some:
+            found.append((baseline_name(cpu, True), cpu, some))
+    return found
+
+
+def prepare(out, options, patches):
+    """Run the suite on the unpatched kernel, on each CPU; returns the setup of the jobs, and the
+    names of the baselines.
+    """
     plain = Path(script("kernel/build", options.kernel))
     built = suite.build(options.kernel)
-    emulator = Path(script("emulator/build", "up"))
+    emulator = host.emulator_name(Machines().cpu(CPU))
     tests = options.tests.split() or SUITES[options.suite]
     jobs = suite.select(tests, built)
-    key = hash_bytes(plain.name, suite_key(options, built), emulator.name, " ".join(tests))
-    seconds = 0
-    for cpu in cpus:
-        name = f"baseline-{key}" if cpu == CPU else f"baseline-{key}-{cpu}"
-        copy_baseline(cache_put(name, lambda work, cpu=cpu: make_baseline(work, out, options, plain, jobs, cpu)),
-                      out / baseline_name(cpu))
-        base = record.Run(out / baseline_name(cpu)).record
+    key = hash_bytes(plain.name, suite_key(options, built), emulator, " ".join(tests))
+    seconds, names = 0, []
+    for name, cpu, some in baselines(jobs, patches):
+        # Jobs on other machines make it for themselves; here it takes none of their time.
+        host.emulator_name(Machines().cpu(cpu))
+        copy_baseline(cache_put(
+            name.replace("baseline", f"baseline-{key}"), lambda work, name=name, some=some, cpu=cpu:
+            make_baseline(work, name, out, options, plain, some, cpu)), out / name)
+        base = record.Run(out / name).record
         # On two processors the baseline took half the time that one mutant takes on its own.
         seconds = max(seconds, base["seconds"], base.get("cpu_seconds", 0))
+        names.append(name)
     side_by_side = options.jobs > 1
     setup = Setup(key=key, series=options.kernel, plain=plain.name, tests=tests,
                   fast=options.fast == "1", keep=options.keep == "1", limit=round(5 * seconds + 120),
                   parallel=1 if side_by_side else 0)
     setup.write(out)
-    return setup
+    return setup, names
 
 
 def run_mutants(options):
     patches = find_patches(options.mutants.split())
     suite.packages("fetch", "build", "lab", "kernel", "mutants")
     with batch.results(Path(options.out) / "mutants" / suite_name(options)) as out:
-        cpus = sorted({patch.cpu for patch in patches if not patch.errors} | {CPU})
-        setup = prepare(out, options, cpus)
+        setup, names = prepare(out, options, patches)
         some = todo(out, setup, patches)
         if some:
             say(f"{len(some)} of {len(patches)} mutants to run, {options.jobs} at a time")
             carry = ["--transferfile", "{}", "--return", f"{out}/{{/.}}.json", "--return", f"{out}/{{/.}}",
                      "--basefile", out / "setup.json"]
-            for cpu in cpus:
-                carry += ["--basefile", out / baseline_name(cpu)]
+            for name in names:
+                carry += ["--basefile", out / name]
             seconds = batch.run_jobs(options, out, "mutate", [patch.path for patch in some],
-                                     BUILD_LIMIT + 2 * setup.limit + 600, carry)
+                                     BUILD_LIMIT + 4 * setup.limit + 600, carry)
             warn(f"{seconds:.0f} s for {len(some)} mutants")
         return table(out, patches)
 

@@ -249,7 +249,7 @@ class Verdicts(Case):
         baseline = make_run(self.out / "baseline", self.base)
         run = make_run(self.out / "killed", programs, **more)
         row = mutants.new_row(self.setup, self.patch(expect=expect))
-        mutants.judge(row, baseline, run)
+        mutants.judge(row, (baseline, run))
         self.call(mutants.finish, row, self.out)
         return row
 
@@ -326,7 +326,7 @@ class Verdicts(Case):
         make_run(self.out / "killed", self.base)
         path = self.out / "killed/jobs/0/results.log"
         path.write_text(path.read_text().replace("@lab done 0", "@lab done 512"))
-        verdict = mutants.Verdict(baseline, record.Run(self.out / "killed"))
+        verdict = mutants.Verdict((baseline, record.Run(self.out / "killed")))
         self.assertEqual(f"warning: {PERM}: the kernel became tainted (512)", verdict.summary())
 
     def test_oops_that_the_host_survives(self):
@@ -411,10 +411,37 @@ class Verdicts(Case):
         self.check("error    ?: nothing failed, but the emulator has died", programs, end="died",
                    why="the emulator has died")
 
+    def two(self, line, code):
+        """What the word is if only a program that takes another CPU can tell."""
+        alone = [Made(MORE, harness("ok 1 y.a"))]
+        return mutants.Verdict(
+            (make_run(self.out / "baseline", self.base), make_run(self.out / "killed", self.base)),
+            (make_run(self.out / "baseline-also-spr-smp", alone),
+             make_run(self.out / "killed/also-spr-smp", [Made(MORE, harness(line), code)])))
+
+    def test_failure_on_another_cpu(self):
+        verdict = self.two("not ok 1 y.a", 1)
+        self.assertEqual(("killed", "assertion: more_test:y.a"), (verdict.word(), verdict.summary()))
+
+    def test_success_on_another_cpu(self):
+        self.assertEqual("survived", self.two("ok 1 y.a", 0).word())
+
+    def test_baselines(self):
+        """Those that take another CPU have a baseline of their own, if they are to run."""
+        amd = self.patch("amd", change=lambda text: text.replace("Needs:", "Cpu: ryzen-cet\nNeeds:"))
+        (cpu, programs), = Machines().also.items()
+        jobs = [job(PERM), job(programs[0])]
+        self.assertEqual(
+            [("baseline-ryzen-cet", "ryzen-cet", jobs), ("baseline", "spr", jobs),
+             (f"baseline-also-{cpu}", cpu, jobs[1:])], mutants.baselines(jobs, [amd, self.patch()]))
+        self.assertEqual([("baseline", "spr", jobs[:1])], mutants.baselines(jobs[:1], [self.patch()]))
+        self.assertEqual(["baseline-ryzen-cet", "baseline"],
+                         [name for name, _, _ in mutants.baselines(jobs, [amd])])
+
     def test_no_record(self):
         baseline = make_run(self.out / "baseline", self.base)
         (self.out / "killed").mkdir()
-        verdict = mutants.Verdict(baseline, record.Run(self.out / "killed"))
+        verdict = mutants.Verdict((baseline, record.Run(self.out / "killed")))
         self.assertEqual("error", verdict.word())
         self.assertIn("run.json is missing", verdict.summary())
 
@@ -423,7 +450,7 @@ class Verdicts(Case):
         baseline = make_run(self.out / "baseline", self.base)
         make_run(self.out / "killed", self.base)
         (self.out / "killed/jobs/0/console.log").write_text("")
-        verdict = mutants.Verdict(baseline, record.Run(self.out / "killed"))
+        verdict = mutants.Verdict((baseline, record.Run(self.out / "killed")))
         self.assertEqual("error", verdict.word())
         self.assertIn("console.log is missing or empty", verdict.summary())
 
