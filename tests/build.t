@@ -49,7 +49,7 @@ for series in "$newest" 7.2 6.12; do
 		for p in $(x86_programs); do
 			[ -x "$dir/x86/${p}_64" ] || missing="$missing $p"
 		done
-		for p in xcomp_perm_32 xstate_frame_32 xstate_signal_32; do
+		for p in xcomp_perm_32 xstate_frame_32 xstate_pkeys_32 xstate_ptrace_32 xstate_signal_32; do
 			[ -x "$dir/x86/$p" ] || missing="$missing $p"
 		done
 		is "$what: all programs are there" "$missing" ""
@@ -86,7 +86,7 @@ ok "make install" make -s install DESTDIR="$tmp/inst" O="$tmp/out.d"
 wanted=$({
 	programs | sed 's/^/kvm:/'
 	x86_programs | sed 's|.*|x86:&_64|'
-	printf 'x86:%s\n' xcomp_perm_32 xstate_frame_32 xstate_signal_32
+	printf 'x86:%s\n' xcomp_perm_32 xstate_frame_32 xstate_pkeys_32 xstate_ptrace_32 xstate_signal_32
 } | sort | tr '\n' ' ')
 is "the list names every program" "$(tr '\n' ' ' <"$tmp/inst/kselftest-list.txt")" "$wanted"
 is "kselftest's own runner finds them" "$("$tmp/inst/run_kselftest.sh" -l | sort | tr '\n' ' ')" "$wanted"
