@@ -59,7 +59,8 @@ class Cell:
 
 
 def new_cell(key, kernel, cpu, parameter="none"):
-    name = f"{kernel}+{cpu}" + ("" if parameter == "none" else f"+{parameter}")
+    # The emulator takes no commas in the paths of its files.
+    name = f"{kernel}+{cpu}" + ("" if parameter == "none" else f"+{parameter.replace(',', '+')}")
     return Cell(name, key, kernel, cpu, parameter)
 
 

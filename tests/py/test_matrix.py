@@ -378,6 +378,7 @@ class One(Case):
         self.one([self.good], "clearcpuid=avx,pku")
         self.assertEqual("", self.options.params)
         self.assertTrue(self.options.append.endswith(" clearcpuid=avx,pku"))
+        self.assertEqual("7.3+spr+clearcpuid=avx+pku", self.options.out.name)
 
     def test_word_of_the_command_line(self):
         self.one([self.good], "nopku")
