@@ -149,6 +149,9 @@ static void get_xstate(struct __test_metadata *const _metadata, pid_t pid, void 
 static void expect_unchanged(struct __test_metadata *const _metadata,
 			     FIXTURE_DATA(xstate_ptrace) * const self, const struct xregs *before)
 {
+	/* XRSTOR may fault on what should have been. */
+	if (_metadata->exit_code == KSFT_FAIL)
+		return;
 	get_xstate(_metadata, self->pid, self->regs);
 	EXPECT_BYTES(before, self->regs, xstate_size(), "NT_X86_XSTATE after what was refused");
 	go_on(_metadata, self->pid);
@@ -177,8 +180,9 @@ static void expect_sizes(struct __test_metadata *const _metadata, pid_t pid, int
 	memcpy(large, other, right);
 	for (size = 0; size < right; size += unit) {
 		len = size;
-		EXPECT_ERRNO(short_errno, set_bytes(pid, type, other, &len),
-			     "%s: setting %zu bytes of %zu", name, size, right);
+		if (!EXPECT_ERRNO(short_errno, set_bytes(pid, type, other, &len),
+				  "%s: setting %zu bytes of %zu", name, size, right))
+			break;
 	}
 	for (size = right - unit; size <= right + unit; size++) {
 		if (size % unit == 0)
@@ -198,6 +202,8 @@ TEST_F(xstate_ptrace, sizes)
 {
 	struct xregs *other = other_pattern(self->mask), *before = xregs_alloc();
 
+	/* Nothing beyond the first page, for which a kernel that errs might look there. */
+	other->xstate_bv = XFEATURE_MASK_FPSSE;
 	get_xstate(_metadata, self->pid, before);
 	EXPECT_XREGS(self->mask, self->shared.loaded, before, "that a debugger sees");
 	expect_sizes(_metadata, self->pid, NT_X86_XSTATE, "NT_X86_XSTATE", other, xstate_size(),
