@@ -431,6 +431,7 @@ struct left {
 	const struct xregs *pattern;
 	int wake[2];			/* a pipe */
 	int *run;			/* shared: 1 once it runs, 0 to end that */
+	bool back;			/* the CPU comes back before that ends */
 };
 
 static void sleep_there(struct __test_metadata *const _metadata, void *arg)
@@ -446,6 +447,8 @@ static void sleep_there(struct __test_metadata *const _metadata, void *arg)
 		    "bytes of a pipe");
 	EXPECT_XREGS(l->pattern->xstate_bv, l->pattern, saved,
 		     "of a task whose CPU has gone while it slept");
+	if (l->back)
+		EXPECT_SAME(l->plug->cpu, sched_getcpu(), "CPU that the task wakes up on");
 }
 
 static INTEGER_ONLY void spin(const struct xregs *pattern, struct xregs *saved, struct xregs *own,
@@ -473,11 +476,12 @@ static void run_there(struct __test_metadata *const _metadata, void *arg)
 		     "of a task whose CPU has gone while it ran");
 }
 
-/* Take the CPU away from a child that has @fn, and give it back once that has ended. */
-static void take_away(struct __test_metadata *const _metadata, const struct plug *plug, xf_fn fn)
+/* Take the CPU away from a child that has @fn, and give it back @back before that ends or after. */
+static void take_away(struct __test_metadata *const _metadata, const struct plug *plug, xf_fn fn,
+		      bool back)
 {
 	const struct timespec nap = { .tv_nsec = 10 * 1000 * 1000 };
-	struct left l = { .plug = plug, .pattern = get_pattern(_metadata, plug) };
+	struct left l = { .plug = plug, .pattern = get_pattern(_metadata, plug), .back = back };
 	pid_t pid;
 	int i;
 
@@ -497,6 +501,8 @@ static void take_away(struct __test_metadata *const _metadata, const struct plug
 		nanosleep(&nap, NULL);
 	nanosleep(&nap, NULL);
 	EXPECT_ERRNO(0, write_switch(plug->online, "0"), "switching CPU %d off", plug->cpu);
+	if (back)
+		EXPECT_ERRNO(0, write_switch(plug->online, "1"), "switching CPU %d on", plug->cpu);
 	__atomic_store_n(l.run, 0, __ATOMIC_RELEASE);
 	EXPECT_EQ(1, write(l.wake[1], "", 1));
 	xf_join(_metadata, pid, "a task whose CPU has gone");
@@ -506,13 +512,19 @@ static void take_away(struct __test_metadata *const _metadata, const struct plug
 /* Verify that a task keeps all registers if its CPU goes away while it sleeps. */
 TEST_F(xstate_hotplug, asleep)
 {
-	take_away(_metadata, &self->plug, sleep_there);
+	take_away(_metadata, &self->plug, sleep_there, false);
+}
+
+/* Verify the same if the CPU is back before it wakes up there, with registers of nobody. */
+TEST_F(xstate_hotplug, asleep_until_back)
+{
+	take_away(_metadata, &self->plug, sleep_there, true);
 }
 
 /* Verify the same of one that runs in user mode. */
 TEST_F(xstate_hotplug, running)
 {
-	take_away(_metadata, &self->plug, run_there);
+	take_away(_metadata, &self->plug, run_there, false);
 }
 
 XCOMP_HARNESS_MAIN
