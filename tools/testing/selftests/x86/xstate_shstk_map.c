@@ -352,7 +352,25 @@ TEST_F(xstate_shstk_map, debugger)
 	xf_kill(_metadata, pid);
 }
 
-/* Verify that nobody can provide the pages of a shadow stack. */
+/* No page goes from @stack to the memory at @to, which takes others. */
+static void expect_not_moved(struct __test_metadata *const _metadata, int fd,
+			     const uint64_t *stack, uint64_t to)
+{
+	uint64_t *others = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+				-1, 0);
+	struct uffdio_move move = { .dst = to, .src = (unsigned long)stack, .len = PAGE };
+
+	if (!EXPECT_ERRNO(EINVAL, ioctl(fd, UFFDIO_MOVE, &move) ? errno : 0,
+			  "UFFDIO_MOVE from a shadow stack"))
+		return;
+	EXPECT_SAME(0, *stack, "what is on the stack that was not moved");
+	*others = 0x55;
+	move.src = (unsigned long)others;
+	EXPECT_ERRNO(0, ioctl(fd, UFFDIO_MOVE, &move) ? errno : 0, "UFFDIO_MOVE from others");
+	EXPECT_SAME(0x55, *(uint64_t *)to, "what was moved");
+}
+
+/* Verify that nobody can provide the pages of a shadow stack, or take them away. */
 TEST_F(xstate_shstk_map, userfaultfd)
 {
 	static const struct {
@@ -406,6 +424,8 @@ TEST_F(xstate_shstk_map, userfaultfd)
 	reg.range.start = FREE + PAGE;
 	reg.range.len = PAGE;
 	EXPECT_ERRNO(0, ioctl(fd, UFFDIO_REGISTER, &reg) ? errno : 0, "the others alone");
+	if (reg.ioctls & XF_BIT(_UFFDIO_MOVE))
+		expect_not_moved(_metadata, fd, stack, FREE + PAGE);
 	close(fd);
 }
 
