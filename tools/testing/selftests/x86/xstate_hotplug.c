@@ -11,7 +11,9 @@
 #define _GNU_SOURCE
 
 #include <assert.h>
+#include <mntent.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -21,6 +23,8 @@
 #define MSR_IA32_XFD		0x1c4
 #define MSR_IA32_XFD_ERR	0x1c5
 #define MSR_IA32_S_CET		0x6a2
+
+#define NO_SWITCH		"no CPU that can go offline"
 
 #define CPUID_1_ECX_OSXSAVE	XF_BIT(27)
 #define CPUID_7_ECX_OSPKE	XF_BIT(4)
@@ -91,27 +95,121 @@ static bool find_cpu(struct plug *plug)
 	return false;
 }
 
-static int write_switch(int fd, const char *value)
+/* Whether a CPU that goes offline is lost to cpusets, as in those of cgroup v1 */
+static bool cpusets_lose_cpus(void)
+{
+	FILE *f = setmntent("/proc/self/mounts", "re");
+	const struct mntent *m;
+	bool found = false;
+
+	while (f && !found && (m = getmntent(f)))
+		found = !strcmp(m->mnt_type, "cgroup") && hasmntopt(m, "cpuset");
+	if (f)
+		endmntent(f);
+	return found;
+}
+
+/* Between tries */
+static const struct timespec nap = { .tv_nsec = 100 * 1000 * 1000 };
+
+static int try_switch(int fd, const char *value)
 {
 	return pwrite(fd, value, 1, 0) == 1 ? 0 : errno;
 }
 
-static void guard(int fd, int online)
+/* Return 0 or an errno.  For a while something else may keep all CPUs as they are. */
+static int write_switch(int fd, const char *value)
 {
+	int i, error = try_switch(fd, value);
+
+	for (i = 0; i < 20 && error == EBUSY; i++) {
+		nanosleep(&nap, NULL);
+		error = try_switch(fd, value);
+	}
+	return error;
+}
+
+/* Something may need all CPUs, or there is no room for its interrupts on the others. */
+static bool stays_online(int error)
+{
+	return error == EBUSY || error == EPERM || error == ENOSPC;
+}
+
+/* Should it stay online, the test is skipped, but what it expects holds as well. */
+static void switch_off(struct __test_metadata *const _metadata, const struct plug *plug)
+{
+	int error = write_switch(plug->online, "0");
+
+	if (stays_online(error))
+		SKIP(return, NO_SWITCH);
+	EXPECT_ERRNO(0, error, "switching CPU %d off", plug->cpu);
+}
+
+static void switch_on(struct __test_metadata *const _metadata, const struct plug *plug)
+{
+	EXPECT_ERRNO(0, write_switch(plug->online, "1"), "switching CPU %d on", plug->cpu);
+}
+
+/*
+ * Wait for a byte, or until nobody has the other end of the pipe, and switch the CPU on.
+ * Whoever ends the test, with all of its process group, must not end this.
+ */
+static __noreturn void guard(int in, int out, int online)
+{
+	int i, error;
+	char c = 0;
+
+	prctl(PR_SET_PDEATHSIG, 0);
+	setsid();
+	signal(SIGTERM, SIG_IGN);
+	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	if (write(out, &c, 1) != 1)
+		_exit(KSFT_FAIL);
+	close(out);
+	while (read(in, &c, 1) < 0 && errno == EINTR)
+		;
+	/* Half of the time that the test waits for this one */
+	error = try_switch(online, "1");
+	for (i = 0; error && i < XF_TIMEOUT * 5; i++) {
+		nanosleep(&nap, NULL);
+		error = try_switch(online, "1");
+	}
+	_exit(error ? KSFT_FAIL : 0);
+}
+
+/* Start that one; only once it is there a CPU may go offline. */
+static void start_guardian(struct __test_metadata *const _metadata,
+			   FIXTURE_DATA(xstate_hotplug) * const self)
+{
+	int in[2], out[2];
 	char c;
 
-	/* Not to be killed with the group of the test, nor by a terminal */
-	setsid();
-	while (read(fd, &c, 1) < 0 && errno == EINTR)
-		;
-	write_switch(online, "1");
-	_exit(0);
+	ASSERT_EQ(0, pipe2(in, O_CLOEXEC));
+	ASSERT_EQ(0, pipe2(out, O_CLOEXEC));
+	self->guardian = xf_fork(_metadata);
+	if (!self->guardian) {
+		close(in[1]);
+		close(out[0]);
+		guard(in[0], out[1], self->plug.online);
+	}
+	close(in[0]);
+	close(out[1]);
+	self->guard = in[1];
+	ASSERT_EQ(1, read(out[0], &c, 1));
+	close(out[0]);
+}
+
+/* Switch it off and on, from another CPU. */
+static void off_and_on(struct __test_metadata *const _metadata, const struct plug *plug)
+{
+	run_on(_metadata, plug->home);
+	switch_off(_metadata, plug);
+	switch_on(_metadata, plug);
 }
 
 FIXTURE_SETUP(xstate_hotplug)
 {
-	int fd[2], error;
-
 	xcomp_begin(_metadata, variant);
 	if (!xf_xcr0())
 		SKIP(return, "no XSAVE");
@@ -119,41 +217,24 @@ FIXTURE_SETUP(xstate_hotplug)
 		SKIP(return, "one CPU only");
 	if (geteuid())
 		SKIP(return, "needs root");
+	if (cpusets_lose_cpus())
+		SKIP(return, "cpusets of cgroup v1 would lose the CPU");
 	if (!find_cpu(&self->plug))
-		SKIP(return, "no CPU that can go offline");
-	ASSERT_EQ(0, pipe2(fd, O_CLOEXEC));
-	fflush(stdout);
-	self->guardian = fork();
-	ASSERT_LE(0, self->guardian);
-	if (!self->guardian) {
-		close(fd[1]);
-		guard(fd[0], self->plug.online);
-	}
-	close(fd[0]);
-	self->guard = fd[1];
-	run_on(_metadata, self->plug.home);
-	/* Something else may need all of them. */
-	error = write_switch(self->plug.online, "0");
-	if (error == EBUSY || error == EPERM)
-		SKIP(return, "no CPU that can go offline");
-	EXPECT_ERRNO(0, error, "switching CPU %d off", self->plug.cpu);
-	EXPECT_ERRNO(0, write_switch(self->plug.online, "1"), "switching CPU %d on",
-		     self->plug.cpu);
+		SKIP(return, NO_SWITCH);
+	start_guardian(_metadata, self);
+	off_and_on(_metadata, &self->plug);
 }
 
 FIXTURE_TEARDOWN(xstate_hotplug)
 {
-	close(self->guard);
-	EXPECT_EQ(self->guardian, waitpid(self->guardian, NULL, 0));
-	xcomp_end(_metadata);
-}
+	int status;
 
-/* Switch it off and on, from another CPU. */
-static void off_and_on(struct __test_metadata *const _metadata, const struct plug *plug)
-{
-	run_on(_metadata, plug->home);
-	EXPECT_ERRNO(0, write_switch(plug->online, "0"), "switching CPU %d off", plug->cpu);
-	EXPECT_ERRNO(0, write_switch(plug->online, "1"), "switching CPU %d on", plug->cpu);
+	/* A child that is left over may have this end as well, so that closing it tells nothing. */
+	EXPECT_EQ(1, write(self->guard, "", 1));
+	close(self->guard);
+	status = xf_wait(_metadata, self->guardian, "the one who switches the CPU on");
+	EXPECT_SAME(0, status, "wait status of who switches the CPU on");
+	xcomp_end(_metadata);
 }
 
 /* What a CPU has that the kernel sets up as it comes online */
@@ -254,30 +335,17 @@ TEST_F(xstate_hotplug, exception)
 		    "signal of a division by zero on the CPU");
 }
 
-/* Call and return with a shadow stack on the CPU. */
-static void use_shadow_stack(struct __test_metadata *const _metadata, int cpu)
+static void use_shadow_stack(struct __test_metadata *const _metadata, void *cpu)
 {
-	if (!xregs_enable_shadow_stack())
-		xregs_no_shadow_stack(_metadata);
-	run_on(_metadata, cpu);
-	EXPECT_THAT(xregs_ssp(), "no shadow stack on CPU %d", cpu);
-	xf_exit();
+	run_on(_metadata, *(int *)cpu);
+	EXPECT_THAT(xregs_ssp(), "no shadow stack on CPU %d", *(int *)cpu);
 }
 
 /* Verify that tasks have their shadow stack there. */
 TEST_F(xstate_hotplug, shadow_stack)
 {
-	int status;
-	pid_t pid;
-
 	off_and_on(_metadata, &self->plug);
-	pid = xf_fork(_metadata);
-	if (!pid)
-		use_shadow_stack(_metadata, self->plug.cpu);
-	status = xf_wait(_metadata, pid, "a child with a shadow stack");
-	if (WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
-		SKIP(return, "no user shadow stacks");
-	EXPECT_SAME(0, status, "wait status of a child with a shadow stack");
+	xregs_on_shadow_stack(_metadata, "on the CPU", use_shadow_stack, &self->plug.cpu);
 }
 
 /* Verify that a task has its PASID there. */
@@ -420,6 +488,8 @@ TEST_F(xstate_hotplug, back)
 		return;
 	run_on(_metadata, self->plug.cpu);
 	call_between(pattern, saved, xregs_alloc(), calls, ARRAY_SIZE(calls));
+	if (stays_online(-calls[1].got))
+		SKIP(return, NO_SWITCH);
 	for (i = 0; i < ARRAY_SIZE(calls); i++)
 		EXPECT_SAME(calls[i].wanted, calls[i].got, "%s", calls[i].what);
 	EXPECT_XREGS(pattern->xstate_bv, pattern, saved, "back on the CPU");
@@ -480,7 +550,6 @@ static void run_there(struct __test_metadata *const _metadata, void *arg)
 static void take_away(struct __test_metadata *const _metadata, const struct plug *plug, xf_fn fn,
 		      bool back)
 {
-	const struct timespec nap = { .tv_nsec = 10 * 1000 * 1000 };
 	struct left l = { .plug = plug, .pattern = get_pattern(_metadata, plug), .back = back };
 	pid_t pid;
 	int i;
@@ -497,16 +566,16 @@ static void take_away(struct __test_metadata *const _metadata, const struct plug
 		fn(_metadata, &l);
 		xf_exit();
 	}
-	for (i = 0; i < XF_TIMEOUT * 100 && !__atomic_load_n(l.run, __ATOMIC_ACQUIRE); i++)
+	for (i = 0; i < XF_TIMEOUT * 10 && !__atomic_load_n(l.run, __ATOMIC_ACQUIRE); i++)
 		nanosleep(&nap, NULL);
 	nanosleep(&nap, NULL);
-	EXPECT_ERRNO(0, write_switch(plug->online, "0"), "switching CPU %d off", plug->cpu);
+	switch_off(_metadata, plug);
 	if (back)
 		EXPECT_ERRNO(0, write_switch(plug->online, "1"), "switching CPU %d on", plug->cpu);
 	__atomic_store_n(l.run, 0, __ATOMIC_RELEASE);
 	EXPECT_EQ(1, write(l.wake[1], "", 1));
 	xf_join(_metadata, pid, "a task whose CPU has gone");
-	EXPECT_ERRNO(0, write_switch(plug->online, "1"), "switching CPU %d on", plug->cpu);
+	switch_on(_metadata, plug);
 }
 
 /* Verify that a task keeps all registers if its CPU goes away while it sleeps. */
