@@ -272,23 +272,30 @@ int xregs_get_regset(pid_t pid, int type, void *to, size_t size)
 	return iov.iov_len == size ? 0 : ENODATA;
 }
 
-/* The next stop or the end of a child.  No file descriptor becomes ready by a stop. */
-static int wait_for_stop(struct __test_metadata *const _metadata, pid_t pid)
+/*
+ * The next stop of a child, or its end.  One that has ended stays to be waited for, so that
+ * its pid is nobody else's, whoever kills it later.  No file descriptor becomes ready by a stop.
+ */
+int xregs_wait(struct __test_metadata *const _metadata, pid_t pid)
 {
 	const struct timespec nap = { .tv_nsec = 1000 * 1000 };
-	int status = 0, i;
-	pid_t got = 0;
+	siginfo_t info = { };
+	int i;
 
-	for (i = 0; i < XF_TIMEOUT * 1000 && !got; i++) {
-		got = waitpid(pid, &status, WNOHANG | WUNTRACED);
-		if (!got)
-			nanosleep(&nap, NULL);
+	for (i = 0; i < XF_TIMEOUT * 1000; i++) {
+		if (!waitid(P_PID, pid, &info, WSTOPPED | WNOHANG) && info.si_pid == pid)
+			return info.si_status << 8 | 0x7f;
+		info.si_pid = 0;
+		ASSERT_EQ(0, waitid(P_PID, pid, &info, WEXITED | WNOHANG | WNOWAIT));
+		if (info.si_pid == pid)
+			return info.si_code == CLD_EXITED ? info.si_status << 8 :
+			       info.si_status | (info.si_code == CLD_DUMPED ? 0x80 : 0);
+		nanosleep(&nap, NULL);
 	}
-	if (!got)
-		kill(pid, SIGKILL);
-	ASSERT_EQ(pid, got)
+	kill(pid, SIGKILL);
+	ASSERT_LT(i, XF_TIMEOUT * 1000)
 		TH_ROW_LOG("a traced child neither stopped nor ended within %d s", XF_TIMEOUT);
-	return status;
+	return -1;
 }
 
 pid_t xregs_trace(struct __test_metadata *const _metadata, xf_fn fn, void *arg)
@@ -302,7 +309,7 @@ pid_t xregs_trace(struct __test_metadata *const _metadata, xf_fn fn, void *arg)
 		fn(_metadata, arg);
 		xf_exit();
 	}
-	status = wait_for_stop(_metadata, pid);
+	status = xregs_wait(_metadata, pid);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
 		return 0;
 	ASSERT_TRUE(WIFSTOPPED(status))
@@ -313,7 +320,7 @@ pid_t xregs_trace(struct __test_metadata *const _metadata, xf_fn fn, void *arg)
 int xregs_go_on(struct __test_metadata *const _metadata, pid_t pid, long sig)
 {
 	ASSERT_EQ(0, ptrace(PTRACE_CONT, pid, NULL, sig));
-	return wait_for_stop(_metadata, pid);
+	return xregs_wait(_metadata, pid);
 }
 
 uint16_t xregs_fcw(void)

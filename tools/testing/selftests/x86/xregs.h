@@ -158,10 +158,9 @@ int xregs_get_regset(pid_t pid, int type, void *to, size_t size);
 #define XREGS_NO_PTRACE		"ptrace is forbidden"
 
 pid_t xregs_trace(struct __test_metadata *const _metadata, xf_fn fn, void *arg);
-/*
- * Let it run, with a signal or 0, until it stops again or ends; return the status for
- * waitpid()'s macros.
- */
+/* Wait until it stops or ends, which leaves a zombie; return the status for waitpid()'s macros. */
+int xregs_wait(struct __test_metadata *const _metadata, pid_t pid);
+/* Let it run, with a signal or 0, until then. */
 int xregs_go_on(struct __test_metadata *const _metadata, pid_t pid, long sig);
 
 uint16_t xregs_fcw(void);

@@ -791,8 +791,7 @@ static void stop_and_fork(struct __test_metadata *const _metadata, void *arg)
 		stop->found = look();
 		_exit(0);
 	}
-	EXPECT_LT(0, pid);
-	EXPECT_EQ(pid, waitpid(pid, NULL, 0));
+	xf_join(_metadata, pid, "a child that nobody has stopped");
 }
 
 /* Verify that a child goes on with its parent's registers after its very first stop. */
@@ -800,6 +799,7 @@ TEST_F(xstate_ptrace_stop, fork)
 {
 	pid_t pid = xregs_trace(_metadata, stop_and_fork, self->stop);
 	unsigned long child;
+	int status;
 
 	if (!pid)
 		SKIP(return, XREGS_NO_PTRACE);
@@ -809,7 +809,9 @@ TEST_F(xstate_ptrace_stop, fork)
 	EXPECT_SAME(SIGTRAP | PTRACE_EVENT_FORK << 8, xregs_go_on(_metadata, pid, 0) >> 8,
 		    "stop of fork()");
 	ASSERT_EQ(0, ptrace(PTRACE_GETEVENTMSG, pid, 0, &child));
-	EXPECT_EQ((pid_t)child, waitpid(child, NULL, __WALL));
+	status = xregs_wait(_metadata, child);
+	ASSERT_TRUE(EXPECT_THAT(WIFSTOPPED(status), "a new child is to stop, has wait status %#x",
+				status));
 	self->stop->is_lost = set_same(_metadata, child, &self->stop->wanted, "a new child");
 	EXPECT_SAME(0, xregs_go_on(_metadata, child, 0), "wait status of a new child");
 	expect_kept(_metadata, self->stop, "a new child", false);
@@ -847,7 +849,7 @@ TEST_F(xstate_ptrace_stop, handler)
 		SKIP(return, XREGS_NO_PTRACE);
 	/* It stops as it enters the handler. */
 	ASSERT_EQ(0, ptrace(PTRACE_SINGLESTEP, pid, 0, SIGUSR1));
-	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	status = xregs_wait(_metadata, pid);
 	ASSERT_TRUE(EXPECT_THAT(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP,
 				"stepping into a handler gives wait status %#x", status));
 	self->stop->is_lost = set_same(_metadata, pid, &self->initial, "a handler");
