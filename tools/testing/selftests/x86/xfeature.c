@@ -457,15 +457,8 @@ static int try_amx(void)
 
 static void touch_ended(int sig)
 {
-	static const char text[] = ": the first use of AMX does not come back\n";
-	ssize_t n;
-
-	n = write(STDOUT_FILENO, "# ", 2);
-	n = write(STDOUT_FILENO, th_row, strlen(th_row));
-	n = write(STDOUT_FILENO, text, sizeof(text) - 1);
-	(void)n;
 	(void)sig;
-	_exit(KSFT_FAIL);
+	xf_end_row("the first use of AMX does not come back");
 }
 
 /* For children and handlers that cannot go on without: if it does not come back, they end. */
@@ -637,6 +630,63 @@ bool xf_in_child_briefly(struct __test_metadata *const _metadata, const char *wh
 		xf_exit();
 	}
 	return expect_success(_metadata, xf_wait_briefly(_metadata, pid, what), what);
+}
+
+/* End a row by a signal handler, which may call next to nothing. */
+__noreturn void xf_end_row(const char *why)
+{
+	const char * const texts[] = { "# ", th_row, ": ", why, "\n" };
+	unsigned int i;
+	ssize_t n;
+
+	for (i = 0; i < ARRAY_SIZE(texts); i++)
+		n = write(STDOUT_FILENO, texts[i], strlen(texts[i]));
+	(void)n;
+	_exit(KSFT_FAIL);
+}
+
+/*
+ * Start a process that calls @restore, which returns whether that worked, at xf_unguard()
+ * or once nobody is left who could call it.  Whoever ends the test, with all of its process
+ * group, does not end this.  It is there when this returns.
+ */
+void xf_guard(struct __test_metadata *const _metadata, struct xf_guard *g,
+	      bool (*restore)(const void *arg), const void *arg)
+{
+	int in[2], out[2];
+	char c = 0;
+
+	ASSERT_EQ(0, pipe2(in, O_CLOEXEC));
+	ASSERT_EQ(0, pipe2(out, O_CLOEXEC));
+	g->pid = xf_fork(_metadata);
+	if (!g->pid) {
+		close(in[1]);
+		close(out[0]);
+		prctl(PR_SET_PDEATHSIG, 0);
+		setsid();
+		signal(SIGTERM, SIG_IGN);
+		signal(SIGINT, SIG_IGN);
+		signal(SIGHUP, SIG_IGN);
+		if (write(out[1], &c, 1) != 1)
+			_exit(KSFT_FAIL);
+		close(out[1]);
+		while (read(in[0], &c, 1) < 0 && errno == EINTR)
+			;
+		_exit(restore(arg) ? 0 : KSFT_FAIL);
+	}
+	close(in[0]);
+	close(out[1]);
+	g->alive = in[1];
+	ASSERT_EQ(1, read(out[0], &c, 1));
+	close(out[0]);
+}
+
+/* A child that is left over may have the other end as well, so that closing it tells nothing. */
+void xf_unguard(struct __test_metadata *const _metadata, struct xf_guard *g, const char *what)
+{
+	EXPECT_EQ(1, write(g->alive, "", 1));
+	close(g->alive);
+	xf_join(_metadata, g->pid, what);
 }
 
 /* Wait for the end of a thread, but not for ever: a test that is stuck ends there. */

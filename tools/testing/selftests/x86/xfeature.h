@@ -147,6 +147,17 @@ void xf_in_child(struct __test_metadata *const _metadata, const char *what, xf_f
 bool xf_in_child_briefly(struct __test_metadata *const _metadata, const char *what, xf_fn fn,
 			 void *arg);
 void xf_join_thread(struct __test_metadata *const _metadata, pthread_t thread, const char *what);
+__noreturn void xf_end_row(const char *why);
+
+/* Who restores what a test changes of the whole machine, however the test ends */
+struct xf_guard {
+	pid_t pid;			/* 0 if there is none */
+	int alive;
+};
+
+void xf_guard(struct __test_metadata *const _metadata, struct xf_guard *g,
+	      bool (*restore)(const void *arg), const void *arg);
+void xf_unguard(struct __test_metadata *const _metadata, struct xf_guard *g, const char *what);
 
 /* The CPU that this runs on: stay there, keep it busy, lose it to another process */
 int xf_pin(struct __test_metadata *const _metadata);

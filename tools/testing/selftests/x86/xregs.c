@@ -339,6 +339,11 @@ uint32_t xregs_mxcsr(void)
 	return mxcsr;
 }
 
+bool xregs_has_pkru(void)
+{
+	return xf_xcr0() & XFEATURE_MASK_PKRU;
+}
+
 uint32_t xregs_pkru(void)
 {
 	uint32_t eax, edx;

@@ -165,6 +165,7 @@ int xregs_go_on(struct __test_metadata *const _metadata, pid_t pid, long sig);
 
 uint16_t xregs_fcw(void);
 uint32_t xregs_mxcsr(void);
+bool xregs_has_pkru(void);
 uint32_t xregs_pkru(void);
 void xregs_set_pkru(uint32_t pkru);
 

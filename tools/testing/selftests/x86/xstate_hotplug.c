@@ -67,8 +67,7 @@ struct plug {
 
 FIXTURE(xstate_hotplug) {
 	struct plug plug;
-	int guard;			/* as long as this is open, the CPU may be offline */
-	pid_t guardian;
+	struct xf_guard guard;
 };
 
 /* The last CPU that this may run on and that has a switch, if it may run on another one too */
@@ -150,54 +149,17 @@ static void switch_on(struct __test_metadata *const _metadata, const struct plug
 	EXPECT_ERRNO(0, write_switch(plug->online, "1"), "switching CPU %d on", plug->cpu);
 }
 
-/*
- * Wait for a byte, or until nobody has the other end of the pipe, and switch the CPU on.
- * Whoever ends the test, with all of its process group, must not end this.
- */
-static __noreturn void guard(int in, int out, int online)
+/* For half of the time that the test waits for who does that */
+static bool restore_cpu(const void *arg)
 {
-	int i, error;
-	char c = 0;
+	const struct plug *plug = arg;
+	int i, error = try_switch(plug->online, "1");
 
-	prctl(PR_SET_PDEATHSIG, 0);
-	setsid();
-	signal(SIGTERM, SIG_IGN);
-	signal(SIGINT, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
-	if (write(out, &c, 1) != 1)
-		_exit(KSFT_FAIL);
-	close(out);
-	while (read(in, &c, 1) < 0 && errno == EINTR)
-		;
-	/* Half of the time that the test waits for this one */
-	error = try_switch(online, "1");
 	for (i = 0; error && i < XF_TIMEOUT * 5; i++) {
 		nanosleep(&nap, NULL);
-		error = try_switch(online, "1");
+		error = try_switch(plug->online, "1");
 	}
-	_exit(error ? KSFT_FAIL : 0);
-}
-
-/* Start that one; only once it is there a CPU may go offline. */
-static void start_guardian(struct __test_metadata *const _metadata,
-			   FIXTURE_DATA(xstate_hotplug) * const self)
-{
-	int in[2], out[2];
-	char c;
-
-	ASSERT_EQ(0, pipe2(in, O_CLOEXEC));
-	ASSERT_EQ(0, pipe2(out, O_CLOEXEC));
-	self->guardian = xf_fork(_metadata);
-	if (!self->guardian) {
-		close(in[1]);
-		close(out[0]);
-		guard(in[0], out[1], self->plug.online);
-	}
-	close(in[0]);
-	close(out[1]);
-	self->guard = in[1];
-	ASSERT_EQ(1, read(out[0], &c, 1));
-	close(out[0]);
+	return !error;
 }
 
 /* Switch it off and on, from another CPU. */
@@ -221,19 +183,13 @@ FIXTURE_SETUP(xstate_hotplug)
 		SKIP(return, "cpusets of cgroup v1 would lose the CPU");
 	if (!find_cpu(&self->plug))
 		SKIP(return, NO_SWITCH);
-	start_guardian(_metadata, self);
+	xf_guard(_metadata, &self->guard, restore_cpu, &self->plug);
 	off_and_on(_metadata, &self->plug);
 }
 
 FIXTURE_TEARDOWN(xstate_hotplug)
 {
-	int status;
-
-	/* A child that is left over may have this end as well, so that closing it tells nothing. */
-	EXPECT_EQ(1, write(self->guard, "", 1));
-	close(self->guard);
-	status = xf_wait(_metadata, self->guardian, "the one who switches the CPU on");
-	EXPECT_SAME(0, status, "wait status of who switches the CPU on");
+	xf_unguard(_metadata, &self->guard, "the one who switches the CPU on");
 	xcomp_end(_metadata);
 }
 
@@ -571,7 +527,7 @@ static void take_away(struct __test_metadata *const _metadata, const struct plug
 	nanosleep(&nap, NULL);
 	switch_off(_metadata, plug);
 	if (back)
-		EXPECT_ERRNO(0, write_switch(plug->online, "1"), "switching CPU %d on", plug->cpu);
+		switch_on(_metadata, plug);
 	__atomic_store_n(l.run, 0, __ATOMIC_RELEASE);
 	EXPECT_EQ(1, write(l.wake[1], "", 1));
 	xf_join(_metadata, pid, "a task whose CPU has gone");

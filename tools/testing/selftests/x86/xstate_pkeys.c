@@ -32,11 +32,6 @@
 #define SEGV_PKUERR		4
 #endif
 
-static bool has_pkru(void)
-{
-	return xf_xcr0() & XFEATURE_MASK_PKRU;
-}
-
 /* The key, or a negative errno */
 static int alloc_key(unsigned long flags, unsigned long rights)
 {
@@ -108,7 +103,7 @@ FIXTURE_SETUP(xstate_pkeys)
 	/* A kernel without them may have PKRU in XCR0, but no such system call. */
 	if (set_key(NULL, 0, PROT_READ, -1) == no_syscall())
 		SKIP(return, NO_KEYS);
-	if (has_pkru())
+	if (xregs_has_pkru())
 		self->initial_pkru = xregs_pkru();
 }
 
@@ -126,8 +121,8 @@ TEST_F(xstate_pkeys, refused)
 	unsigned int nr = count_keys(), bit;
 	uint32_t pkru = 0;
 
-	EXPECT_SAME(has_pkru() ? NR_KEYS - 1 : 0, nr, "keys to be had");
-	if (has_pkru()) {
+	EXPECT_SAME(xregs_has_pkru() ? NR_KEYS - 1 : 0, nr, "keys to be had");
+	if (xregs_has_pkru()) {
 		xregs_set_pkru(PKRU_MINE);
 		pkru = PKRU_MINE;
 	} else {
@@ -144,7 +139,7 @@ TEST_F(xstate_pkeys, refused)
 				  "pkey_alloc() with bit %u in rights", bit))
 			break;
 	EXPECT_SAME(nr, count_keys(), "keys to be had after what was refused");
-	if (has_pkru())
+	if (xregs_has_pkru())
 		EXPECT_SAME(pkru & 3, xregs_pkru() & 3, "rights to key 0 after what was refused");
 }
 
@@ -165,7 +160,7 @@ TEST_F(xstate_pkeys, not_allocated)
 	EXPECT_ERRNO(0, set_key(page, PAGE, PROT_READ | PROT_WRITE, -1),
 		     "pkey_mprotect() with no key");
 	page[0] = 1;
-	if (!has_pkru())
+	if (!xregs_has_pkru())
 		return;
 	key = alloc_key(0, 0);
 	ASSERT_LT(0, key);
@@ -182,7 +177,7 @@ TEST_F(xstate_pkeys, all)
 	unsigned int i, rights;
 	int key;
 
-	if (!has_pkru())
+	if (!xregs_has_pkru())
 		SKIP(return, NO_KEYS);
 	xregs_set_pkru(PKRU_MINE);
 	wanted = PKRU_MINE;
@@ -282,7 +277,7 @@ TEST_F(xstate_pkeys, access)
 	unsigned int i, rights;
 	int fd[2], key;
 
-	if (!has_pkru())
+	if (!xregs_has_pkru())
 		SKIP(return, NO_KEYS);
 	ASSERT_EQ(0, pipe(fd));
 	for (i = 1; i < NR_KEYS; i++) {
@@ -342,7 +337,7 @@ TEST_F(xstate_pkeys, mapping)
 	uint8_t *p = xf_guarded(3 * PAGE, 0);
 	int key, other;
 
-	if (!has_pkru())
+	if (!xregs_has_pkru())
 		SKIP(return, NO_KEYS);
 	if (access(SMAPS, R_OK))
 		SKIP(return, NO_SMAPS);
@@ -397,7 +392,7 @@ TEST_F(xstate_pkeys, thread)
 	uint8_t *page = xf_guarded(PAGE, 0);
 	struct hand_over h;
 
-	if (!has_pkru())
+	if (!xregs_has_pkru())
 		SKIP(return, NO_KEYS);
 	h.key = alloc_key(0, PKEY_DISABLE_WRITE);
 	ASSERT_LT(0, h.key);
@@ -424,7 +419,7 @@ TEST_F(xstate_pkeys, fork)
 {
 	struct hand_over h;
 
-	if (!has_pkru())
+	if (!xregs_has_pkru())
 		SKIP(return, NO_KEYS);
 	h.key = alloc_key(0, PKEY_DISABLE_WRITE);
 	ASSERT_LT(0, h.key);
@@ -443,7 +438,7 @@ struct found {
 
 static void after_exec(int fd)
 {
-	struct found f = { .pkru = has_pkru() ? xregs_pkru() : 0, .keys = count_keys() };
+	struct found f = { .pkru = xregs_has_pkru() ? xregs_pkru() : 0, .keys = count_keys() };
 
 	if (write(fd, &f, sizeof(f)) != sizeof(f))
 		exit(KSFT_FAIL);
@@ -466,7 +461,7 @@ TEST_F(xstate_pkeys, exec)
 {
 	struct found f;
 
-	if (!has_pkru())
+	if (!xregs_has_pkru())
 		SKIP(return, NO_KEYS);
 	xcomp_in_new_program(_metadata, "a new program", take_keys, NULL, &f, sizeof(f));
 	EXPECT_SAME(self->initial_pkru, f.pkru, "PKRU of a new program");
@@ -493,7 +488,7 @@ TEST_F(xstate_pkeys, initial)
 	char words[4096] = "";
 	uint32_t pkru, key;
 
-	if (!has_pkru())
+	if (!xregs_has_pkru())
 		SKIP(return, NO_KEYS);
 	EXPECT_SAME(0, self->initial_pkru & 3, "rights to key 0 of a new program");
 	if (read_default(&pkru))
@@ -552,7 +547,7 @@ TEST_F(xstate_pkeys, exec_only)
 	uint32_t pkru;
 	int key;
 
-	if (!has_pkru())
+	if (!xregs_has_pkru())
 		SKIP(return, NO_KEYS);
 	xregs_set_pkru(0);
 	ASSERT_EQ(0, mprotect(first, PAGE, PROT_EXEC));
@@ -585,7 +580,7 @@ TEST_F(xstate_pkeys, exec_only_by_key)
 	uint8_t *p = map_code();
 	int key;
 
-	if (!has_pkru())
+	if (!xregs_has_pkru())
 		SKIP(return, NO_KEYS);
 	xregs_set_pkru(0);
 	key = alloc_key(0, 0);
@@ -605,7 +600,7 @@ TEST_F(xstate_pkeys, exec_only_without_key)
 	uint8_t *p = map_code();
 	int i;
 
-	if (!has_pkru())
+	if (!xregs_has_pkru())
 		SKIP(return, NO_KEYS);
 	xregs_set_pkru(0);
 	for (i = 1; i < NR_KEYS; i++)
@@ -820,7 +815,7 @@ TEST_F(xstate_pkeys, alternate_stack)
 	uint8_t *from;
 	size_t size;
 
-	if (!has_pkru())
+	if (!xregs_has_pkru())
 		SKIP(return, NO_KEYS);
 	c.key = alloc_key(0, 0);
 	ASSERT_LT(0, c.key);
@@ -847,7 +842,7 @@ TEST_F(xstate_pkeys, own_stack)
 {
 	struct closed c = { .initial = self->initial_pkru };
 
-	if (!has_pkru())
+	if (!xregs_has_pkru())
 		SKIP(return, NO_KEYS);
 	c.key = alloc_key(0, 0);
 	ASSERT_LT(0, c.key);

@@ -641,15 +641,11 @@ struct found {
 	uint32_t mxcsr, pkru;
 };
 
-static bool has_pkru(void)
-{
-	return xf_xcr0() & XFEATURE_MASK_PKRU;
-}
-
 static struct found look(void)
 {
 	return (struct found) {
-		.fcw = xregs_fcw(), .mxcsr = xregs_mxcsr(), .pkru = has_pkru() ? xregs_pkru() : 0
+		.fcw = xregs_fcw(), .mxcsr = xregs_mxcsr(),
+		.pkru = xregs_has_pkru() ? xregs_pkru() : 0,
 	};
 }
 
@@ -659,7 +655,7 @@ static void change(void)
 	const uint16_t fcw = OTHER_FCW;
 
 	asm volatile("fldcw %0; ldmxcsr %1" : : "m" (fcw), "m" (mxcsr));
-	if (has_pkru())
+	if (xregs_has_pkru())
 		xregs_set_pkru(OTHER_PKRU);
 }
 
@@ -682,9 +678,9 @@ static bool set_same(struct __test_metadata *const _metadata, pid_t pid,
 	get_xstate(_metadata, pid, regs);
 	read.fcw = regs->fcw;
 	read.mxcsr = regs->mxcsr;
-	if (has_pkru())
+	if (xregs_has_pkru())
 		read.pkru = *(uint32_t *)xregs_at(regs, XFEATURE_MASK_PKRU);
-	is_lost = has_pkru() && wanted->pkru && !read.pkru;
+	is_lost = xregs_has_pkru() && wanted->pkru && !read.pkru;
 	if (is_lost)
 		read.pkru = wanted->pkru;
 	expect_found(_metadata, wanted, &read, whose);
@@ -805,7 +801,7 @@ TEST_F(xstate_ptrace_stop, fork)
 	if (!pid)
 		SKIP(return, XREGS_NO_PTRACE);
 	self->stop->wanted = (struct found) { OTHER_FCW, OTHER_MXCSR,
-					      has_pkru() ? OTHER_PKRU : 0 };
+					      xregs_has_pkru() ? OTHER_PKRU : 0 };
 	ASSERT_EQ(0, ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACEFORK | PTRACE_O_EXITKILL));
 	EXPECT_SAME(SIGTRAP | PTRACE_EVENT_FORK << 8, xregs_go_on(_metadata, pid, 0) >> 8,
 		    "stop of fork()");
@@ -843,7 +839,7 @@ static void stop_for_signal(struct __test_metadata *const _metadata, void *arg)
 TEST_F(xstate_ptrace_stop, handler)
 {
 	pid_t pid = xregs_trace(_metadata, stop_for_signal, self->stop);
-	const struct found other = { OTHER_FCW, OTHER_MXCSR, has_pkru() ? OTHER_PKRU : 0 };
+	const struct found other = { OTHER_FCW, OTHER_MXCSR, xregs_has_pkru() ? OTHER_PKRU : 0 };
 	int status;
 
 	if (!pid)

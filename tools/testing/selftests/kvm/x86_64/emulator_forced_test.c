@@ -179,25 +179,9 @@ static bool write_parameter(int value)
 	return done;
 }
 
-/*
- * Wait until nobody has the other end of the pipe, and restore the parameter.  Whoever
- * ends the test, with all of its process group, must not end this.
- */
-static __noreturn void guard(int in, int out, int value)
+static bool restore_parameter(const void *value)
 {
-	char c = 0;
-
-	prctl(PR_SET_PDEATHSIG, 0);
-	setsid();
-	signal(SIGTERM, SIG_IGN);
-	signal(SIGINT, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
-	if (write(out, &c, 1) != 1)
-		_exit(1);
-	close(out);
-	while (read(in, &c, 1) > 0)
-		;
-	_exit(!write_parameter(value));
+	return write_parameter(*(const int *)value);
 }
 
 FIXTURE(emulator_forced) {
@@ -208,8 +192,7 @@ FIXTURE(emulator_forced) {
 	u64 mask, xcr0;
 	u8 *operand;			/* in the guest's memory */
 	u8 far[10];			/* what is there, if it is a far pointer */
-	pid_t guard;			/* 0 if there is none */
-	int alive;			/* the end of the pipe that it waits for */
+	struct xf_guard guard;
 };
 
 FIXTURE_VARIANT(emulator_forced) { struct xstate_combo combo; };
@@ -241,28 +224,13 @@ static bool lock_parameter(void)
 static bool force_emulation(struct __test_metadata *const _metadata,
 			    FIXTURE_DATA(emulator_forced) * const self)
 {
-	int value = read_parameter(), in[2], out[2];
-	char c;
+	int value = read_parameter();
 
-	self->alive = -1;
 	if (value > 0)
 		return true;
 	if (value < 0 || !write_parameter(value))
 		return false;
-	ASSERT_EQ(0, pipe2(in, O_CLOEXEC));
-	ASSERT_EQ(0, pipe2(out, O_CLOEXEC));
-	self->guard = xf_fork(_metadata);
-	if (!self->guard) {
-		close(in[1]);
-		close(out[0]);
-		guard(in[0], out[1], value);
-	}
-	close(in[0]);
-	close(out[1]);
-	self->alive = in[1];
-	/* Only once it is there. */
-	ASSERT_EQ(1, read(out[0], &c, 1));
-	close(out[0]);
+	xf_guard(_metadata, &self->guard, restore_parameter, &value);
 	return write_parameter(1);
 }
 
@@ -314,13 +282,8 @@ FIXTURE_SETUP(emulator_forced)
 
 FIXTURE_TEARDOWN(emulator_forced)
 {
-	int status = 0;
-
-	if (self->guard) {
-		close(self->alive);
-		status = xf_wait(_metadata, self->guard, "the one who restores the parameter");
-		EXPECT_SAME(0, status, "wait status of who restores the parameter");
-	}
+	if (self->guard.pid)
+		xf_unguard(_metadata, &self->guard, "the one who restores the parameter");
 	xstate_end(_metadata, self->vm);
 }
 

@@ -649,14 +649,7 @@ struct kvm_vcpu *xstate_recreate(struct kvm_vcpu *vcpu)
 
 static void run_ended(int sig __maybe_unused)
 {
-	static const char text[] = ": KVM_RUN does not come back, the guest is in a loop\n";
-	ssize_t n;
-
-	n = write(STDOUT_FILENO, "# ", 2);
-	n = write(STDOUT_FILENO, th_row, strlen(th_row));
-	n = write(STDOUT_FILENO, text, sizeof(text) - 1);
-	(void)n;
-	_exit(KSFT_FAIL);
+	xf_end_row("KVM_RUN does not come back, the guest is in a loop");
 }
 
 /*
