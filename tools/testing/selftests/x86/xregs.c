@@ -283,10 +283,13 @@ int xregs_wait(struct __test_metadata *const _metadata, pid_t pid)
 	int i;
 
 	for (i = 0; i < XF_TIMEOUT * 1000; i++) {
-		if (!waitid(P_PID, pid, &info, WSTOPPED | WNOHANG) && info.si_pid == pid)
+		/* Of a traced task waitid() tells stops, too, whether or not it is asked to. */
+		ASSERT_EQ(0, waitid(P_PID, pid, &info, WSTOPPED | WEXITED | WNOHANG | WNOWAIT));
+		if (info.si_pid == pid && (info.si_code == CLD_STOPPED ||
+					   info.si_code == CLD_TRAPPED)) {
+			ASSERT_EQ(0, waitid(P_PID, pid, &info, WSTOPPED | WNOHANG));
 			return info.si_status << 8 | 0x7f;
-		info.si_pid = 0;
-		ASSERT_EQ(0, waitid(P_PID, pid, &info, WEXITED | WNOHANG | WNOWAIT));
+		}
 		if (info.si_pid == pid)
 			return info.si_code == CLD_EXITED ? info.si_status << 8 :
 			       info.si_status | (info.si_code == CLD_DUMPED ? 0x80 : 0);
