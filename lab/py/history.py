@@ -135,6 +135,7 @@ def one(out, version):
     if version not in setup.keys:
         die(f"there is no kernel '{version}' in {out}/setup.json")
     row = {"key": setup.keys[version], "tests": {}, "end": "", "seconds": 0, "cpu": 0}
+    (out / f"{version}.json").unlink(missing_ok=True)
     try:
         run, cpu = batch.run_suite(out, version, setup, series(version), kernel=version,
                                    cpu=setup.cpu, append=suite.APPEND)

@@ -54,6 +54,8 @@ HANGS = ("hang", "stall", "limit")
 Event = namedtuple("Event", "where line machine")
 
 
+# A problem of a run whose programs all have skipped.
+NOTHING_RAN = "all programs were skipped: nothing was tested"
 # Of a log that was stopped for its size.
 HEAD, TAIL = 1 << 20, 1 << 16
 
@@ -268,7 +270,7 @@ class Run:
         if not self.programs:
             self.problems.append("no program ran")
         elif all(p.status == "skip" for p in self.programs):
-            self.problems.append("all programs were skipped: nothing was tested")
+            self.problems.append(NOTHING_RAN)
 
     @property
     def boot_events(self):
