@@ -659,6 +659,11 @@ class Copy:
     wall: float = 0.0
 
 
+def job_folder(number, name):
+    """Of the machine for the job of that number and name, in that of the run."""
+    return "jobs/" + (f"{number:03}-" + re.sub(r"[^A-Za-z0-9_.+-]", "_", name))[:100]
+
+
 class Runner:
     def __init__(self, options, out, work, server, cpus):
         self.options, self.out, self.work = options, out, work
@@ -672,8 +677,8 @@ class Runner:
         jobs = self.options.jobs
         groups = [jobs] if self.options.together else [[job] for job in jobs]
         for number, group in enumerate(groups):
-            name = re.sub(r"[^A-Za-z0-9_.+-]", "_", group[0].name) if len(group) == 1 else "all"
-            self.copies.append(Copy(self.out / "jobs" / f"{number:03}-{name}"[:100], group,
+            name = group[0].name if len(group) == 1 else "all"
+            self.copies.append(Copy(self.out / job_folder(number, name), group,
                                     self.work / f"payload-{number}"))
         self.waiting = list(self.copies)
         if not self.options.ordered:
