@@ -40,13 +40,21 @@ def is_chatty():
     return sys.stderr.isatty() or os.environ.get("VERBOSE", "0") == "1"
 
 
+# Called before a message, by who has a line on the terminal that is not finished.
+before_message = []
+
+
 def say(text):
     """Progress, for a terminal only."""
     if is_chatty():
+        for clear in before_message:
+            clear()
         print(f"lab: {text}", file=sys.stderr, flush=True)
 
 
 def warn(text):
+    for clear in before_message:
+        clear()
     print(f"lab: {text}", file=sys.stderr, flush=True)
 
 

@@ -860,7 +860,8 @@ def check(options):
     Machines().cpu(options.cpu)
 
 
-LEFT_FROM_BEFORE = ("boot", "jobs", "run.json", "console.log", "results.log", "status")
+LEFT_FROM_BEFORE = ("boot", "jobs", "run.json", "console.log", "results.log", "status",
+                    "report.ktap", "report.json", "report.xml")
 
 
 def clear(out):

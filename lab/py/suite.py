@@ -5,14 +5,13 @@ import argparse
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import here
 import host
-import report
 from common import LAB, call, die, env, folder, say, script, write_text
 from machines import Machines
+from progress import Live
 from run import Parser, number
 
 # What one program may take, in time inside the machine.
@@ -183,19 +182,28 @@ def main(arguments):
     if a.mode == "list":
         print("\n".join(job.name for job in jobs))
         return 0
-    (out / "report.ktap").unlink(missing_ok=True)
-    if in_lab:
-        host.run(host.Options(
-            out=out, jobs=jobs, kernel=a.kernel, modules=a.modules, cpu=a.cpu or "spr",
-            append=f"{APPEND} {a.append}".strip(), params=a.params, limit=a.limit, parallel=a.jobs,
-            once=a.once, seed=a.seed, keep=a.warm))
-    else:
-        here.run(out, jobs)
-    # What went wrong is for the report to say, in its place.
-    with open(out / "report.ktap", "w") as ktap:
-        status = report.write([out], ktap)
-    sys.stdout.write((out / "report.ktap").read_text())
-    return status
+    return run(a, out, jobs)
+
+
+def run(a, out, jobs):
+    """Run them, and report while they run; returns the exit status."""
+    note = {"command": "kselftest", "tests": a.tests, "modules": a.modules}
+    try:
+        if a.host == "1":
+            live = Live(out, jobs, 1, sum(job.seconds for job in jobs), os.uname().release)
+            here.run(out, jobs, live, {**note, "host": True})
+        else:
+            live = Live(out, jobs, a.jobs or len(os.sched_getaffinity(0)), a.limit)
+            host.run(host.Options(
+                out=out, jobs=jobs, kernel=a.kernel, modules=a.modules, cpu=a.cpu or "spr",
+                append=f"{APPEND} {a.append}".strip(), params=a.params, limit=a.limit, parallel=a.jobs,
+                once=a.once, seed=a.seed, keep=a.warm, observer=live, note=note))
+    except SystemExit:
+        # A signal: what had ended is reported.  Without a run there is nothing to tell.
+        if (out / "run.json").exists():
+            live.finish()
+        raise
+    return live.finish()
 
 
 def link(target, path):
