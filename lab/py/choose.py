@@ -114,7 +114,8 @@ def select(tests, built):
     for word in tests or ["upstream", "kvm", "x86"]:
         found = (by_pattern if is_pattern(word) else by_name)(word, names, built)
         jobs += found or no_match(word, names)
-    return jobs
+    # What two words mean runs once.
+    return list({one.name: one for one in jobs}.values())
 
 
 # --- what failed last time ---

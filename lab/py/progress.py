@@ -8,7 +8,9 @@ the terminal, and Live puts both together.
 
 import contextlib
 import os
+import select
 import shutil
+import signal
 import stat
 import sys
 import time
@@ -271,23 +273,67 @@ class View(Observer):
 
 # --- both ---
 
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# What fits into a pipe of which select() says that something does.
+CHUNK = 4096
+# Seconds that a reader of stdout may take for the rest when the run was interrupted.
+PATIENCE = 10
+
+
+@contextlib.contextmanager
+def undisturbed():
+    """No signal ends this half-way; nothing here may wait."""
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
 class Output:
-    """Where the report goes while it grows: a file, and stdout if it is asked for there."""
+    """Where the report goes while it grows: a file, and stdout if it is asked for there.
+
+    A reader that is slow does not keep the run from going on.
+    """
 
     def __init__(self, path, to_stdout):
-        self.file = open(path, "w")
-        self.to_stdout = to_stdout
-        self.broken = False
+        self.file = open(path, "wb")
+        self.text = b""
+        self.written = {self.file.fileno(): 0, **({1: 0} if to_stdout else {})}
+        self.broken = False         # nobody reads what should go to stdout
 
     def __call__(self, text):
-        self.file.write(text)
-        self.file.flush()
-        if self.to_stdout and not self.broken:
+        with undisturbed():
+            self.text += text.encode()
+        self.pump()
+
+    def pump(self):
+        """Write what can be written at once; whether that is all."""
+        for fd in list(self.written):
+            while fd in self.written and self.written[fd] < len(self.text) and \
+                    select.select([], [fd], [], 0)[1]:
+                self.write(fd)
+        return all(count == len(self.text) for count in self.written.values())
+
+    def write(self, fd):
+        with undisturbed():
             try:
-                sys.stdout.write(text)
-                sys.stdout.flush()
-            except BrokenPipeError:     # nobody reads on: the run and its file go on
+                self.written[fd] += os.write(fd, self.text[self.written[fd]:][:CHUNK])
+            except OSError:
+                if fd != 1:
+                    raise
                 self.broken = True
+                del self.written[fd]
+
+    def close(self, seconds):
+        """The rest of it, as long as somebody reads it within so many seconds; None: however long."""
+        end = None if seconds is None else time.monotonic() + seconds
+        while not self.pump():
+            if end and time.monotonic() >= end:
+                self.broken = True
+                break
+            select.select([], list(self.written), [], 1)
+        self.file.close()
 
 
 def wants_ktap():
@@ -345,19 +391,21 @@ class Live(Observer):
         programs = record.judge_machine(self.out, entry, self.boot, self.release)
         if self.view:
             self.view.programs(programs, entry)
-        self.stream.add(programs)
+        with undisturbed():
+            self.stream.add(programs)
 
     def tick(self):
+        self.output.pump()
         if self.view:
             self.view.tick()
 
-    def finish(self):
+    def finish(self, patience=None):
         """The rest of the report, and the screen at the end; returns the exit status."""
         self.start()
         run = record.Run(self.out)
         status = report.status([run])
         agrees = self.stream.finish(run)
-        self.output.file.close()
+        self.output.close(patience)
         results.write(self.out, run)
         if self.view:
             self.view.finish(run)

@@ -53,7 +53,8 @@ def texts(runs):
 class Stream:
     """The report of one run, written in the planned order while programs end in theirs.
 
-    emit(text) is called with one piece after the other.
+    emit(text) is called with one piece after the other.  Those of one name, if there are
+    any, have to end in the planned order.
     """
 
     def __init__(self, planned, emit):

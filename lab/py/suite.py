@@ -13,7 +13,7 @@ import host
 from choose import programs, select
 from common import LAB, call, die, env, folder, say, script, warn, write_text
 from machines import Machines
-from progress import Live
+from progress import PATIENCE, Live
 from run import Parser, number
 
 # Debian's kernels keep even root from writing through /proc/PID/mem, which upstream's
@@ -195,7 +195,7 @@ def run(a, out, jobs):
     except SystemExit:
         # A signal: what had ended is reported.  Without a run there is nothing to tell.
         if (out / "run.json").exists():
-            live.finish()
+            live.finish(PATIENCE)
         raise
     return live.finish()
 

@@ -6,6 +6,7 @@ With KEEP_RUNS=DIR the runs stay there, for tests/report.t to show them to other
 
 import contextlib
 import io
+import json
 import os
 import re
 import shutil
@@ -13,12 +14,14 @@ import sys
 import tempfile
 import unittest
 import unittest.mock
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from runs import Machine, Run, RELEASE
 import record
 import report
+import results
 import verdict
 
 GOOD_TAP = """\
@@ -61,7 +64,52 @@ class RunCase(unittest.TestCase):
         ktap, summary = io.StringIO(), io.StringIO()
         self.rc = report.write([Path(f) for f in folders] or [self.run_.folder], ktap, summary)
         self.ktap, self.summary = ktap.getvalue(), summary.getvalue()
+        if not folders:
+            self.same_while_it_runs()
+            self.same_for_programs()
         return self.rc
+
+    def same_while_it_runs(self):
+        """The report is the same if it is written while machines end, in whatever order."""
+        folder = self.run_.folder
+        run = record.Run(folder)
+        if not run.record:
+            return
+        machines = run.record["machines"]
+        jobs = [m for m in machines if not m.get("boot") and m["end"] != "stopped"]
+        boot = next((m for m in machines if m.get("boot")), None)
+        # lab/kselftest runs no two of one name.
+        is_clear = len(set(run.planned)) == len(run.planned)
+        for order in (jobs, jobs[::-1], jobs[1::2] + jobs[::2], []) if is_clear else (jobs, []):
+            text = []
+            stream = report.Stream(run.planned, text.append)
+            for entry in order:
+                stream.add(record.judge_machine(folder, entry, boot, run.record.get("release", "")))
+            self.assertTrue(stream.finish(record.Run(folder)), "".join(text))
+            self.assertEqual("".join(text), self.ktap)
+
+    def same_for_programs(self):
+        """report.json and report.xml say what the report says."""
+        found = json.loads(json.dumps(results.document(record.Run(self.run_.folder))))
+        self.assertEqual(found["status"], "fail" if self.rc else "pass")
+        lines = re.findall(r"^( *)(not ok|ok) \d+ (.*?)(?: # (SKIP|XFAIL)\b.*| # .*)?$", self.ktap, re.M)
+        tests = [t for p in found["programs"] for t in p["tests"]]
+        for indent, listed in (("  ", tests), ("", found["programs"] + found["lab"])):
+            said = [(word.lower() if word else "fail" if ok == "not ok" else "pass")
+                    for blanks, ok, _, word in lines if blanks == indent]
+            self.assertEqual([t["status"] for t in listed], said)
+        for thing in [*tests, *found["programs"]]:
+            self.assertRegex(thing["path"], r"^([a-zA-Z0-9_-]+(\.[a-zA-Z0-9_-]+)*)?$")
+            self.assertIn(thing["kcidb_status"], ("PASS", "FAIL", "SKIP", "MISS"))
+        root = ET.fromstring(results.junit(found).encode())
+        cases = list(root.iter("testcase"))
+        bad = [c for c in cases if c.find("failure") is not None or c.find("error") is not None]
+        self.assertEqual(bool(bad), bool(self.rc))
+        self.assertEqual((int(root.get("tests")), int(root.get("failures")) + int(root.get("errors"))),
+                         (len(cases), len(bad)))
+        self.assertEqual(sum(c.find("skipped") is not None for c in cases), sum(
+            t["status"] in ("skip", "xfail") for p in found["programs"] for t in p["tests"] or [p]) +
+            sum(r["status"] == "skip" for r in found["lab"]))
 
     def has(self, *patterns, text=None):
         for pattern in patterns:
