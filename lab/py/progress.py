@@ -25,7 +25,8 @@ from observer import Observer
 
 MAX_ROWS = 5                    # that are told of one program that failed
 MAX_LINES = 8                   # on each of them
-TALLY = 16                      # columns for most of "10 pass, 2 skip"
+TALLY = 24                      # columns for most of "10 pass, 2 skip, 1 xfail"
+REASON = 16                     # for the beginning of why a program skipped
 COLOURS = {"pass": "32", "fail": "1;31", "skip": "33", "xfail": "33", "dim": "2"}
 
 
@@ -54,22 +55,22 @@ def program_line(number, total, program, seconds, width, names, colour=False):
 
     names is how long the names of all programs are; no line is longer than width.
     """
-    count = f"[{number:{len(str(total))}}/{total}]"
-    tail = f"{seconds:.1f} s"
-    text = tally(program)
-    room = width - len(count) - len(tail) - 4   # for name, two blanks and tally
-    name = program.name
-    if min(names, room) + len(text) > room - 1 or len(name) > names:
-        name, names = name.rpartition("/")[2], max(room - len(text) - 1, room // 2)
-    name = cut(name, names)
-    text = cut(text, room - min(max(len(name), names), room - TALLY) - 1) if len(name) < room else ""
-    pad = max(names, len(name)) if room - len(text) > names else len(name)
-    left = f"{count} {name:{pad}}"
-    line = f"{left}  {paint(text, program.status, colour)}{' ' * max(TALLY - len(text), 0)}  {tail}"
-    plain = len(left) + 2 + max(TALLY, len(text)) + 2 + len(tail)
-    if plain <= width:
-        return line
-    return cut(f"{left} {text} {tail}", width)
+    count, tail = f"[{number:{len(str(total))}}/{total}]", f"{seconds:5.1f} s"
+    text, name = tally(program), program.name
+    room = width - len(count) - len(tail) - 5   # for name and tally
+    # A reason may be cut, numbers not.
+    need = len(text) if program.results else min(len(text), REASON)
+    if len(name) + need > room:
+        name = name.rpartition("/")[2]
+        if room - need < min(len(name), REASON):
+            return cut(f"{count} {name} {text} {tail.strip()}", width)
+        name = cut(name, room - need)
+    column = max(len(name), min(names, room - TALLY))
+    if column + need > room:
+        column = len(name)
+    text = cut(text, room - column)
+    blanks = min(TALLY, room - column) - len(text)
+    return f"{count} {name:{column}}  {paint(text, program.status, colour)}{' ' * blanks}  {tail}"
 
 
 def failure_lines(program, colour=False):
@@ -84,7 +85,8 @@ def failure_lines(program, colour=False):
     for error in program.errors[:MAX_LINES]:
         out.append("  " + paint(error, "fail", colour))
     if program.errors:
-        out += [f"      {line}" for line in report.last_words(program, MAX_LINES)]
+        out += [f"      {line}" for line in report.last_words(program, MAX_LINES)
+                if line not in program.errors]
     return out
 
 

@@ -96,7 +96,7 @@ class Stream:
 def diagnostics(result, count):
     """The last lines of a result that say why, at most so many."""
     lines = [d for d in result.diagnostics if not results.is_head(d) and not d.startswith(NOISE)]
-    return [d.removeprefix("# ") for d in lines[-count:]]
+    return [d.removeprefix("# ") for d in lines[-count:]] if count else []
 
 
 def last_words(program, count):
@@ -109,7 +109,8 @@ def failures(program, count=3):
     """[(what failed, lines that say why)] of a program."""
     found = [(f"{program.name}: {r.name}", diagnostics(r, count)) for r in program.results if r.status == "fail"]
     if program.errors:
-        found.append((f"{program.name}: " + "; ".join(program.errors[:3]), last_words(program, 2)))
+        said = [line for line in last_words(program, min(count, 2)) if line not in program.errors]
+        found.append((f"{program.name}: " + "; ".join(program.errors[:3]), said))
     return found
 
 
@@ -176,7 +177,7 @@ def shown(path):
 def logs(run):
     folder = shown(run.folder)
     found = [name for name in ("report.ktap", "report.json", "report.xml") if (run.folder / name).exists()]
-    return f"{folder}/jobs/*/{{results,console}}.log" + "".join(f", {name}" for name in found)
+    return ", ".join([f"{folder}/jobs/*/{{results,console}}.log", *found])
 
 
 def rerun(run):

@@ -46,7 +46,7 @@ class Lines(unittest.TestCase):
 
     def test_program(self):
         self.assertEqual(self.line(program()),
-                         "[12/40] kvm/x86_64/xfd_test     1 pass, 1 skip    0.9 s")
+                         "[12/40] kvm/x86_64/xfd_test     1 pass, 1 skip              0.9 s")
 
     def test_tally(self):
         for text, code, wanted in (

@@ -18,7 +18,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from runs import Machine, Run, RELEASE
+from runs import Machine, Run, RELEASE, TOP
 import record
 import report
 import results
@@ -704,6 +704,63 @@ class Verdict(RunCase):
         self.run_.folder.mkdir()
         self.means(125, "skip: the kernel did not come up: "
                         f"{self.run_.folder}/run.json is missing: the run was interrupted")
+
+
+class Documented(RunCase):
+    """Documentation/results.md has every field of report.json, and no other."""
+
+    # Of these what comes is up to the run, or the page tells it in words.
+    INSIDE = ("options", "machine.features", "machine.sizes", "machine.parameters", "counts.programs",
+              "counts.tests", "programs", "lab")
+    HEAD = ("# Linux 7.3.4 x86_64, 64-bit program, uid 0, euid 0\n# CPU: Made up, CPUID.1:EAX 0x806f8\n"
+            "# XCR0 0x602e7: x87 SSE XTILE_DATA\n# supervisor components of the CPU: PASID CET_USER\n"
+            "# CPUID.0xD sizes: 3 for XCR0, 2 for XCR0 | IA32_XSS, at most 4\n# parameters: kvm.x=N kvm_intel.y=Y\n")
+
+    def fields(self, thing, prefix=""):
+        for name, value in thing.items():
+            if isinstance(value, dict) and prefix + name not in self.INSIDE:
+                yield from self.fields(value, f"{prefix}{name}.")
+            else:
+                yield prefix + name
+
+    def table(self, text):
+        rows = re.findall(r"^\| (`.*?) \|", text, re.M)
+        return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+
+    def test_fields(self):
+        self.program("kvm/a", self.HEAD + "TAP version 13\n1..1\nok 1 x\n")
+        found = results.document(record.Run(self.run_.write(boot_seconds=1, cpu_seconds=2, kernel="newest")))
+        text = (TOP / "Documentation/results.md").read_text().partition("## report.json")[2]
+        whole, programs = text.partition("## report.xml")[0].split("Of each program:")
+        programs, _, tests = programs.partition("Of each test:")
+        # The machine itself may be missing, and is a row too.
+        self.assertEqual(set(self.fields(found)) | {"machine"}, self.table(whole))
+        program = found["programs"][0]
+        self.assertEqual(set(self.fields(program)), self.table(programs))
+        self.assertEqual(set(program["tests"][0]), set(re.findall(r"`(\w+)`", tests.partition("\n\n")[0])))
+        self.assertIn(f"`{results.VERSION}`", whole)
+
+    def test_machine(self):
+        self.program("kvm/a", self.HEAD)
+        self.assertEqual(results.document(record.Run(self.run_.write()))["machine"], {
+            "release": "7.3.4", "uid": 0, "model": "Made up", "signature": "0x806f8", "xcr0": "0x602e7",
+            "user_components": ["x87", "SSE", "XTILE_DATA"], "supervisor_components": ["PASID", "CET_USER"],
+            "features": {"AMX": True, "CET": True, "PASID": True},
+            "sizes": {"standard": 3, "compacted": 2, "maximum": 4},
+            "parameters": {"kvm.x": "N", "kvm_intel.y": "Y"}})
+
+    def test_machine_of_which_nobody_speaks(self):
+        self.program("kvm/a", "[OK]\tfine\n")
+        self.assertIsNone(results.document(record.Run(self.run_.write()))["machine"])
+
+
+class Xml(unittest.TestCase):
+    def test_characters_that_xml_does_not_take(self):
+        for text, wanted in (("a\x00\x01\x0b\x1b[1m\x7f", "a????[1m\x7f"), ("\ud800\ufffe", "??"), ("\t\n<&>\"", "\t\n<&>\""),
+                             ("\u00e9\U0001f600", "\u00e9\U0001f600")):
+            self.assertEqual(results.xml_text(text), wanted)
+            node = results.element(ET.Element("a"), "b", text, message=text)
+            self.assertEqual(ET.fromstring(ET.tostring(node)).text, wanted)
 
 
 if __name__ == "__main__":
