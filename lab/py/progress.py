@@ -85,8 +85,7 @@ def failure_lines(program, colour=False):
     for error in program.errors[:MAX_LINES]:
         out.append("  " + paint(error, "fail", colour))
     if program.errors:
-        out += [f"      {line}" for line in report.last_words(program, MAX_LINES)
-                if line not in program.errors]
+        out += [f"      {line}" for line in report.last_words(program, MAX_LINES)]
     return out
 
 
@@ -230,16 +229,17 @@ class View(Observer):
         self.estimate.ended(entry["programs"], entry["seconds"])
         self.kernel_log(entry)
         for program in programs:
-            self.program(program, entry["seconds"])
+            self.program(program, entry)
         self.draw()
 
-    def program(self, program, seconds):
+    def program(self, program, entry):
         self.told.add(program.name)
         width = max(map(len, self.names), default=0)
-        lines = [program_line(len(self.told), len(self.names), program, seconds, self.screen.width(),
-                              width, self.screen.colour)]
+        lines = [program_line(len(self.told), len(self.names), program, entry.get("seconds", 0),
+                              self.screen.width(), width, self.screen.colour)]
         if program.status == "fail":
             lines += failure_lines(program, self.screen.colour)
+            lines.append(f"  see {report.shown(self.out / entry.get('folder', 'jobs'))}/")
         self.screen.lines(lines)
 
     def kernel_log(self, entry):
@@ -266,7 +266,7 @@ class View(Observer):
         known = results.entries(run)
         for program in run.programs:
             if program.began and program.name not in self.told:
-                self.program(program, known.get(program.name, {}).get("seconds", 0))
+                self.program(program, known.get(program.name, {}))
         lines = report.summary([run], brief=True)
         kind = "fail" if report.status([run]) else "pass"
         self.screen.lines([*lines[:-1], paint(lines[-1], kind, self.screen.colour)])
@@ -361,10 +361,10 @@ class Live(Observer):
         names = [job.name for job in jobs]
         self.out, self.names, self.release, self.boot = out, names, release, None
         self.output = self.stream = self.view = None
+        self.verbose = os.environ.get("VERBOSE", "0") == "1"
         if wants_screen():
             estimate = Estimate(names, host.known_times(), min(parallel, len(names)), limit)
-            self.view = View(Screen(sys.stderr), out, names, estimate,
-                             os.environ.get("VERBOSE", "0") == "1")
+            self.view = View(Screen(sys.stderr), out, names, estimate, self.verbose)
 
     def start(self):
         """The head of the report: when the folder is ours, and nothing but the run is to come."""
@@ -393,6 +393,8 @@ class Live(Observer):
         programs = record.judge_machine(self.out, entry, self.boot, self.release)
         if self.view:
             self.view.programs(programs, entry)
+        elif self.verbose:
+            super().ended(entry)
         with undisturbed():
             self.stream.add(programs)
 

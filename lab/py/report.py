@@ -93,24 +93,29 @@ class Stream:
 
 # --- the summary ---
 
+def words(lines):
+    """Those of what a program printed that say why, without what the harness adds."""
+    return [line.removeprefix("# ") for line in lines if not results.is_head(line) and not line.startswith(NOISE)]
+
+
 def diagnostics(result, count):
-    """The last lines of a result that say why, at most so many."""
-    lines = [d for d in result.diagnostics if not results.is_head(d) and not d.startswith(NOISE)]
-    return [d.removeprefix("# ") for d in lines[-count:]] if count else []
+    """The first lines that say why a result is what it is, at most so many."""
+    lines = words(result.diagnostics)
+    return lines if len(lines) <= count else [*lines[:count], "..."] if count else []
 
 
 def last_words(program, count):
-    """What a program said last that did not end well."""
+    """What a program said last that did not end well, beside its errors."""
     lines = program.trailer or (program.results[-1].diagnostics if program.results else [])
-    return diagnostics(Result("fail", "", diagnostics=lines), count)
+    found = [line for line in words(lines) if line not in program.errors]
+    return found[max(len(found) - count, 0):]
 
 
 def failures(program, count=3):
     """[(what failed, lines that say why)] of a program."""
     found = [(f"{program.name}: {r.name}", diagnostics(r, count)) for r in program.results if r.status == "fail"]
     if program.errors:
-        said = [line for line in last_words(program, min(count, 2)) if line not in program.errors]
-        found.append((f"{program.name}: " + "; ".join(program.errors[:3]), said))
+        found.append((f"{program.name}: " + "; ".join(program.errors[:3]), last_words(program, min(count, 2))))
     return found
 
 

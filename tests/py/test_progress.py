@@ -94,6 +94,11 @@ class Lines(unittest.TestCase):
         one = program(text="1..3\nok 1 a\n# one\n# two", code=None)
         self.assertEqual(progress.failure_lines(one)[-2:], ["      one", "      two"])
 
+    def test_failure_with_much_to_say(self):
+        text = "1..1\n" + "".join(f"# line {n}\n" for n in range(20)) + "not ok 1 a\n"
+        self.assertEqual(progress.failure_lines(program(text=text, code=1))[1:], [
+            *(f"      line {n}" for n in range(8)), "      ..."])
+
     def test_many_failures(self):
         text = "1..9\n" + "".join(f"# no {n}\nnot ok {n} t{n}\n" for n in range(1, 10))
         lines = progress.failure_lines(program(text=text, code=1))
@@ -243,7 +248,8 @@ class Real(unittest.TestCase):
         self.assertEqual(rc, 1)
         self.assertRegex(lines[0], r"^\[1/2\] a  FAIL 1 pass, 1 fail +\d")
         self.assertEqual(lines[1:3], ["  not ok x.b", "      x.c:7: x.b: wanted 1 got 2"])
-        self.assertRegex(lines[3], r"^\[2/2\] b ")
+        self.assertRegex(lines[3], r"^  see \S+/out/jobs/000-a/$")
+        self.assertRegex(lines[4], r"^\[2/2\] b ")
         self.assertIn("not ok: a: x.b", lines)
         self.assertRegex(text, r"again +make kselftest FAILED=1 O=\S+/out\n")
 
