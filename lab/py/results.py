@@ -79,6 +79,11 @@ def path(*names):
     return ".".join(re.sub(r"[^A-Za-z0-9_-]", "_", word) for word in words if word)
 
 
+def base(name):
+    """The program alone, where only some of its rows have run: a row has one name."""
+    return name.partition(":")[0]
+
+
 def kcidb_status(status, ran=True):
     """As KCIDB calls it; it has no word for a failure that is known."""
     return {"pass": "PASS", "skip": "SKIP"}.get(status, "FAIL" if ran else "MISS")
@@ -86,7 +91,7 @@ def kcidb_status(status, ran=True):
 
 def of_test(program, result):
     return {"name": result.name, "status": result.status, "reason": result.reason,
-            "path": path(program.name, result.name), "kcidb_status": kcidb_status(result.status),
+            "path": path(base(program.name), result.name), "kcidb_status": kcidb_status(result.status),
             "diagnostics": result.diagnostics}
 
 
@@ -154,7 +159,7 @@ def element(parent, tag, text="", **attributes):
 
 def case(suite, name, result, text, kind="failure"):
     """A testcase; kind is the element for one that fails: its assertions did, or it broke."""
-    found = element(suite, "testcase", name=name, classname=suite.get("name").replace("/", "."))
+    found = element(suite, "testcase", name=name, classname=base(suite.get("name")).replace("/", "."))
     if result["status"] == "fail":
         element(found, kind, text, message=result["reason"] or next(iter(text.splitlines()), "not ok"),
                 type=kind)
