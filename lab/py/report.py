@@ -95,7 +95,8 @@ class Stream:
 
 def words(lines):
     """Those of what a program printed that say why, without what the harness adds."""
-    return [line.removeprefix("# ") for line in lines if not results.is_head(line) and not line.startswith(NOISE)]
+    return [line.removeprefix("# ") for line in lines if not results.is_head(line) and
+            not line.startswith(NOISE) and not line.endswith(": Test failed")]
 
 
 def diagnostics(result, count):

@@ -84,7 +84,7 @@ class Lines(unittest.TestCase):
                 "#  RUN           x.a ...\n# x.c:1: x.a: wanted 1 got 2\n# x.a: Test failed\n"
                 "#          FAIL  x.a\nnot ok 1 x.a\nok 2 x.b")
         self.assertEqual(progress.failure_lines(program(text=text, code=1)), [
-            "  not ok x.a", "      x.c:1: x.a: wanted 1 got 2", "      x.a: Test failed"])
+            "  not ok x.a", "      x.c:1: x.a: wanted 1 got 2"])
 
     def test_failure_of_the_kernel(self):
         one = program(kernel=["WARNING: CPU: 0 at x.c:1"])
