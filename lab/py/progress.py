@@ -207,7 +207,7 @@ class View(Observer):
         self.screen, self.out, self.names, self.estimate = screen, out, names, estimate
         self.verbose, self.clock = verbose, clock
         self.start = self.drawn = clock()
-        self.told = set()           # markers of programs that have a line
+        self.told = set()           # names of programs that have a line
         self.what = ""              # until the machine has booted
 
     def booting(self, cpu, limit):

@@ -151,6 +151,11 @@ def main(arguments):
     elif a.mode == "list":
         print("\n".join(choose.listing(jobs, built, bool(a.tests or last))))
     else:
+        if last:
+            options = " ".join(f"{name.upper()}={getattr(a, name)}" for name in
+                               ("kernel", "cpu", "append", "params") if getattr(a, name))
+            say(f"what failed in {out}: {len(jobs)} of {len(last.programs)} programs, or rows of them; "
+                + ("HOST=1" if a.host == "1" else options))
         return run(a, out, jobs)
     return 0
 
