@@ -59,6 +59,7 @@ class Reasons:
         self.all = "\n".join(self.texts.values())
         self.found = {}             # reason: where
         self.sites = []             # of Site
+        self.searches = {}
         self.faults = []
         for path, text in self.texts.items():
             for match in CALL.finditer(text):
@@ -102,24 +103,29 @@ class Reasons:
         for value in values:
             self.follow(where, value, seen)
 
+    def search(self, pattern, flags=0, path=None):
+        """All matches in a file, or in all of them; most are asked for often."""
+        key = (pattern, path)
+        if key not in self.searches:
+            self.searches[key] = re.findall(pattern, self.texts[path] if path else self.all, flags)
+        return self.searches[key]
+
     def values(self, text):
         """The expressions that a macro, a function or a variable stands for."""
         called = re.fullmatch(r"(\w+)\(.*\)", text, re.S)
         if called:
             # From the name at the start of a definition to the brace that ends it.
             head = rf"^[\w *]*\b{called.group(1)}\([^;{{]*\)\n"
-            bodies = re.findall(head + r"\{\n(.*?)^\}", self.all, re.M | re.S)
+            bodies = self.search(head + r"\{\n(.*?)^\}", re.M | re.S)
             return [v for body in bodies for v in re.findall(r"\breturn\s+([^;]+);", body)]
         if not re.fullmatch(r"\w+(->\w+|\.\w+)?", text):
             return []
-        values = re.findall(rf"^#define[ \t]+{text}[ \t]+(.+)$", self.all, re.M)
+        values = self.search(rf"^#define[ \t]+{text}[ \t]+(.+)$", re.M)
         name = re.sub(r"->|\.", r"(?:->|\\.)", text)
         # A variable of the same file, if there is one.
-        for source in (self.texts[self.sites[-1].path], self.all):
-            found = [v.strip() for v in re.findall(rf"\b{name}\s*=\s*([^=;][^;]*);", source)]
-            if found:
-                break
-        return values + found
+        assigned = rf"\b{name}\s*=\s*([^=;][^;]*);"
+        found = self.search(assigned, path=self.sites[-1].path) or self.search(assigned)
+        return values + [value.strip() for value in found]
 
 
 # --- which test may reach which of them ---

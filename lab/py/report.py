@@ -163,6 +163,8 @@ def about_machine(run):
             name if there else f"no {name}" for name, there in found["features"].items())))
         supervisor = " ".join(found["supervisor_components"]) or "none"
         lines.append(("state", f"XCR0 {found['xcr0']}, supervisor components {supervisor}"))
+    else:
+        lines.append(("CPU", "unknown: no program that tells of it has run"))
     return lines
 
 
