@@ -10,6 +10,9 @@ all:
 kselftest:
 	@lab/kselftest
 
+list:
+	@lab/kselftest list
+
 check:
 	@lab/kernel/packages
 	@prove tests/
@@ -57,4 +60,4 @@ distclean:
 help:
 	@cat lab/help
 
-.PHONY: all kselftest check check-slow install bisect matrix history series runner soak mutants detection update clean distclean help
+.PHONY: all kselftest list check check-slow install bisect matrix history series runner soak mutants detection update clean distclean help

@@ -21,13 +21,15 @@ import subprocess
 import time
 import zlib
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 
 import qemu
 import record
-from common import (LAB, cache, cache_put, call, die, folder, hash_bytes, hash_file, is_chatty,
-                    locked, need, say, script, warn, work_folder, write_text)
+from common import (LAB, cache, cache_put, call, die, folder, hash_bytes, hash_file, locked,
+                    need, say, script, warn, work_folder, write_text)
 from machines import START_TIME, Machines
+from observer import Observer
 
 # How long the emulator may use no CPU time at all.
 STALL = 30
@@ -72,6 +74,8 @@ class Options:
     flood: int = MAX_OUTPUT
     pvh: bool = True            # False: as if the kernel had no PVH entry
     emulator: str = ""          # a folder with the emulator; default: lab/emulator/build
+    observer: Observer = field(default_factory=Observer)    # who is told what goes on
+    note: dict = field(default_factory=dict)    # what else run.json shall say
 
 
 # --- what a machine is made of ---
@@ -517,7 +521,7 @@ class Server:
             self.child.wait()
 
 
-def wait_ready(server, cpus, limit, stall=STALL):
+def wait_ready(server, cpus, limit, stall=STALL, observer=Observer()):
     """Until the machine has booted; returns kind and reason if it does not."""
     watch = Watch(server.pid, server.logs, cpus, {}, stall)
     end = time.monotonic() + limit
@@ -527,6 +531,7 @@ def wait_ready(server, cpus, limit, stall=STALL):
             return "died", "the host stopped before it was ready to run programs"
         if ready:
             return "ok", ""
+        observer.tick()
         trouble = watch.look()
         if not trouble and time.monotonic() > end:
             watch.backtrace()
@@ -654,10 +659,16 @@ class Copy:
     wall: float = 0.0
 
 
+def job_folder(number, name):
+    """Of the machine for the job of that number and name, in that of the run."""
+    return "jobs/" + (f"{number:03}-" + re.sub(r"[^A-Za-z0-9_.+-]", "_", name))[:100]
+
+
 class Runner:
     def __init__(self, options, out, work, server, cpus):
         self.options, self.out, self.work = options, out, work
         self.server, self.cpus = server, cpus
+        self.observer = options.observer
         self.end, self.why = "ok", ""
         self.copies, self.waiting, self.running = [], [], {}
         self.plan()
@@ -666,8 +677,8 @@ class Runner:
         jobs = self.options.jobs
         groups = [jobs] if self.options.together else [[job] for job in jobs]
         for number, group in enumerate(groups):
-            name = re.sub(r"[^A-Za-z0-9_.+-]", "_", group[0].name) if len(group) == 1 else "all"
-            self.copies.append(Copy(self.out / "jobs" / f"{number:03}-{name}"[:100], group,
+            name = group[0].name if len(group) == 1 else "all"
+            self.copies.append(Copy(self.out / job_folder(number, name), group,
                                     self.work / f"payload-{number}"))
         self.waiting = list(self.copies)
         if not self.options.ordered:
@@ -689,6 +700,7 @@ class Runner:
                 return
             for line in lines:
                 self.hear(line)
+            self.observer.tick()
             now = time.monotonic()
             if now >= next_look:
                 next_look = now + 0.4
@@ -714,6 +726,7 @@ class Runner:
         copy.began = time.monotonic()
         # Until the server says "begin", with the process.
         self.running[str(copy.folder)] = copy
+        self.observer.begins(self.machine(copy))
 
     def hear(self, line):
         try:
@@ -734,6 +747,7 @@ class Runner:
             copy = self.running.pop(rest[0])
             copy.end, copy.why = "died", "the emulator cannot fork: " + " ".join(rest[1:])
             copy.payload.unlink(missing_ok=True)
+            self.observer.ended(self.machine(copy))
         elif word == "end" and int(rest[0]) in self.running:
             status, cpu, memory = int(rest[1]), float(rest[2]), int(rest[3])
             self.ended(self.running.pop(int(rest[0])), status, cpu, memory)
@@ -750,7 +764,7 @@ class Runner:
             if status and not ("lab.leave=" in self.options.append and has_done(copy)):
                 copy.end, copy.why = "died", f"the emulator ended by itself ({how(status)}), see emulator.log"
             check_space(copy)
-        progress(copy)
+        self.observer.ended(self.machine(copy))
         if self.options.fast and is_failure(copy):
             self.end = "stopped"
 
@@ -779,11 +793,14 @@ class Runner:
                 break
         self.running.clear()
 
+    def machine(self, copy):
+        """Its entry of run.json."""
+        return {"folder": str(copy.folder.relative_to(self.out)), "programs": [j.name for j in copy.jobs],
+                "end": copy.end, "why": copy.why, "cpu_seconds": round(copy.cpu, 2),
+                "seconds": round(copy.wall, 2), "kib": copy.memory}
+
     def machines(self):
-        return [{"folder": str(copy.folder.relative_to(self.out)), "programs": [j.name for j in copy.jobs],
-                 "end": copy.end, "why": copy.why, "cpu_seconds": round(copy.cpu, 2),
-                 "seconds": round(copy.wall, 2), "kib": copy.memory}
-                for copy in self.copies if copy.end]
+        return [self.machine(copy) for copy in self.copies if copy.end]
 
 
 def how(status):
@@ -827,11 +844,6 @@ def is_failure(copy):
     return any(record.TROUBLE.search(line) and "segfault at" not in line for line in lines)
 
 
-def progress(copy):
-    if is_chatty():
-        say(f"{copy.jobs[0].name}: {copy.why or 'ended'} ({copy.wall:.0f} s)")
-
-
 def check(options):
     if not options.jobs:
         die("nothing to run: name a program or a list (-l); lab/run -h tells more")
@@ -848,7 +860,8 @@ def check(options):
     Machines().cpu(options.cpu)
 
 
-LEFT_FROM_BEFORE = ("boot", "jobs", "run.json", "console.log", "results.log", "status")
+LEFT_FROM_BEFORE = ("boot", "jobs", "run.json", "console.log", "results.log", "status",
+                    "report.ktap", "report.json", "report.xml")
 
 
 def clear(out):
@@ -859,6 +872,18 @@ def clear(out):
             path.unlink()
 
 
+def check_folder(out):
+    """That nothing in it is of others, which a run would remove."""
+    # The lock is there before the folders are, and stays.
+    for name in ("boot", "jobs"):
+        if (out / name).exists() and not (out / ".lock").exists():
+            die(f"{out / name} is there, and not of the lab: choose another folder with -o (O=)")
+
+
+def now():
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
 def run(options):
     """Do it; returns the record.Run.  LabError only where nothing could be started."""
     check(options)
@@ -866,10 +891,7 @@ def run(options):
     # A blank would end a name in the protocol of the fork server, a comma in bochsrc.
     if re.search(r"[\s,]", str(out)) or len(str(out)) > 350:
         die(f"-o {out}: the emulator takes neither blanks nor commas nor more than 350 characters in paths")
-    # The lock is there before the folders are, and stays.
-    for name in ("boot", "jobs"):
-        if (out / name).exists() and not (out / ".lock").exists():
-            die(f"{out / name} is there, and not of the lab: choose another folder with -o (O=)")
+    check_folder(out)
     with locked(out / ".lock", wait=0) as mine:
         if not mine:
             die(f"another lab is running in {out}: choose another folder with -o")
@@ -881,7 +903,7 @@ def run(options):
             rec = {"planned": [job.name for job in options.jobs], "kernel": str(options.kernel),
                    "cpu": options.cpu, "append": options.append, "params": options.params,
                    "seed": options.seed, "machines": [], "end": "interrupted",
-                   "why": "the run was interrupted"}
+                   "why": "the run was interrupted", "started": now(), **options.note}
             try:
                 run_machines(options, parts, out, work, rec)
             finally:
@@ -921,9 +943,9 @@ def run_machines(options, parts, out, work, rec):
         stack.callback(server.close)
         kind, why = "ok", ""
         if is_new:
-            say(f"booting on {parts.cpu.name}, limit {options.limit} s")
+            options.observer.booting(parts.cpu.name, options.limit)
             server.boot(parts, options, initrd, server.logs if server.logs != boot else work)
-            kind, why = wait_ready(server, parts.cpu.count, options.limit, options.stall)
+            kind, why = wait_ready(server, parts.cpu.count, options.limit, options.stall, options.observer)
         cpu = Watch(server.pid, boot, 1, {}).cpu_seconds() or 0
         if server.logs != boot:
             for name in ("console.log", "results.log", "emulator.log"):
@@ -931,6 +953,7 @@ def run_machines(options, parts, out, work, rec):
                     shutil.copy(server.logs / name, boot / name)
         rec["machines"].append({"folder": "boot", "boot": True, "end": kind, "why": why, "warm": not is_new,
                                 "cpu_seconds": round(cpu, 2) if is_new else 0})
+        options.observer.booted(rec["machines"][0])
         if kind != "ok":
             with contextlib.suppress(OSError):
                 (boot / "emulator.log").open("ab").write((server.logs / "stdout").read_bytes())

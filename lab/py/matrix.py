@@ -288,7 +288,7 @@ def takes(kernel, name, word):
 def fingerprint():
     """What decides on a run beside kernel, suite and machine."""
     files = [*sorted((LAB / "guest").iterdir()),
-             *(LAB / "py" / name for name in ("host.py", "record.py", "ktap.py", "suite.py"))]
+             *(LAB / "py" / name for name in ("host.py", "record.py", "ktap.py", "suite.py", "choose.py"))]
     return hash_bytes(*(path.read_bytes() for path in files if path.is_file()))
 
 
