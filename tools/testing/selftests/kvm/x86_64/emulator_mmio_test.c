@@ -285,9 +285,23 @@ TEST_F(emulator_mmio, sse)
 	move_all(_metadata, self, sse, sse + ARRAY_SIZE(sse));
 }
 
+/* Whether this CPU does, what some emulated one does not: MMX writes ones to the exponent. */
+static bool mmx_sets_exponents(void)
+{
+	u8 area[XF_HEADER_OFFSET] __aligned(16) = { };
+	u64 value = 0;
+
+	asm volatile("movq %1, %%mm0\n\t"
+		     "fxsave %0\n\t"
+		     "emms" : "+m" (area) : "m" (value) : "mm0");
+	return area[XAREA_ST + 8] == 0xff && area[XAREA_ST + 9] == 0xff;
+}
+
 /* Verify the same of MMX and of the control and status words of x87. */
 TEST_F(emulator_mmio, x87)
 {
+	if (!mmx_sets_exponents())
+		SKIP(return, "MMX leaves exponents of x87 as they were on this CPU");
 	move_all(_metadata, self, x87, x87 + ARRAY_SIZE(x87));
 }
 

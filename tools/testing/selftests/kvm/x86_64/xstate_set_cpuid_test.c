@@ -639,7 +639,7 @@ TEST_F(set_cpuid, states_of_guest)
 	struct guest *g;
 	u32 i, state, nr;
 
-	if (!xstate_need_guests(_metadata))
+	if (!xstate_need_guests(_metadata) || !xregs_xsetbv_exits(_metadata))
 		return;
 	kvm_vm_free(self->vm);
 	vcpu = xstate_new_guest(&self->vm, &variant->combo, guest_code);
