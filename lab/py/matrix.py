@@ -308,8 +308,7 @@ def find_cells(options, machines):
         done.append(kernel)
         built = suite.build(name)
         series = suite.SERIES.match((kernel / "version").read_text()).group(1)
-        programs[series] = {job.name: hash_bytes(job.program.read_bytes(), *job.arguments)
-                            for job in suite.select(options.tests, built)}
+        programs[series] = suite.hash_programs(suite.select(options.tests, built))
         pairs = [(cpu, "none") for cpu in options.cpus]
         if name in options.params_on:
             pairs += [(PARAMETERS_CPU, word) for word in options.params if takes(kernel, name, word)]

@@ -588,7 +588,7 @@ def prepare(out, options, patches):
     tests = options.tests.split() or SUITES[options.suite]
     jobs = suite.select(tests, built)
     key = hash_bytes(plain.name, emulator, " ".join(tests))
-    programs = {job.name: hash_bytes(job.program.read_bytes(), *job.arguments) for job in jobs}
+    programs = suite.hash_programs(jobs)
     suite_key = hash_bytes(key, *(f"{name} {value}" for name, value in programs.items()))
     seconds, names = 0, []
     for name, cpu, some in baselines(jobs, patches):

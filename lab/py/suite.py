@@ -5,13 +5,14 @@ import argparse
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import choose
 import here
 import host
 from choose import programs, select
-from common import LAB, call, die, env, folder, say, script, warn, write_text
+from common import LAB, call, die, env, folder, hash_bytes, say, script, warn, write_text
 from machines import Machines
 from progress import PATIENCE, Live
 from run import Parser, number
@@ -47,6 +48,22 @@ def lab_packages(cpus):
 def build(series="newest", tree=""):
     """The folder of built selftests, for a series of kernels or against a tree."""
     return Path(script("selftests/build", tree or script("kernel/fetch", "library", series)))
+
+
+# What a program is made of, apart from where and from which lines.
+STRIP = ["--strip-all", "-R", ".note.gnu.build-id"]
+
+
+def hash_programs(jobs):
+    """{name: hash} of jobs: of what is executed, and of the arguments."""
+    found = {}
+    with tempfile.TemporaryDirectory() as tmp:
+        bare = Path(tmp) / "bare"
+        for job in jobs:
+            if call(["objcopy", *STRIP, job.program, bare], 60, Path(tmp) / "log"):
+                die(f"objcopy cannot strip {job.program}")
+            found[job.name] = hash_bytes(bare.read_bytes(), *job.arguments)
+    return found
 
 
 def install(built, tree, target):
