@@ -60,8 +60,8 @@ def run(out, jobs):
                 say(f"running {job.name}")
                 note(f"begin {job.name}")
                 print(f"@lab begin {job.name}", file=results, flush=True)
-                status = call([job.program, *job.arguments], job.seconds, out / "results.log",
-                              cwd=job.program.parent)
+                status = call([job.program.absolute(), *job.arguments], job.seconds, out / "results.log",
+                              cwd=job.program.parent, env={**os.environ, **job.variables})
                 note(f"end {job.name}")
                 results.seek(0, 2)
                 # The shell's word for a death by a signal.
