@@ -85,7 +85,7 @@ def parser():
     p.add_argument("-o", metavar="OUT", default="out/lab", help="folder for the results (default: out/lab)")
     p.add_argument("-f", metavar="FILE", action="append", default=[], help="one more file for the programs, put into /lab/files")
     p.add_argument("-u", metavar="DIR|TAR", action="append", default=[],
-                   help="unpack this into / of the machine; with paths that are there already, it wins")
+                   help="unpack this folder or tar into / of the machine")
     p.add_argument("-g", metavar="PATH", type=place, action="append", default=[],
                    help="bring this file or folder of the machine back when its programs have ended, to OUT/jobs/*/files "
                         f"(at most {guestfiles.GET_LIMIT >> 20} MiB for each machine, compressed)")

@@ -129,7 +129,7 @@ def parser():
     p.add_argument("--seed", type=number, default=count("SEED", 1))
     p.add_argument("--warm", type=number, default=count("WARM", 0))
     p.add_argument("--limit", type=number, default=count("LIMIT", 1800))
-    p.add_argument("--once", action="store_true")
+    p.add_argument("--once", action="store_true", help="this kernel does not come back: keep nothing of it in the cache")
     return p
 
 
