@@ -199,3 +199,10 @@ hash_files()
 		sha256sum <"$_file"
 	done | hash_text
 }
+
+# for_32_bits FILE...: those of the sources of programs in x86/ that are built for 32 bits as
+# well: they ask which they are
+for_32_bits()
+{
+	grep -lE '__(i386|x86_64)__' "$@" || :
+}
