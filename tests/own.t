@@ -104,9 +104,9 @@ ok "what a program leaves running goes on after it" sh -c \
 ok "but not into the next one" like "$tmp/together/results.log" '^sleepers: 1$'
 is "which has the log to itself" "$(sed -n '/^@lab begin second/,$p' "$tmp/together/results.log" | grep -c noise)" 0
 
-lab fault --expect SEGV -u "$tmp/tree.tar.gz" -- "$tmp/my programs/show" fault
-is "a signal that is expected" "$rc$(cat "$tmp/fault.err")" 0
-ok "is what it ended by" like "$tmp/fault/results.log" '^@lab end show 139$'
+lab "a fault, or so" --expect SEGV -u "$tmp/tree.tar.gz" -- "$tmp/my programs/show" fault
+is "a signal that is expected, and a folder of a strange name" "$rc$(cat "$tmp/a fault, or so.err")" 0
+ok "is what it ended by" like "$tmp/a fault, or so/results.log" '^@lab end show 139$'
 lab other --expect 0 "$tmp/look.sh" -- "$tmp/my programs/show" a b
 is "another status than the expected one fails the run" "$rc $(wc -l <"$tmp/other.err")" "1 1"
 ok "in a line that names both" like "$tmp/other.err" \

@@ -815,7 +815,7 @@ class Runner:
                 self.server.send(f"kill {copy.pid}")
         if shutil.disk_usage(self.out).free < MIB:
             self.end = "disk"
-            self.why = f"no space left in {self.out}: make some, or choose another folder with O="
+            self.why = f"no space left in {self.out.resolve()}: make some, or choose another folder with O="
 
     def stop_all(self, kind, why):
         for copy in self.running.values():
@@ -936,9 +936,6 @@ def run(options):
     """Do it; returns the record.Run.  LabError only where nothing could be started."""
     check(options)
     out = folder(options.out, "folder")
-    # A blank would end a name in the protocol of the fork server, a comma in bochsrc.
-    if re.search(r"[\s,]", str(out)) or len(str(out)) > 350:
-        die(f"-o {out}: the emulator takes neither blanks nor commas nor more than 350 characters in paths")
     # The lock is there before the folders are, and stays.
     for name in ("boot", "jobs"):
         if (out / name).exists() and not (out / ".lock").exists():
@@ -949,6 +946,8 @@ def run(options):
         clear(out)
         with work_folder("run") as work:
             write_text(work / "out", f"{out}\n")
+            # A blank would end a name in the protocol of the fork server, a comma in bochsrc.
+            (work / "o").symlink_to(out)
             parts = find_parts(options, work)
             start = time.monotonic()
             rec = {"planned": [job.name for job in options.jobs], "kernel": str(options.kernel),
@@ -956,7 +955,7 @@ def run(options):
                    "seed": options.seed, "machines": [], "end": "interrupted",
                    "why": "the run was interrupted"}
             try:
-                run_machines(options, parts, out, work, rec)
+                run_machines(options, parts, work / "o", work, rec)
             finally:
                 rec["seconds"] = round(time.monotonic() - start, 2)
                 rec["cpu_seconds"] = round(sum(m.get("cpu_seconds", 0) for m in rec["machines"]), 2)

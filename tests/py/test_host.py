@@ -316,11 +316,6 @@ class Check(Case):
         self.assertEqual(host.find_kernel(self.options(kernel=str(folder))),
                          (folder / "vmlinuz", folder / "modules"))
 
-    def test_folders_that_the_emulator_does_not_take(self):
-        for name in ("a b", "a,b", "a\tb", "x/" * 180 + "x"):
-            with self.subTest(name), self.dies("the emulator takes neither blanks nor commas"):
-                host.run(host.Options(out=self.tmp / name, jobs=[self.job("a")]))
-
     def test_folder_with_things_of_others(self):
         """O=/ has a folder boot."""
         for name in ("boot", "jobs"):
