@@ -168,10 +168,11 @@ def main(arguments):
     a = parser().parse_args(arguments)
     series = check(a)
     in_lab = a.host == "0"
+    # Before what takes ten minutes the first time.
+    out = folder(a.out, "folder O=")
     packages("fetch", "build", *(lab_packages([a.cpu or "spr"]) if a.mode == "run" and in_lab else []))
     tree = Path(a.ksrc or script("kernel/fetch", "library", series))
     built = build(tree=tree)
-    out = folder(a.out, "folder O=")
     link(built, out / "selftests")
     if a.mode == "build":
         say(f"built: {out}/selftests")
