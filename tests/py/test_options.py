@@ -134,6 +134,15 @@ class Help(unittest.TestCase):
         made = set(re.findall(r"(?m)^([a-z][a-z-]*):", (TOP / "Makefile").read_text()))
         self.assertEqual(told, made)
 
+    def test_targets_in_python_see_to_it_that_there_is_one(self):
+        text = (TOP / "Makefile").read_text()
+        there = set(re.search(r"(?m)^([a-z ]+): \.python$", text).group(1).split())
+        needed = set()
+        for target, command in re.findall(r"(?m)^([a-z][a-z-]*):\n\t@(lab/\w+)(?![\w/])", text):
+            if "python3" in (TOP / command).read_text():
+                needed.add(target)
+        self.assertEqual(there, needed)
+
     def test_a_variable_less_is_noticed(self):
         text = "".join(line for line in (LAB / "help").read_text().splitlines(True) if not line.startswith("  SEED="))
         self.assertIn("SEED", all_read() - all_told(text))
