@@ -71,7 +71,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser():
-    p = Parser(prog="lab/run", description=TEXT, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(prog="lab/run", usage="lab/run [OPTION...] [PROGRAM...] [-- PROGRAM ARGUMENT...]",
+               description=TEXT, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("-k", metavar="KERNEL", default="newest",
                    help="a Debian version series such as 7.3, an exact version such as 6.18.5, a folder as "
                         "lab/kernel/fetch and lab/kernel/build print it, or a bzImage or vmlinux")
@@ -107,7 +108,7 @@ def parser():
                    help=f"how long a machine may use no CPU time (default: {host.STALL})")
     p.add_argument("--flood", metavar="BYTES", type=number, default=host.MAX_OUTPUT,
                    help=f"what a machine may write (default: {host.MAX_OUTPUT >> 20} MiB)")
-    p.add_argument("--here", action="store_true", help="run on this machine's own kernel, without the lab: -l, -o alone")
+    p.add_argument("--here", action="store_true", help="run on this machine's own kernel, without the lab: -l, -o, -e and --expect alone")
     p.add_argument("--stop", action="store_true", help="end all machines that wait, and do nothing else")
     p.add_argument("--no-pvh", action="store_true", help="enter the kernel as if it had no PVH entry")
     p.add_argument("--emulator", metavar="DIR", default="", help="folder with the emulator (default: lab/emulator/build)")
