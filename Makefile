@@ -4,6 +4,14 @@
 
 .POSIX:
 
+# What these run is Python, which a fresh machine may not have.
+all kselftest install runner bisect matrix history soak mutants detection: .python
+
+.python:
+	@command -v python3 >/dev/null || lab/kernel/packages fetch build lab
+
+.PHONY: .python
+
 all:
 	@lab/kselftest build
 
@@ -58,11 +66,3 @@ help:
 	@cat lab/help
 
 .PHONY: all kselftest check check-slow install bisect matrix history series runner soak mutants detection update clean distclean help
-
-# What these run is Python, which a fresh machine may not have.
-all kselftest install runner bisect matrix history soak mutants detection: .python
-
-.python:
-	@command -v python3 >/dev/null || lab/kernel/packages fetch build lab
-
-.PHONY: .python
