@@ -8,7 +8,7 @@ set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/tap.sh"
 
-plan 74
+plan 76
 scratch
 CACHE=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xcomp-lab}
 export CACHE
@@ -178,6 +178,11 @@ things()
 	find "$CACHE" -maxdepth 1 -name 'bios-*'
 	find "$CACHE/tmp" -mindepth 1
 }
+
+mkdir "$tmp/moved"
+cp -a "$index" "$tmp/moved/index"
+ok "an index that was moved is taken" env CACHE="$tmp/moved" lab/kernel/fetch bios
+is "and no longer looks where it was" "$(grep -c "$index" "$tmp/moved/index/apt.conf")" 0
 
 if grep -q '^deb .*http:' "$index/sources.list"; then
 	through_proxy 0

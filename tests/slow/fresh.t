@@ -127,7 +127,7 @@ make_root()
 copy_cache()
 {
 	mkdir -p "$2/xcomp-lab/tmp" "$2/xcomp-lab/log" "$2/xcomp-lab/lock"
-	for _d in index pin bios bochs-up bochs kernel library headers upstream-gcc selftests-gcc boot modules job; do
+	for _d in index pin bios bochs-up bochs kernel library source headers upstream-gcc selftests-gcc boot modules job; do
 		# shellcheck disable=SC2012 # names of our own
 		ls -dt "$1/$_d" "$1/$_d"-[0-9a-f]* 2>/dev/null | head -n 3 | while read -r _p; do
 			cp -a "$_p" "$2/xcomp-lab/"
@@ -186,7 +186,9 @@ else
 	is "2 GiB for the cache: that is the last one" "$(grep -v '^make: \*\*\*' "$tmp/err" | tail -n 1 | cut -c 1-18)" "lab: no space left"
 fi
 inside root "cd /src && make kselftest TESTS=$one O=/mnt" "mount -t tmpfs -o size=1m tmpfs '$root/mnt'"
-says "no room for the results" '^lab: .*[Nn]o space left'
+ok "no room for the results: a line says what to do" like "$tmp/err" \
+	'no space left in /mnt: make some, or choose another folder with O='
+is "no room for the results: it is no good run" "$rc" 2
 
 # A proxy that notes what is asked of it
 cat >"$tmp/proxy.py" <<'END_OF_PY'
