@@ -5,7 +5,7 @@
 .POSIX:
 
 # What these run is Python, which a fresh machine may not have.
-all kselftest install runner bisect matrix history soak mutants detection: .python
+all kselftest list install runner bisect matrix history soak mutants detection: .python
 
 .python:
 	@command -v python3 >/dev/null || lab/kernel/packages fetch build lab
@@ -17,6 +17,9 @@ all:
 
 kselftest:
 	@lab/kselftest
+
+list:
+	@lab/kselftest list
 
 check:
 	@lab/kernel/packages
@@ -65,4 +68,4 @@ distclean:
 help:
 	@cat lab/help
 
-.PHONY: all kselftest check check-slow install bisect matrix history series runner soak mutants detection update clean distclean help
+.PHONY: all kselftest list check check-slow install bisect matrix history series runner soak mutants detection update clean distclean help

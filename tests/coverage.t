@@ -11,7 +11,7 @@ set -u
 
 doc=Documentation/coverage.md
 
-plan 25
+plan 26
 scratch
 tree=$(lab/kernel/fetch source "$newest") || tree=/nowhere
 dir=$(lab/selftests/build "$tree" 2>"$tmp/err") || dir=/nowhere
@@ -68,6 +68,41 @@ fault "no test and no reason" 's/^\(| B1 |[^|]*|\)[^|]*|/\1 not asserted |/' 'B1
 rc=0
 tests/coverage-check "$tmp" "$doc" >"$tmp/out" 2>"$tmp/err" || rc=$?
 is "programs that were not built: one line" "$rc $(wc -c <"$tmp/out") $(wc -l <"$tmp/err")" "2 0 1"
+
+# --- what make list shows ---
+
+# The programs of x86/ list their tests where there is no KVM, too: the fixture on the first
+# line of a group, variants and tests below each other.
+cat >"$tmp/list.py" <<'END'
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, "lab/py")
+import rows
+
+found = sorted(Path(sys.argv[1]).glob("x86/*_64"))
+for path in found:
+    done = subprocess.run([path, "-l"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    fixture, tests, variants = "", set(), {}
+    for line in done.stderr.splitlines():
+        columns = re.fullmatch(r"(\S*) +(\S*) +(\S*)", line) if len(line) > 46 else None
+        if not columns or line.startswith(("#", "---")):
+            continue
+        fixture = columns[1] or fixture
+        name, variant, test = line[:21].strip(), line[21:46].strip(), line[46:].strip()
+        variants.setdefault(fixture, set()).update({variant} - {""})
+        tests |= {(fixture, test)} if test else set()
+    listed = {row for f, t in tests for row in rows.names(f"{f}.{t}", sorted(variants[f]))}
+    if not listed or listed != set(rows.flat(rows.of_program(path))):
+        print(path.name, sorted(listed ^ set(rows.flat(rows.of_program(path))))[:5])
+if not found:
+    print("no programs")
+END
+python3 -B "$tmp/list.py" "$dir" >"$tmp/wrong" 2>&1
+is "the rows of a program are those that it lists itself" "$(cat "$tmp/wrong")" ""
 
 # --- why tests skip ---
 

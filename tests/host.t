@@ -86,7 +86,7 @@ printf 'slow 60 %s\n' "$tmp/stuck" >"$tmp/slow"
 lab/run --here -o "$tmp/out" -l "$tmp/slow" >/dev/null 2>&1 &
 pid=$!
 i=0
-while ! grep -q '^an open line' "$log" || grep -q '@lab end' "$log"; do
+while ! grep -q '^an open line' "$tmp/out/jobs/000-slow/results.log" 2>/dev/null; do
 	sleep 0.1
 	i=$((i + 1))
 	[ $i -lt 100 ] || break
@@ -99,7 +99,7 @@ wait $pid || rc=$?
 is "an interrupt ends a run" "$rc" 143
 ok "within the time a stubborn program is given" [ $(($(date +%s) - begin)) -le 20 ]
 nok "and leaves no process" pgrep -f "sleep $NAP"
-ok "the interrupted run is no good one" [ ! -e "$tmp/out/run.json" ]
+is "the interrupted run is no good one" "$(json 'r["end"]')" "interrupted"
 nok "as the report says" lab/report "$tmp/out"
 
 # --- all of it ---

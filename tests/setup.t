@@ -8,7 +8,7 @@ set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/tap.sh"
 
-plan 76
+plan 82
 scratch
 CACHE=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xcomp-lab}
 export CACHE
@@ -209,9 +209,13 @@ refuses "HOST=" "^lab: HOST='yes': HOST=1 runs on this machine" env HOST=yes lab
 refuses "CPU= with HOST=1" '^lab: CPU=.*leave them out with HOST=1' env HOST=1 CPU=spr lab/kselftest
 refuses "JOBS=" "^lab: JOBS='x' is no number above 0" env JOBS=x lab/kselftest
 refuses "SEED=" "^lab: SEED='0' is no number above 0" env SEED=0 lab/kselftest
+refuses "FAILED=" "^lab: FAILED='yes': FAILED=1 runs again what failed last time" env FAILED=yes lab/kselftest
+refuses "FAILED=1 without a run" "^lab: FAILED=1: there was no run in $tmp/none: run 'make kselftest' first" \
+	env FAILED=1 O="$tmp/none" lab/kselftest
+refuses "FAILED=1 and TESTS=" '^lab: FAILED=1 knows what to run: leave out TESTS=' env FAILED=1 TESTS=x lab/kselftest
 refuses "install without DESTDIR" '^lab: where to\? say make install DESTDIR=' lab/kselftest install ''
 
-for t in all kselftest check check-slow install bisect series runner matrix soak mutants detection update clean distclean help; do
+for t in all kselftest list check check-slow install bisect series runner matrix soak mutants detection update clean distclean help; do
 	[ "$t" = all ] || make -s help | grep -q "^make $t" || echo "$t"
 done >"$tmp/out"
 is "make help lists every target" "$(cat "$tmp/out")" ""
@@ -220,7 +224,7 @@ mkdir -p "$CACHE/kernel-1" "$CACHE/lock" "$CACHE/pin" "$CACHE/warm/1" "$tmp/out.
 	"$tmp/out.d/mutants/ours/m" "$tmp/out.d/mutants/kernels/labkernel-1" "$tmp/out.d/matrix/c" "$tmp/out.d/soak/1"
 touch "$tmp/out.d/mutants/ours/setup.json" "$tmp/out.d/matrix/setup.json" "$tmp/out.d/soak/list"
 touch "$CACHE/lock/kernel-1" "$CACHE/notes" "$CACHE/times" "$tmp/out.d/notes" "$tmp/out.d/results.log" \
-	"$tmp/out.d/run.json" "$tmp/out.d/.lock" "$tmp/out.d/boot/console.log" "$tmp/out.d/jobs/000-a/console.log"
+	"$tmp/out.d/run.json" "$tmp/out.d/report.json" "$tmp/out.d/report.xml" "$tmp/out.d/.lock" "$tmp/out.d/boot/console.log" "$tmp/out.d/jobs/000-a/console.log"
 sh -c 'while :; do sleep 0.1; done' sh "$CACHE/warm/1/bochsrc" &
 waits=$!
 echo $waits >"$CACHE/warm/1/pid"

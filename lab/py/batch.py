@@ -88,11 +88,14 @@ def run_rest(options, out, command, todo, total, what):
     warn(f"{seconds:.0f} s for {len(todo)} {what}")
 
 
-def run_suite(out, name, setup, series, **options):
-    """One of them, by the options of host.run(); returns what run_twice() does."""
+def run_suite(out, name, setup, series, only=None, **options):
+    """One of them, by the options of host.run(); returns what run_twice() does.
+
+    only: the names of the programs to run, if not all.
+    """
     shutil.rmtree(out / name, ignore_errors=True)
-    (out / f"{name}.json").unlink(missing_ok=True)
     jobs = suite.select(setup.tests, suite.build(series))
+    jobs = [job for job in jobs if only is None or job.name in only]
     result = run_twice(name, host.Options(out=folder(out / name), jobs=jobs, limit=LIMIT,
                                           parallel=setup.parallel, **options))
     write_report(out / name)

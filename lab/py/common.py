@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
@@ -39,13 +40,21 @@ def is_chatty():
     return sys.stderr.isatty() or os.environ.get("VERBOSE", "0") == "1"
 
 
+# Called before a message, by who has a line on the terminal that is not finished.
+before_message = []
+
+
 def say(text):
     """Progress, for a terminal only."""
     if is_chatty():
+        for clear in before_message:
+            clear()
         print(f"lab: {text}", file=sys.stderr, flush=True)
 
 
 def warn(text):
+    for clear in before_message:
+        clear()
     print(f"lab: {text}", file=sys.stderr, flush=True)
 
 
@@ -224,13 +233,13 @@ def need(command, package):
             "(lab/kernel/packages installs all that is needed)")
 
 
-def call(arguments, seconds, log=None, env=None, output=False, cwd=None):
+def call(arguments, seconds, log=None, env=None, output=False, cwd=None, tick=None):
     """Run a command, in a process group of its own that ends with it.
 
     Its output goes to the end of the file log.  Returns its exit status, 124 if
     it ran into the bound; with output=True its standard output as text, and a
     status other than 0 ends this process in the same way, for the command has
-    said why.
+    said why.  tick() is called several times in a second meanwhile.
     """
     with contextlib.ExitStack() as stack:
         err = stack.enter_context(open(log, "a")) if log else None
@@ -238,7 +247,8 @@ def call(arguments, seconds, log=None, env=None, output=False, cwd=None):
                                  stdout=subprocess.PIPE if output else err, stderr=err,
                                  env=env, cwd=cwd, start_new_session=not output, text=True)
         try:
-            text, _ = child.communicate(timeout=seconds)
+            wait_ticking(child, seconds, tick)
+            text, _ = child.communicate(timeout=None if tick else seconds)
             status = child.returncode
         except subprocess.TimeoutExpired:
             text, status = "", 124
@@ -249,6 +259,17 @@ def call(arguments, seconds, log=None, env=None, output=False, cwd=None):
     if status:
         raise SystemExit(1 if status < 0 else status)
     return text.strip()
+
+
+def wait_ticking(child, seconds, tick):
+    """Wait for the end of a process without pipes, if there is a tick() to call."""
+    end = time.monotonic() + seconds
+    while tick and child.poll() is None:
+        if time.monotonic() >= end:
+            raise subprocess.TimeoutExpired(child.args, seconds)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(min(0.2, max(end - time.monotonic(), 0)))
+        tick()
 
 
 def stop(child, group=False):

@@ -135,6 +135,7 @@ def one(out, version):
     if version not in setup.keys:
         die(f"there is no kernel '{version}' in {out}/setup.json")
     row = {"key": setup.keys[version], "tests": {}, "end": "", "seconds": 0, "cpu": 0}
+    (out / f"{version}.json").unlink(missing_ok=True)
     try:
         run, cpu = batch.run_suite(out, version, setup, series(version), kernel=version,
                                    cpu=setup.cpu, append=suite.APPEND)
@@ -167,13 +168,19 @@ def read_notes(path=NOTES):
 
 
 def windows(history):
-    """[(first, last, verdict, reason)] of a list of (version, verdict, reason)."""
-    found = []
+    """[(first, last, verdict, reason)] of a list of (version, verdict, reason).
+
+    Where a skip or a known failure gives other reasons later, all of them are told.
+    """
+    found, reasons = [], []
     for version, verdict, reason in history:
-        if found and found[-1][2] == verdict:
-            found[-1] = (found[-1][0], version, verdict, found[-1][3] or reason)
-        else:
+        if not found or found[-1][2] != verdict:
             found.append((version, version, verdict, reason))
+            reasons = [reason] if reason else []
+            continue
+        if reason and reason not in reasons and (verdict not in BAD or not reasons):
+            reasons.append(reason)
+        found[-1] = (found[-1][0], version, verdict, "; later ".join(reasons))
     return found
 
 

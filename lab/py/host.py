@@ -22,14 +22,16 @@ import subprocess
 import time
 import zlib
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 
 import guestfiles
 import qemu
 import record
-from common import (LAB, cache, cache_put, call, die, folder, hash_bytes, hash_file, is_chatty,
-                    locked, need, say, script, warn, work_folder, write_text)
+from common import (LAB, cache, cache_put, call, die, folder, hash_bytes, hash_file, locked,
+                    need, say, script, warn, work_folder, write_text)
 from machines import START_TIME, Machines
+from observer import Observer
 
 # How long the emulator may use no CPU time at all.
 STALL = 30
@@ -83,6 +85,8 @@ class Options:
     unpack: list = field(default_factory=list)  # of guestfiles.Entry, unpacked into / of each copy
     get: list = field(default_factory=list)     # paths there, to come back when its programs have ended
     expect: int = None          # the exit status of each program that is no failure; None: the suite's
+    observer: Observer = field(default_factory=Observer)    # who is told what goes on
+    note: dict = field(default_factory=dict)    # what else run.json shall say
 
 
 # --- what a machine is made of ---
@@ -567,7 +571,7 @@ class Server:
             self.child.wait()
 
 
-def wait_ready(server, cpus, limit, stall=STALL):
+def wait_ready(server, cpus, limit, stall=STALL, observer=Observer()):
     """Until the machine has booted; returns kind and reason if it does not."""
     watch = Watch(server.pid, server.logs, cpus, {}, stall)
     end = time.monotonic() + limit
@@ -577,6 +581,7 @@ def wait_ready(server, cpus, limit, stall=STALL):
             return "died", "the host stopped before it was ready to run programs"
         if ready:
             return "ok", ""
+        observer.tick()
         trouble = watch.look()
         if not trouble and time.monotonic() > end:
             watch.backtrace()
@@ -705,10 +710,16 @@ class Copy:
     lost: str = ""              # what is wrong with the files that should have come back
 
 
+def job_folder(number, name):
+    """Of the machine for the job of that number and name, in that of the run."""
+    return "jobs/" + (f"{number:03}-" + re.sub(r"[^A-Za-z0-9_.+-]", "_", name))[:100]
+
+
 class Runner:
     def __init__(self, options, out, work, server, cpus):
         self.options, self.out, self.work = options, out, work
         self.server, self.cpus = server, cpus
+        self.observer = options.observer
         self.end, self.why = "ok", ""
         self.copies, self.waiting, self.running = [], [], {}
         self.plan()
@@ -717,8 +728,8 @@ class Runner:
         jobs = self.options.jobs
         groups = [jobs] if self.options.together else [[job] for job in jobs]
         for number, group in enumerate(groups):
-            name = re.sub(r"[^A-Za-z0-9_.+-]", "_", group[0].name) if len(group) == 1 else "all"
-            self.copies.append(Copy(self.out / "jobs" / f"{number:03}-{name}"[:100], group,
+            name = group[0].name if len(group) == 1 else "all"
+            self.copies.append(Copy(self.out / job_folder(number, name), group,
                                     self.work / f"payload-{number}"))
         self.waiting = list(self.copies)
         if not self.options.ordered:
@@ -740,6 +751,7 @@ class Runner:
                 return
             for line in lines:
                 self.hear(line)
+            self.observer.tick()
             now = time.monotonic()
             if now >= next_look:
                 next_look = now + 0.4
@@ -765,6 +777,7 @@ class Runner:
         copy.began = time.monotonic()
         # Until the server says "begin", with the process.
         self.running[str(copy.folder)] = copy
+        self.observer.begins(self.machine(copy))
 
     def hear(self, line):
         try:
@@ -785,6 +798,7 @@ class Runner:
             copy = self.running.pop(rest[0])
             copy.end, copy.why = "died", "the emulator cannot fork: " + " ".join(rest[1:])
             copy.payload.unlink(missing_ok=True)
+            self.observer.ended(self.machine(copy))
         elif word == "end" and int(rest[0]) in self.running:
             status, cpu, memory = int(rest[1]), float(rest[2]), int(rest[3])
             self.ended(self.running.pop(int(rest[0])), status, cpu, memory)
@@ -803,7 +817,7 @@ class Runner:
             check_space(copy)
         if self.options.get:
             copy.lost = guestfiles.fetch(copy.folder)
-        progress(copy)
+        self.observer.ended(self.machine(copy))
         if self.options.fast and is_failure(copy, self.options.expect):
             self.end = "stopped"
 
@@ -832,12 +846,15 @@ class Runner:
                 break
         self.running.clear()
 
+    def machine(self, copy):
+        """Its entry of run.json."""
+        return {"folder": str(copy.folder.relative_to(self.out)), "programs": [j.name for j in copy.jobs],
+                "end": copy.end, "why": copy.why, "cpu_seconds": round(copy.cpu, 2),
+                "seconds": round(copy.wall, 2), "kib": copy.memory,
+                **({"lost": copy.lost} if copy.lost else {})}
+
     def machines(self):
-        return [{"folder": str(copy.folder.relative_to(self.out)), "programs": [j.name for j in copy.jobs],
-                 "end": copy.end, "why": copy.why, "cpu_seconds": round(copy.cpu, 2),
-                 "seconds": round(copy.wall, 2), "kib": copy.memory,
-                 **({"lost": copy.lost} if copy.lost else {})}
-                for copy in self.copies if copy.end]
+        return [self.machine(copy) for copy in self.copies if copy.end]
 
 
 def how(status):
@@ -884,11 +901,6 @@ def is_failure(copy, expect=None):
     return any(record.TROUBLE.search(line) and "segfault at" not in line for line in lines)
 
 
-def progress(copy):
-    if is_chatty():
-        say(f"{copy.jobs[0].name}: {copy.why or 'ended'} ({copy.wall:.0f} s)")
-
-
 def check(options):
     if not options.jobs:
         die("nothing to run: name a program or a list (-l); lab/run -h tells more")
@@ -921,7 +933,8 @@ def check(options):
         die(f"what is to be unpacked has {size / MIB:.0f} MiB, the machine room for {options.memory // 2 - 32}: raise -M")
 
 
-LEFT_FROM_BEFORE = ("boot", "jobs", "run.json", "console.log", "results.log", "status")
+LEFT_FROM_BEFORE = ("boot", "jobs", "run.json", "console.log", "results.log", "status",
+                    "report.ktap", "report.json", "report.xml")
 
 
 def clear(out):
@@ -932,14 +945,23 @@ def clear(out):
             path.unlink()
 
 
-def run(options):
-    """Do it; returns the record.Run.  LabError only where nothing could be started."""
-    check(options)
-    out = folder(options.out, "folder")
+def check_folder(out):
+    """That nothing in it is of others, which a run would remove."""
     # The lock is there before the folders are, and stays.
     for name in ("boot", "jobs"):
         if (out / name).exists() and not (out / ".lock").exists():
             die(f"{out / name} is there, and not of the lab: choose another folder with -o (O=)")
+
+
+def now():
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def run(options):
+    """Do it; returns the record.Run.  LabError only where nothing could be started."""
+    check(options)
+    out = folder(options.out, "folder")
+    check_folder(out)
     with locked(out / ".lock", wait=0) as mine:
         if not mine:
             die(f"another lab is running in {out}: choose another folder with -o")
@@ -953,7 +975,7 @@ def run(options):
             rec = {"planned": [job.name for job in options.jobs], "kernel": str(options.kernel),
                    "cpu": options.cpu, "append": options.append, "params": options.params,
                    "seed": options.seed, "machines": [], "end": "interrupted",
-                   "why": "the run was interrupted"}
+                   "why": "the run was interrupted", "started": now(), **options.note}
             try:
                 run_machines(options, parts, work / "o", work, rec)
             finally:
@@ -993,9 +1015,9 @@ def run_machines(options, parts, out, work, rec):
         stack.callback(server.close)
         kind, why = "ok", ""
         if is_new:
-            say(f"booting on {parts.cpu.name}, limit {options.limit} s")
+            options.observer.booting(parts.cpu.name, options.limit)
             server.boot(parts, options, initrd, server.logs if server.logs != boot else work)
-            kind, why = wait_ready(server, parts.cpu.count, options.limit, options.stall)
+            kind, why = wait_ready(server, parts.cpu.count, options.limit, options.stall, options.observer)
         cpu = Watch(server.pid, boot, 1, {}).cpu_seconds() or 0
         if server.logs != boot:
             for name in ("console.log", "results.log", "emulator.log"):
@@ -1003,6 +1025,7 @@ def run_machines(options, parts, out, work, rec):
                     shutil.copy(server.logs / name, boot / name)
         rec["machines"].append({"folder": "boot", "boot": True, "end": kind, "why": why, "warm": not is_new,
                                 "cpu_seconds": round(cpu, 2) if is_new else 0})
+        options.observer.booted(rec["machines"][0])
         if kind != "ok":
             with contextlib.suppress(OSError):
                 (boot / "emulator.log").open("ab").write((server.logs / "stdout").read_bytes())

@@ -7,17 +7,19 @@ what "make matrix" calls.
                             writes OUT/NAME/ and what it means to OUT/NAME.json
   lab/matrix table OUT      the table of what OUT holds
 
-A cell is named KERNEL+CPU or KERNEL+CPU+PARAMETER.  Options have the variables of
-"make matrix" as their defaults (see "make help" and Documentation/matrix.md).
+A cell is named KERNEL+CPU or KERNEL+CPU+PARAMETER.  Each program has a machine of its own,
+so that a cell runs only those again that have changed or had problems.  Options have the
+variables of "make matrix" as their defaults (see "make help" and Documentation/matrix.md).
 """
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import batch
 import host
+import record
 import suite
 from batch import env
 from common import LAB, LabError, die, hash_bytes, say, script, warn, write_text
@@ -33,19 +35,29 @@ STATUSES = ("pass", "skip", "xfail", "fail", "missing")
 class Cell:
     """A kernel, a CPU and at most one parameter, and the row that tells what came of it."""
     name: str
-    key: str                    # of all that it was made from
+    key: str                    # of all that it was made from, but for the programs
     kernel: str
     cpu: str
     parameter: str = "none"
-    row = None
+    row = None                  # if it has all programs as they are now
+    old = None                  # if some can stay: of the same machine
+    todo = ()                   # names of the programs that are to run
 
-    def read(self, out):
+    def read(self, out, programs):
+        """programs: {name: hash} of all that there are now."""
+        self.todo = list(programs)
         try:
             row = json.loads((out / f"{self.name}.json").read_text())
         except (OSError, ValueError):
             return
-        if row["key"] == self.key:
-            self.row = row
+        if row["key"] != self.key:
+            return
+        ran, bad = row["programs"], row["bad"]
+        if programs.items() <= ran.items():
+            self.row = {**row, "tests": tests_of(programs, row["tests"])}
+        if "" not in bad:
+            self.old = row
+            self.todo = [name for name in programs if ran.get(name) != programs[name] or name in bad]
 
     def status(self, test):
         """Status and reason of a test here; a program may have skipped as a whole."""
@@ -56,6 +68,12 @@ class Cell:
     def whole(self):
         """The programs that skipped as a whole, as "PROGRAM:"."""
         return [name for name in self.row["tests"] if name.endswith(":")]
+
+
+def tests_of(names, tests):
+    """Those results of a row that are of these programs."""
+    prefixes = tuple(f"{name}:" for name in names)
+    return {test: found for test, found in tests.items() if test.startswith(prefixes)}
 
 
 def new_cell(key, kernel, cpu, parameter="none"):
@@ -70,17 +88,19 @@ class Setup:
     tests: list
     cells: list
     parallel: int = 1           # programs at a time
+    programs: dict = field(default_factory=dict)        # {kernel: {name: hash}}
 
     @classmethod
     def read(cls, out):
         path = out / "setup.json"
         try:
             data = json.loads(path.read_text())
-            setup = cls(data["tests"], [Cell(**cell) for cell in data["cells"]], data["parallel"])
+            setup = cls(data["tests"], [Cell(**cell) for cell in data["cells"]], data["parallel"],
+                        data["programs"])
         except (OSError, ValueError, KeyError, TypeError):
             return die(f"{path} is missing or not of this lab: run 'make matrix' first")
         for cell in setup.cells:
-            cell.read(out)
+            cell.read(out, setup.programs.get(cell.kernel, {}))
         return setup
 
     def write(self, out):
@@ -91,7 +111,7 @@ class Setup:
 
     def todo(self):
         """The cells that have not been run as they are now, or that had problems."""
-        return [cell.name for cell in self.cells if cell.row is None or cell.row["problems"]]
+        return [cell.name for cell in self.cells if cell.todo]
 
 
 # --- one cell ---
@@ -126,11 +146,26 @@ def count(found):
     return {status: sum(s == status for s, _ in found) for status in STATUSES}
 
 
-def judge(out, cell, run):
-    """Write OUT/NAME.json and print a row."""
-    tests, found = results(run), problems(run)
-    seconds = round(run.record.get("seconds", 0))
-    row = {"name": cell.name, "key": cell.key, "tests": tests, "problems": found, "seconds": seconds}
+def bad_programs(run):
+    """Names of the programs to run again; "" for all of them."""
+    whole = run.problems or run.boot_events or run.record.get("end", "ok") != "ok"
+    return ([""] if whole else []) + [p.name for p in run.programs if p.status == "fail"]
+
+
+def kept(cell, programs):
+    """Those tests of the row from before that stay, for their programs did not run again."""
+    return tests_of([name for name in programs if name not in cell.todo], cell.old["tests"]) if cell.old else {}
+
+
+def judge(out, cell, run, programs):
+    """Write OUT/NAME.json and print a row.  programs: {name: hash} of all that there are."""
+    stays = kept(cell, programs)
+    if any(status == "pass" for status, _ in stays.values()) and record.NOTHING_RAN in run.problems:
+        run.problems.remove(record.NOTHING_RAN)
+    tests, found = {**stays, **results(run)}, problems(run)
+    seconds = round(run.record.get("seconds", 0)) + (cell.old["seconds"] if stays else 0)
+    row = {"name": cell.name, "key": cell.key, "tests": tests, "problems": found, "seconds": seconds,
+           "programs": programs, "bad": bad_programs(run)}
     write_row(out, cell, row)
     counts = count(tests.values())
     print(f"{cell.name}: {counts['pass']} pass, {counts['skip']} skip, {counts['xfail']} xfail" +
@@ -152,16 +187,17 @@ def one(out, name):
     cell = setup.cell(name)
     words = module_words(cell.parameter)
     word = "" if words or cell.parameter == "none" else f" {cell.parameter}"
+    programs = setup.programs[cell.kernel]
     try:
         run, _ = batch.run_suite(
-            out, name, setup, cell.kernel, kernel=cell.kernel, cpu=cell.cpu,
+            out, name, setup, cell.kernel, only=cell.todo, kernel=cell.kernel, cpu=cell.cpu,
             append=suite.APPEND + word, params=" ".join(words))
     except LabError as error:
         write_row(out, cell, {"name": name, "key": cell.key, "tests": {}, "problems": [str(error)],
-                              "seconds": 0})
+                              "seconds": 0, "programs": programs, "bad": [""]})
         print(f"{name}: {error}", flush=True)
         return 0
-    judge(out, cell, run)
+    judge(out, cell, run, programs)
     return 0
 
 
@@ -252,7 +288,7 @@ def takes(kernel, name, word):
 def fingerprint():
     """What decides on a run beside kernel, suite and machine."""
     files = [*sorted((LAB / "guest").iterdir()),
-             *(LAB / "py" / name for name in ("host.py", "record.py", "ktap.py", "suite.py"))]
+             *(LAB / "py" / name for name in ("host.py", "record.py", "ktap.py", "suite.py", "choose.py"))]
     return hash_bytes(*(path.read_bytes() for path in files if path.is_file()))
 
 
@@ -263,8 +299,8 @@ def cell_key(parts, cpu, parameter):
 
 
 def find_cells(options, machines):
-    """The cells, in the order of the table."""
-    cells, done, base = [], [], fingerprint()
+    """The cells, in the order of the table, and the programs of each kernel's."""
+    cells, done, base, programs = [], [], fingerprint(), {}
     for name in options.kernels:
         kernel = Path(script("kernel/fetch", "kernel", name))
         if kernel in done:
@@ -272,19 +308,22 @@ def find_cells(options, machines):
         done.append(kernel)
         built = suite.build(name)
         series = suite.SERIES.match((kernel / "version").read_text()).group(1)
+        programs[series] = {job.name: hash_bytes(job.program.read_bytes(), *job.arguments)
+                            for job in suite.select(options.tests, built)}
         pairs = [(cpu, "none") for cpu in options.cpus]
         if name in options.params_on:
             pairs += [(PARAMETERS_CPU, word) for word in options.params if takes(kernel, name, word)]
         for cpu, parameter in pairs:
-            key = cell_key([base, kernel, built.name, *options.tests], machines.cpu(cpu), parameter)
+            key = cell_key([base, kernel], machines.cpu(cpu), parameter)
             cells.append(new_cell(key, series, cpu, parameter))
-    return cells
+    return cells, programs
 
 
 def run_matrix(options, machines):
     suite.packages("fetch", "build", "mutants", *suite.lab_packages(options.cpus))
     with batch.results(Path(options.out) / "matrix") as out:
-        Setup(options.tests, find_cells(options, machines), 1 if options.jobs > 1 else 0).write(out)
+        cells, programs = find_cells(options, machines)
+        Setup(options.tests, cells, 1 if options.jobs > 1 else 0, programs).write(out)
         setup = Setup.read(out)
         batch.run_rest(options, out, "matrix", setup.todo(), len(setup.cells), "cells")
         return table(out)

@@ -128,7 +128,7 @@ class Patch:
 @dataclasses.dataclass
 class Setup:
     """What the jobs of one folder of results share: OUT/setup.json."""
-    key: str                    # of kernel, suite and emulator
+    key: str                    # of kernel and emulator
     series: str = ""            # whose source the patches change
     plain: str = ""             # name of the folder of the unpatched kernel
     tests: list = dataclasses.field(default_factory=list)
@@ -136,6 +136,7 @@ class Setup:
     keep: bool = False          # keep the kernels
     limit: int = 3600           # seconds of wall time: for a host that hangs as a whole
     parallel: int = 1           # programs at a time
+    programs: dict = dataclasses.field(default_factory=dict)    # {name: hash}, of all that may run
 
     @classmethod
     def read(cls, out):
@@ -294,14 +295,30 @@ def new_row(setup, patch):
     return {"name": patch.name, "subject": patch.fields.get("Subject", ""), "expect": patch.expect,
             "needs": patch.fields.get("Needs", ""), "files": patch.files,
             "why": patch.fields.get("Why", ""), "key": patch.key(setup.key), "kills": {}, "skipped": [],
-            "build_seconds": 0, "run_seconds": 0, "cpu_seconds": 0}
+            "programs": setup.programs, "killers": [], "build_seconds": 0, "run_seconds": 0, "cpu_seconds": 0}
 
 
 def judge(row, *pairs):
     """Fill in what pairs of a baseline and a run say."""
     verdict = Verdict(*pairs)
     row.update(verdict=verdict.word(), summary=verdict.summary(), kills=verdict.kills,
-               skipped=verdict.skipped)
+               skipped=verdict.skipped, killers=sorted({name for pair in pairs for name in killers(*pair)}))
+
+
+def killers(baseline, run):
+    """Names of the programs that fail on the injected kernel alone."""
+    was = {p.name: p.status for p in baseline.programs}
+    return [p.name for p in run.programs
+            if p.status == "fail" and not p.stopped and was.get(p.name) != "fail"]
+
+
+def holds(row, programs):
+    """Whether a verdict is that of these programs ({name: hash}), too: none has changed, or it was
+    noticed and none of those that noticed it has.
+    """
+    ran, noticed = row["programs"], row["killers"]
+    return ran == programs or row["verdict"] == "killed" and bool(noticed) and \
+        all(ran.get(name) == programs.get(name) for name in noticed)
 
 
 def finish(row, out):
@@ -323,12 +340,12 @@ def write_json(path, data):
 
 
 def read_row(out, setup, patch):
-    """The row of a patch, if it is of this setup."""
+    """The row of a patch, if it is of this setup, or would be the same."""
     try:
         row = json.loads((out / f"{patch.name}.json").read_text())
     except (OSError, ValueError):
         return None
-    return row if row["key"] == patch.key(setup.key) else None
+    return row if row["key"] == patch.key(setup.key) and holds(row, setup.programs) else None
 
 
 def todo(out, setup, patches):
@@ -526,14 +543,6 @@ def suite_name(options):
     return name + (f"-{hash_bytes(options.tests)}" if options.tests else "")
 
 
-def suite_key(options, built):
-    """What ours are built from is in the name of their folder; upstream's stay the same when ours change."""
-    if options.suite == "ours":
-        return built.name
-    files = sorted(path for path in (built / "upstream").rglob("*") if path.is_file())
-    return hash_bytes(*(f"{path.relative_to(built)} {hash_file(path)}" for path in files))
-
-
 def baseline_name(cpu, also=False):
     """also: not of the suite, but of the programs that lab/machines names for that CPU."""
     return f"baseline-also-{cpu}" if also else "baseline" if cpu == CPU else f"baseline-{cpu}"
@@ -578,13 +587,15 @@ def prepare(out, options, patches):
     emulator = host.emulator_name(Machines().cpu(CPU))
     tests = options.tests.split() or SUITES[options.suite]
     jobs = suite.select(tests, built)
-    key = hash_bytes(plain.name, suite_key(options, built), emulator, " ".join(tests))
+    key = hash_bytes(plain.name, emulator, " ".join(tests))
+    programs = {job.name: hash_bytes(job.program.read_bytes(), *job.arguments) for job in jobs}
+    suite_key = hash_bytes(key, *(f"{name} {value}" for name, value in programs.items()))
     seconds, names = 0, []
     for name, cpu, some in baselines(jobs, patches):
         # Jobs on other machines make it for themselves; here it takes none of their time.
         host.emulator_name(Machines().cpu(cpu))
         copy_baseline(cache_put(
-            name.replace("baseline", f"baseline-{key}"), lambda work, name=name, some=some, cpu=cpu:
+            name.replace("baseline", f"baseline-{suite_key}"), lambda work, name=name, some=some, cpu=cpu:
             make_baseline(work, name, out, options, plain, some, cpu)), out / name)
         base = record.Run(out / name).record
         # On two processors the baseline took half the time that one mutant takes on its own.
@@ -593,7 +604,7 @@ def prepare(out, options, patches):
     side_by_side = options.jobs > 1
     setup = Setup(key=key, series=options.kernel, plain=plain.name, tests=tests,
                   fast=options.fast == "1", keep=options.keep == "1", limit=round(5 * seconds + 120),
-                  parallel=1 if side_by_side else 0)
+                  parallel=1 if side_by_side else 0, programs=programs)
     setup.write(out)
     return setup, names
 

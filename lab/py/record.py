@@ -54,6 +54,8 @@ HANGS = ("hang", "stall", "limit")
 Event = namedtuple("Event", "where line machine")
 
 
+# A problem of a run whose programs all have skipped.
+NOTHING_RAN = "all programs were skipped: nothing was tested"
 # Of a log that was stopped for its size.
 HEAD, TAIL = 1 << 20, 1 << 16
 
@@ -86,6 +88,7 @@ def write(folder, record):
     end, why   of the run as a whole: "ok", "boot" (it did not come up), "limit",
                "stopped" (at the first failure, as asked), "interrupted", "disk"
     release    of the kernel, where console.log does not begin with its boot
+    started    when, as in "2026-11-30T22:37:12+00:00"
     seconds    wall time
     and whatever else there is to say of the run.
     """
@@ -104,6 +107,11 @@ def read(folder):
 def is_record(found):
     return isinstance(found, dict) and all(
         isinstance(m, dict) and "folder" in m and "end" in m for m in found.get("machines", []))
+
+
+def numbered(name, before):
+    """The name of a program that so many of that name come before."""
+    return f"{name} ({before + 1})" if before else name
 
 
 class Machine:
@@ -218,15 +226,27 @@ class Machine:
                               if e.machine is self and e.where == program.name]
 
 
+def judge_machine(folder, entry, boot=None, release=""):
+    """The programs of one machine, judged as they will be in the whole run.
+
+    entry is that of run.json, which is still to be written; boot the one of the boot.
+    """
+    return Run(folder, found={"planned": entry.get("programs", []), "release": release, "end": "ok",
+                              "machines": [*([boot] if boot else []), entry]}).programs
+
+
 def never_ran(planned, programs):
     """Those of the planned names that none of programs goes by; a name may come twice."""
     return (Counter(planned) - Counter(p.marker for p in programs)).elements()
 
 
 class Run:
-    """A run: programs, results and all that was not in order."""
+    """A run: programs, results and all that was not in order.
 
-    def __init__(self, folder, prefix=""):
+    found is what run.json says, for a run that has none yet.
+    """
+
+    def __init__(self, folder, prefix="", found=None):
         self.folder = folder
         self.prefix = prefix
         self.programs = []
@@ -234,7 +254,7 @@ class Run:
         self.events = []            # of the kernel
         self.log_readable = True
         self.kernel = ""
-        self.record = read(folder) or {}
+        self.record = found or read(folder) or {}
         if not self.record:
             self.problems.append(f"{folder / 'run.json'} is missing: the run was interrupted")
         self.planned = self.record.get("planned", [])
@@ -246,8 +266,7 @@ class Run:
         program = Program(self.prefix, name.replace("#", "_"))
         program.marker = name
         seen = sum(p.name.split(" (")[0] == program.name for p in self.programs)
-        if seen:
-            program.name += f" ({seen + 1})"
+        program.name = numbered(program.name, seen)
         self.programs.append(program)
         return program
 
@@ -260,15 +279,25 @@ class Run:
         self.kernel = next((m.kernel for m in self.machines if m.kernel), self.record.get("release", ""))
         for name in never_ran(self.planned, self.programs):
             self.program(name).stopped = self.stopped
+        self.drop_strangers()
         order = {name: n for n, name in enumerate(self.planned)}
-        self.programs.sort(key=lambda p: order.get(p.marker, len(order)))
+        self.programs.sort(key=lambda p: order[p.marker])
         known = read_known()
         for program in self.programs:
             program.judge(self.kernel, known)
         if not self.programs:
             self.problems.append("no program ran")
         elif all(p.status == "skip" for p in self.programs):
-            self.problems.append("all programs were skipped: nothing was tested")
+            self.problems.append(NOTHING_RAN)
+
+    def drop_strangers(self):
+        """Only what was planned has a result: a report tells how many before the first ends."""
+        left = Counter(self.planned)
+        for program in list(self.programs):
+            left[program.marker] -= 1
+            if left[program.marker] < 0:
+                self.programs.remove(program)
+                self.problems.append(f"a program began that was not planned: {program.name}")
 
     @property
     def boot_events(self):

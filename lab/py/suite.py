@@ -5,18 +5,16 @@ import argparse
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 
+import choose
 import here
 import host
-import report
-from common import LAB, call, die, env, folder, say, script, write_text
+from choose import programs, select
+from common import LAB, call, die, env, folder, say, script, warn, write_text
 from machines import Machines
+from progress import PATIENCE, Live
 from run import Parser, number
-
-# What one program may take, in time inside the machine.
-SECONDS = 120
 
 # Debian's kernels keep even root from writing through /proc/PID/mem, which upstream's
 # test_shadow_stack does.
@@ -27,7 +25,7 @@ SERIES = re.compile(r"(\d+\.\d+)(\.\d+(-\d+)?)?")
 USE = """\
 lab/kselftest [run]		all of it
 lab/kselftest build		build only, and link the result to OUT/selftests
-lab/kselftest list		build only, and name the programs that would run
+lab/kselftest list		build only, and list programs, their rows, and what these need
 lab/kselftest install DIR	build, and install in the layout of kselftest
 
 Options have the variables of "make kselftest" as their defaults (see "make help").
@@ -49,40 +47,6 @@ def lab_packages(cpus):
 def build(series="newest", tree=""):
     """The folder of built selftests, for a series of kernels or against a tree."""
     return Path(script("selftests/build", tree or script("kernel/fetch", "library", series)))
-
-
-def programs(built):
-    """All of them; ours come first, where upstream has one of that name."""
-    def found(*parts):
-        return sorted(str(p.relative_to(built)) for part in parts
-                      for p in (built / part).rglob("*") if p.is_file())
-    return found("kvm", "x86") + found("upstream")
-
-
-def select(tests, built):
-    """The jobs that the words of TESTS= mean, in their order.
-
-    A word is a program (xstate_perm_test, x86/amx_64), a folder (upstream), or
-    PROGRAM:TEST, PROGRAM:VARIANT.TEST or PROGRAM:FIXTURE.VARIANT.TEST.  A fixture is
-    called after its program.  Without any, upstream's programs go first: they tell a
-    wrong machine from a wrong kernel.
-    """
-    names, jobs = programs(built), []
-    for word in tests or ["upstream", "kvm", "x86"]:
-        program, colon, test = word.partition(":")
-        arguments = []
-        if colon:
-            if not re.fullmatch(r"[A-Za-z0-9_.]+", test):
-                die(f"TESTS='{word}': what follows the colon is no name of a test")
-            base = program.rpartition("/")[2].removesuffix("_test")
-            arguments = {0: ["-t", test], 1: ["-r", f"{base}.{test}"]}.get(test.count("."), ["-r", test])
-        found = [n for n in names if program in (n, Path(n).name, Path(n).name.removesuffix("_64"))][:1]
-        found = found or [n for n in names if n.startswith(program + "/")]
-        if not found:
-            die(f"TESTS='{word}': no such program; there are {' '.join(names)}")
-        for name in found:
-            jobs.append(host.Job(name + colon + test, SECONDS, built / name, arguments))
-    return jobs
 
 
 def install(built, tree, target):
@@ -121,6 +85,7 @@ def parser():
     p.add_argument("--ksrc", default=env("KSRC"))
     p.add_argument("--cpu", default=env("CPU"))
     p.add_argument("--tests", default=env("TESTS"))
+    p.add_argument("--failed", default=env("FAILED", "0"))
     p.add_argument("--append", default=env("APPEND"))
     p.add_argument("--params", default=env("PARAMS"))
     p.add_argument("--host", default=env("HOST", "0"))
@@ -166,6 +131,7 @@ def check(a):
 
 def main(arguments):
     a = parser().parse_args(arguments)
+    last = again(a)
     series = check(a)
     in_lab = a.host == "0"
     # Before what takes ten minutes the first time.
@@ -180,23 +146,64 @@ def main(arguments):
     if a.mode == "install":
         install(built, tree, Path(a.target))
         return 0
-    jobs = select(a.tests.split(), built)
-    if a.mode == "list":
-        print("\n".join(job.name for job in jobs))
-        return 0
-    (out / "report.ktap").unlink(missing_ok=True)
-    if in_lab:
-        host.run(host.Options(
-            out=out, jobs=jobs, kernel=a.kernel, modules=a.modules, cpu=a.cpu or "spr",
-            append=f"{APPEND} {a.append}".strip(), params=a.params, limit=a.limit, parallel=a.jobs,
-            once=a.once, seed=a.seed, keep=a.warm))
+    jobs = choose.failed(last, built) if last else select(a.tests.split(), built)
+    if not jobs:
+        warn(f"FAILED=1: nothing failed in the last run in {out}: nothing to run")
+    elif a.mode == "list":
+        print("\n".join(choose.listing(jobs, built, bool(a.tests or last))))
     else:
-        here.run(out, jobs)
-    # What went wrong is for the report to say, in its place.
-    with open(out / "report.ktap", "w") as ktap:
-        status = report.write([out], ktap)
-    sys.stdout.write((out / "report.ktap").read_text())
-    return status
+        if last:
+            options = " ".join(f"{name.upper()}={getattr(a, name)}" for name in
+                               ("kernel", "cpu", "append", "params") if getattr(a, name))
+            say(f"what failed in {out}: {len(jobs)} of {len(last.programs)} programs, or rows of them; "
+                + ("HOST=1" if a.host == "1" else options))
+        return run(a, out, jobs)
+    return 0
+
+
+def again(a):
+    """With FAILED=1 the last run in the folder; options that are not given are those of that run."""
+    if a.failed not in ("0", "1"):
+        die(f"FAILED='{a.failed}': FAILED=1 runs again what failed last time")
+    if a.failed == "0" or a.mode not in ("run", "list"):
+        return None
+    if a.tests:
+        die("FAILED=1 knows what to run: leave out TESTS=")
+    last = choose.last_run(Path(a.out))
+    found = last.record
+    if not env("HOST") and found.get("host"):
+        a.host = "1"
+    names = ["ksrc"]
+    if a.host == "0":
+        a.kernel = found.get("kernel", a.kernel) if a.kernel == "newest" else a.kernel
+        a.append = a.append or found.get("append", "").removeprefix(APPEND).strip()
+        a.seed = a.seed if env("SEED") else found.get("seed", a.seed)
+        names += ["modules", "cpu", "params"]
+    for name in names:
+        setattr(a, name, getattr(a, name) or found.get(name, ""))
+    return last
+
+
+def run(a, out, jobs):
+    """Run them, and report while they run; returns the exit status."""
+    note = {"command": "kselftest", "tests": a.tests, "modules": a.modules, "ksrc": a.ksrc,
+            "rows": choose.rows_of(jobs)}
+    try:
+        if a.host == "1":
+            live = Live(out, jobs, 1, sum(job.seconds for job in jobs), os.uname().release)
+            here.run(out, jobs, live, {**note, "host": True})
+        else:
+            live = Live(out, jobs, a.jobs or len(os.sched_getaffinity(0)), a.limit)
+            host.run(host.Options(
+                out=out, jobs=jobs, kernel=a.kernel, modules=a.modules, cpu=a.cpu or "spr",
+                append=f"{APPEND} {a.append}".strip(), params=a.params, limit=a.limit, parallel=a.jobs,
+                once=a.once, seed=a.seed, keep=a.warm, observer=live, note=note))
+    except SystemExit:
+        # A signal: what had ended is reported.  Without a run there is nothing to tell.
+        if (out / "run.json").exists():
+            live.finish(PATIENCE)
+        raise
+    return live.finish()
 
 
 def link(target, path):

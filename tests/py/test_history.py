@@ -59,6 +59,11 @@ class Windows(unittest.TestCase):
                                             ("6.12.118", "6.12.118", "pass", "")): ["a:one"]})
         self.assertEqual(found.bad(), [])
 
+    def test_a_skip_tells_all_its_reasons(self):
+        rows = [row({"a:one": found}) for found in (["skip", "no CET"], ["skip", "no AVX"], ["pass", ""])]
+        (windows, _), = self.history(*rows).changes().items()
+        self.assertEqual(windows[0], ("6.1.0-56", "6.12.90", "skip", "no CET; later no AVX"))
+
     def test_a_program_that_skips_as_a_whole_stands_for_its_rows(self):
         found = self.history(row({"a:": ["skip", "too old"]}), row({"a:one": ["pass", ""], "a:two": ["pass", ""]}))
         (windows, names), = found.changes().items()

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import runs                         # finds lab/py
 import common
 import host
+import observer
 import record
 from common import LabError
 from machines import Machines
@@ -717,6 +718,26 @@ class Fake(Case):
         why = {copy.jobs[0].name: copy.why for copy in self.runner.copies}
         self.assertEqual(why["die"], "the emulator ended by itself (signal 11), see emulator.log")
         self.assertEqual(why["refuse"], "the emulator cannot fork: Cannot allocate memory")
+
+    def test_observer(self):
+        """It is told of each machine when that has ended, and what it makes of it is the verdict."""
+        told, out = [], self.tmp / "out"
+        boot = {"folder": "boot", "boot": True, "end": "ok", "why": ""}
+
+        class Watcher(observer.Observer):
+            def begins(self, entry):
+                told.append(("begins", entry["programs"], entry["end"]))
+
+            def ended(self, entry):
+                program, = record.judge_machine(out, entry, boot)
+                told.append((program.name, program.status, program.ktap(), entry))
+
+        run = self.go("good", "panic", "refuse", "warn", parallel=2, ordered=True, observer=Watcher())
+        begun = [names for word, names, *_ in told if word == "begins"]
+        self.assertEqual(begun, [["good"], ["panic"], ["refuse"], ["warn"]])
+        ended = {name: rest for name, *rest in told if name != "begins"}
+        self.assertEqual(ended, {p.name: [p.status, p.ktap(), entry] for p, entry in
+                                 zip(run.programs, run.record["machines"][1:])})
 
     def test_machine_that_powers_off(self):
         run = self.go("poweroff", append="lab.leave=poweroff")

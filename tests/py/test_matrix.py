@@ -25,6 +25,8 @@ PROGRAM = "kvm/x86_64/cet_fpstate_test"
 # Of a program with two tests; the second one needs AMX.
 ONE = "ok 1 cet_fpstate.none_noamx_cet.reset"
 TWO = "ok 2 cet_fpstate.guest_amx_cet.reset"
+OTHER = "x86/xcomp_perm_64"
+PROGRAMS = {name: "hash" for name in (PROGRAM, OTHER, "x86/a", f"{PROGRAM}:guest_amx_cet.reset")}
 NO_AMX = " # SKIP no AMX on this machine"
 
 
@@ -45,14 +47,15 @@ class Case(unittest.TestCase):
     def add(self, kernel, cpu, parameter="none", key="key"):
         cell = matrix.new_cell(key, kernel, cpu, parameter)
         self.cells.append(cell)
-        matrix.Setup(["kvm"], self.cells).write(self.out)
+        programs = {kernel: PROGRAMS for kernel in {c.kernel for c in self.cells}}
+        matrix.Setup(["kvm"], self.cells, 1, programs).write(self.out)
         return cell
 
     def cell(self, kernel, cpu, parameter, lines, code=0, program=PROGRAM, **more):
         """A cell whose program prints these lines; returns its row."""
         cell = self.add(kernel, cpu, parameter)
         run = make_run(self.out / cell.name, [Made(program, lines, code)], **more)
-        return self.call(matrix.judge, self.out, cell, run)[1]
+        return self.call(matrix.judge, self.out, cell, run, PROGRAMS)[1]
 
     def table(self, status, *texts):
         """The exit status, and what table or report must say."""
@@ -102,7 +105,7 @@ class Cells(Case):
     def test_warning_of_the_kernel(self):
         cell = self.add("7.3", "spr")
         run = make_run(self.out / cell.name, [Made(PROGRAM, harness(ONE, TWO), kernel=["WARNING: x at y"])])
-        self.call(matrix.judge, self.out, cell, run)
+        self.call(matrix.judge, self.out, cell, run, PROGRAMS)
         self.table(1, f"7.3+spr: not ok: {PROGRAM}: the kernel: WARNING: x at y")
 
     def test_warning_at_boot(self):
@@ -122,7 +125,7 @@ class Cells(Case):
         self.cell("7.3", "spr", "none", harness(ONE, TWO))
         cell = self.add("7.2", "spr")
         (self.out / cell.name).mkdir()
-        self.call(matrix.judge, self.out, cell, record.Run(self.out / cell.name))
+        self.call(matrix.judge, self.out, cell, record.Run(self.out / cell.name), PROGRAMS)
         self.table(1, "7.2+spr: ", "run.json is missing")
 
     def test_no_cell(self):
@@ -195,7 +198,7 @@ class Skips(Case):
         run = make_run(self.out / cell.name, [
             Made(PROGRAM, ["1..0 # SKIP libkvm needs KVM_SET_USER_MEMORY_REGION2"], 4),
             Made("x86/xcomp_perm_64", harness("ok 1 masks"))])
-        self.call(matrix.judge, self.out, cell, run)
+        self.call(matrix.judge, self.out, cell, run, PROGRAMS)
         # The other program is new to the first cell.
         self.table(1, "7.3+spr: no result: x86/xcomp_perm_64:masks", "| 6.1+spr | 1 | 0 | 2 | 0 | 1 | 1 |")
 
@@ -206,14 +209,14 @@ class Skips(Case):
         cell = self.add("6.1", "spr")
         lines = ["1..0 # SKIP libkvm needs KVM_SET_USER_MEMORY_REGION2"]
         run = make_run(self.out / cell.name, [Made(program, lines, 4), Made("x86/a", harness("ok 1 a"))])
-        self.call(matrix.judge, self.out, cell, run)
+        self.call(matrix.judge, self.out, cell, run, PROGRAMS)
         self.table(1, "| 6.1+spr | 1 | 0 | 1 | 0 | 1 | 1 |")
 
     def test_program_whose_tests_nobody_knows(self):
         cell = self.add("7.3", "spr")
         run = make_run(self.out / cell.name, [Made(PROGRAM, ["1..0 # SKIP no /dev/kvm"], 4),
                                               Made("x86/xcomp_perm_64", harness("ok 1 masks"))])
-        self.call(matrix.judge, self.out, cell, run)
+        self.call(matrix.judge, self.out, cell, run, PROGRAMS)
         self.table(1, f"7.3+spr: skipped although all is there: {PROGRAM} (no /dev/kvm)",
                    "| 7.3+spr | 1 | 0 | 0 | 1 | 1 | 1 (!) |")
 
@@ -336,7 +339,7 @@ class One(Case):
     def one(self, runs, parameter="none", **setup):
         cell = self.add("7.3", "spr", parameter)
         if setup:
-            matrix.Setup(["kvm"], self.cells, **setup).write(self.out)
+            matrix.Setup(["kvm"], self.cells, programs={"7.3": PROGRAMS}, **setup).write(self.out)
         self.left = list(runs)
 
         def run(options):
@@ -408,6 +411,86 @@ class One(Case):
             matrix.main(["one", self.out, "7.4+spr"])
 
 
+class Again(Case):
+    """What is run again of a cell, and what stays."""
+
+    def first(self, *programs, **more):
+        """A cell that has run these, of PROGRAM and OTHER; returns it as it is read later."""
+        cell = self.add("7.3", "spr")
+        self.programs = {PROGRAM: "one", OTHER: "two"}
+        run = make_run(self.out / cell.name, programs, **more)
+        self.call(matrix.judge, self.out, cell, run, self.programs)
+        return self.read(self.programs)
+
+    def read(self, programs):
+        self.programs = programs
+        matrix.Setup(["kvm"], self.cells, 1, {"7.3": programs}).write(self.out)
+        return matrix.Setup.read(self.out).cells[0]
+
+    def again(self, cell, *programs):
+        """The row, once these have run again."""
+        shutil.rmtree(self.out / cell.name)
+        self.call(matrix.judge, self.out, cell, make_run(self.out / cell.name, programs), self.programs)
+        return self.read(self.programs)
+
+    good = Made(PROGRAM, harness(ONE, TWO)), Made(OTHER, harness("ok 1 masks"))
+
+    def test_nothing(self):
+        cell = self.first(*self.good)
+        self.assertEqual(([], 3), (cell.todo, len(cell.row["tests"])))
+
+    def test_a_program_that_has_changed(self):
+        self.first(*self.good)
+        cell = self.read({PROGRAM: "one", OTHER: "new"})
+        self.assertEqual(([OTHER], None), (cell.todo, cell.row))
+        cell = self.again(cell, Made(OTHER, harness("ok 1 other")))
+        self.assertEqual({f"{PROGRAM}:cet_fpstate.none_noamx_cet.reset",
+                          f"{PROGRAM}:cet_fpstate.guest_amx_cet.reset", f"{OTHER}:other"}, set(cell.row["tests"]))
+        self.assertEqual(([], []), (cell.todo, cell.row["problems"]))
+
+    def test_a_program_that_is_new(self):
+        self.first(*self.good)
+        self.assertEqual(["x86/a"], self.read({**self.programs, "x86/a": "three"}).todo)
+
+    def test_a_program_that_has_gone(self):
+        self.first(*self.good)
+        cell = self.read({OTHER: "two"})
+        self.assertEqual(([], [f"{OTHER}:masks"]), (cell.todo, list(cell.row["tests"])))
+
+    def test_a_program_that_has_failed(self):
+        cell = self.first(self.good[0], Made(OTHER, harness("not ok 1 masks"), 1))
+        self.assertEqual([OTHER], cell.todo)
+        self.assertEqual([f"not ok: {OTHER}:masks"], cell.row["problems"])
+        cell = self.again(cell, self.good[1])
+        self.assertEqual(([], []), (cell.todo, cell.row["problems"]))
+        self.table(0, "| 7.3+spr | 3 |")
+
+    def test_it_fails_again(self):
+        bad = Made(OTHER, harness("not ok 1 masks"), 1)
+        cell = self.again(self.first(self.good[0], bad), bad)
+        self.assertEqual([OTHER], cell.todo)
+        self.table(1, f"not ok: {OTHER}:masks", "| 7.3+spr | 2 |")
+
+    def test_all_of_it_if_the_run_was_not_well(self):
+        for more in ({"end": "limit", "why": "the limit of 9 s"}, {"boot": ["WARNING: x at y"]}):
+            with self.subTest(more):
+                self.assertEqual([PROGRAM, OTHER], self.first(*self.good, **more).todo)
+                shutil.rmtree(self.out / "7.3+spr")
+                self.cells.clear()
+
+    def test_one_that_skips_beside_one_that_ran(self):
+        skips = Made(OTHER, ["1..0 # SKIP no /dev/kvm"], 4)
+        cell = self.again(self.first(self.good[0], Made(OTHER, harness("not ok 1 masks"), 1)), skips)
+        self.assertEqual([], cell.row["problems"])
+
+    def test_another_machine(self):
+        self.first(*self.good)
+        self.cells.clear()
+        self.add("7.3", "spr", key="other")
+        cell = self.read(self.programs)
+        self.assertEqual(([PROGRAM, OTHER], None, None), (cell.todo, cell.row, cell.old))
+
+
 class Choice(Case):
     """Which cells there are."""
 
@@ -446,17 +529,18 @@ class Choice(Case):
         (kernel / "version").write_text("7.3.4+deb13\n")
         (module / "kvm-intel.ko.xz").write_bytes(lzma.compress(b"\0parmtype=ept:bool\0"))
         with mock.patch.object(matrix, "script", lambda *words: str(kernel)), \
-                mock.patch.object(matrix.suite, "build", lambda series: Path("/built")):
+                mock.patch.object(matrix.suite, "build", lambda series: Path("/built")), \
+                mock.patch.object(matrix.suite, "select", lambda tests, built: []):
             return matrix.find_cells(self.options(**variables), Machines())
 
     def test_names(self):
-        found = self.find(KERNELS="7.3", CPUS="spr ryzen", PARAMS="nopku kvm_intel.ept=0 kvm_intel.cet=0")
+        found, _ = self.find(KERNELS="7.3", CPUS="spr ryzen", PARAMS="nopku kvm_intel.ept=0 kvm_intel.cet=0")
         self.assertEqual(["7.3+spr", "7.3+ryzen", "7.3+spr+nopku", "7.3+spr+kvm_intel.ept=0"],
                          [cell.name for cell in found])
         self.assertEqual(4, len({cell.key for cell in found}))
 
     def test_one_kernel_by_two_names(self):
-        self.assertEqual(["7.3+spr"], [c.name for c in self.find(KERNELS="7.3 newest", CPUS="spr")])
+        self.assertEqual(["7.3+spr"], [c.name for c in self.find(KERNELS="7.3 newest", CPUS="spr")[0]])
 
     def test_key_has_the_cpu(self):
         """A CPU that is made up anew by the same name is another one."""
@@ -471,7 +555,7 @@ class Choice(Case):
         self.assertEqual(5, len(keys))
 
     def test_keys_stay(self):
-        first, second = ([c.key for c in self.find(KERNELS="7.3", CPUS="spr")] for _ in range(2))
+        first, second = ([c.key for c in self.find(KERNELS="7.3", CPUS="spr")[0]] for _ in range(2))
         self.assertEqual(first, second)
 
 

@@ -606,14 +606,35 @@ class Todo(Case):
         self.verdict("error")
         self.check("killed", "new")
 
-    def test_kernel_or_suite_change(self):
+    def test_kernel_changes(self):
         mutants.Setup(key="1235").write(self.out)
         self.check("killed", "new")
 
-    def test_kernel_or_suite_change_back(self):
+    def test_kernel_changes_back(self):
         mutants.Setup(key="1235").write(self.out)
         mutants.Setup(key="1234").write(self.out)
         self.check("new")
+
+    def test_programs_change(self):
+        """A verdict stays if those that noticed have not changed; a survivor has met all."""
+        old = {"a": "1", "b": "2"}
+        for word, killers, programs, again in (
+                ("killed", ["a"], {"a": "1", "b": "3"}, False),
+                ("killed", ["a"], {"a": "1", "b": "2", "c": "4"}, False),
+                ("killed", ["a"], {"a": "5", "b": "2"}, True),
+                ("killed", ["a"], {"b": "2"}, True),
+                ("killed", ["a", "b"], {"a": "1", "b": "3"}, True),
+                ("killed", [], {"a": "1", "b": "3"}, True),
+                ("survived", [], {"a": "1", "b": "3"}, True),
+                ("survived", [], old, False),
+                ("hang", ["a"], {"a": "1", "b": "3"}, True)):
+            with self.subTest((word, killers, programs)):
+                self.setup = mutants.Setup(key="1234", programs=old)
+                row = mutants.new_row(self.setup, self.patches[0])
+                row.update(verdict=word, summary="", killers=killers)
+                self.call(mutants.finish, row, self.out)
+                mutants.Setup(key="1234", programs=programs).write(self.out)
+                self.check(*(["killed", "new"] if again else ["new"]))
 
     def test_patch_changes(self):
         self.patches[0] = self.patch("killed", change=lambda text: text.replace("+b\n", "+c\n"))

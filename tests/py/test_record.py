@@ -6,6 +6,7 @@ With KEEP_RUNS=DIR the runs stay there, for tests/report.t to show them to other
 
 import contextlib
 import io
+import json
 import os
 import re
 import shutil
@@ -13,12 +14,14 @@ import sys
 import tempfile
 import unittest
 import unittest.mock
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from runs import Machine, Run, RELEASE
+from runs import Machine, Run, RELEASE, TOP
 import record
 import report
+import results
 import verdict
 
 GOOD_TAP = """\
@@ -61,7 +64,52 @@ class RunCase(unittest.TestCase):
         ktap, summary = io.StringIO(), io.StringIO()
         self.rc = report.write([Path(f) for f in folders] or [self.run_.folder], ktap, summary)
         self.ktap, self.summary = ktap.getvalue(), summary.getvalue()
+        if not folders:
+            self.same_while_it_runs()
+            self.same_for_programs()
         return self.rc
+
+    def same_while_it_runs(self):
+        """The report is the same if it is written while machines end, in whatever order."""
+        folder = self.run_.folder
+        run = record.Run(folder)
+        if not run.record:
+            return
+        machines = run.record["machines"]
+        jobs = [m for m in machines if not m.get("boot") and m["end"] != "stopped"]
+        boot = next((m for m in machines if m.get("boot")), None)
+        # lab/kselftest runs no two of one name.
+        is_clear = len(set(run.planned)) == len(run.planned)
+        for order in (jobs, jobs[::-1], jobs[1::2] + jobs[::2], []) if is_clear else (jobs, []):
+            text = []
+            stream = report.Stream(run.planned, text.append)
+            for entry in order:
+                stream.add(record.judge_machine(folder, entry, boot, run.record.get("release", "")))
+            self.assertTrue(stream.finish(record.Run(folder)), "".join(text))
+            self.assertEqual("".join(text), self.ktap)
+
+    def same_for_programs(self):
+        """report.json and report.xml say what the report says."""
+        found = json.loads(json.dumps(results.document(record.Run(self.run_.folder))))
+        self.assertEqual(found["status"], "fail" if self.rc else "pass")
+        lines = re.findall(r"^( *)(not ok|ok) \d+ (.*?)(?: # (SKIP|XFAIL)\b.*| # .*)?$", self.ktap, re.M)
+        tests = [t for p in found["programs"] for t in p["tests"]]
+        for indent, listed in (("  ", tests), ("", found["programs"] + found["lab"])):
+            said = [(word.lower() if word else "fail" if ok == "not ok" else "pass")
+                    for blanks, ok, _, word in lines if blanks == indent]
+            self.assertEqual([t["status"] for t in listed], said)
+        for thing in [*tests, *found["programs"]]:
+            self.assertRegex(thing["path"], r"^([a-zA-Z0-9_-]+(\.[a-zA-Z0-9_-]+)*)?$")
+            self.assertIn(thing["kcidb_status"], ("PASS", "FAIL", "SKIP", "MISS"))
+        root = ET.fromstring(results.junit(found).encode())
+        cases = list(root.iter("testcase"))
+        bad = [c for c in cases if c.find("failure") is not None or c.find("error") is not None]
+        self.assertEqual(bool(bad), bool(self.rc))
+        self.assertEqual((int(root.get("tests")), int(root.get("failures")) + int(root.get("errors"))),
+                         (len(cases), len(bad)))
+        self.assertEqual(sum(c.find("skipped") is not None for c in cases), sum(
+            t["status"] in ("skip", "xfail") for p in found["programs"] for t in p["tests"] or [p]) +
+            sum(r["status"] == "skip" for r in found["lab"]))
 
     def has(self, *patterns, text=None):
         for pattern in patterns:
@@ -124,7 +172,7 @@ class Good(RunCase):
         self.has(r"^ok 5 lab_complete$", r"^ok 6 kernel_log$")
 
     def test_summary_counts_and_names_skip_reasons(self):
-        self.has(r"^kvm/x86_64/perm_test +pass +1 +0 +1 +1$", r"1 x skip: no AMX",
+        self.has(r"^skip +1 x no AMX$", r"^skip +1 x no such thing$", r"^xfail +1 x known$",
                  r"^all is well: 4 programs, .*, 12 s$", text=self.summary)
 
     def test_summary_fits_on_a_screen(self):
@@ -656,6 +704,63 @@ class Verdict(RunCase):
         self.run_.folder.mkdir()
         self.means(125, "skip: the kernel did not come up: "
                         f"{self.run_.folder}/run.json is missing: the run was interrupted")
+
+
+class Documented(RunCase):
+    """Documentation/results.md has every field of report.json, and no other."""
+
+    # Of these what comes is up to the run, or the page tells it in words.
+    INSIDE = ("options", "machine.features", "machine.sizes", "machine.parameters", "counts.programs",
+              "counts.tests", "programs", "lab")
+    HEAD = ("# Linux 7.3.4 x86_64, 64-bit program, uid 0, euid 0\n# CPU: Made up, CPUID.1:EAX 0x806f8\n"
+            "# XCR0 0x602e7: x87 SSE XTILE_DATA\n# supervisor components of the CPU: PASID CET_USER\n"
+            "# CPUID.0xD sizes: 3 for XCR0, 2 for XCR0 | IA32_XSS, at most 4\n# parameters: kvm.x=N kvm_intel.y=Y\n")
+
+    def fields(self, thing, prefix=""):
+        for name, value in thing.items():
+            if isinstance(value, dict) and prefix + name not in self.INSIDE:
+                yield from self.fields(value, f"{prefix}{name}.")
+            else:
+                yield prefix + name
+
+    def table(self, text):
+        rows = re.findall(r"^\| (`.*?) \|", text, re.M)
+        return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+
+    def test_fields(self):
+        self.program("kvm/a", self.HEAD + "TAP version 13\n1..1\nok 1 x\n")
+        found = results.document(record.Run(self.run_.write(boot_seconds=1, cpu_seconds=2, kernel="newest")))
+        text = (TOP / "Documentation/results.md").read_text().partition("## report.json")[2]
+        whole, programs = text.partition("## report.xml")[0].split("Of each program:")
+        programs, _, tests = programs.partition("Of each test:")
+        # The machine itself may be missing, and is a row too.
+        self.assertEqual(set(self.fields(found)) | {"machine"}, self.table(whole))
+        program = found["programs"][0]
+        self.assertEqual(set(self.fields(program)), self.table(programs))
+        self.assertEqual(set(program["tests"][0]), set(re.findall(r"`(\w+)`", tests.partition("\n\n")[0])))
+        self.assertIn(f"`{results.VERSION}`", whole)
+
+    def test_machine(self):
+        self.program("kvm/a", self.HEAD)
+        self.assertEqual(results.document(record.Run(self.run_.write()))["machine"], {
+            "release": "7.3.4", "uid": 0, "model": "Made up", "signature": "0x806f8", "xcr0": "0x602e7",
+            "user_components": ["x87", "SSE", "XTILE_DATA"], "supervisor_components": ["PASID", "CET_USER"],
+            "features": {"AMX": True, "CET": True, "PASID": True},
+            "sizes": {"standard": 3, "compacted": 2, "maximum": 4},
+            "parameters": {"kvm.x": "N", "kvm_intel.y": "Y"}})
+
+    def test_machine_of_which_nobody_speaks(self):
+        self.program("kvm/a", "[OK]\tfine\n")
+        self.assertIsNone(results.document(record.Run(self.run_.write()))["machine"])
+
+
+class Xml(unittest.TestCase):
+    def test_characters_that_xml_does_not_take(self):
+        for text, wanted in (("a\x00\x01\x0b\x1b[1m\x7f", "a????[1m\x7f"), ("\ud800\ufffe", "??"), ("\t\n<&>\"", "\t\n<&>\""),
+                             ("\u00e9\U0001f600", "\u00e9\U0001f600")):
+            self.assertEqual(results.xml_text(text), wanted)
+            node = results.element(ET.Element("a"), "b", text, message=text)
+            self.assertEqual(ET.fromstring(ET.tostring(node)).text, wanted)
 
 
 if __name__ == "__main__":

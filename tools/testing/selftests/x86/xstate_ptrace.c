@@ -362,9 +362,23 @@ TEST_F(xstate_ptrace, mxcsr)
 	EXPECT_SAME(XREGS_INITIAL_MXCSR, self->regs->mxcsr, "MXCSR after that");
 }
 
+/* Components that are in XSTATE_BV though they are initial: CPUs need not track that. */
+static uint64_t always_in_use(uint64_t mask)
+{
+	struct xregs *initial = xregs_alloc(), *saved = xregs_alloc();
+	uint32_t pkru = xregs_has_pkru() ? xregs_pkru() : 0;
+
+	xregs_load(initial, mask);
+	xregs_save(saved, mask);
+	if (xregs_has_pkru())
+		xregs_set_pkru(pkru);
+	return saved->xstate_bv;
+}
+
 /* Verify that all components at once, and each of them alone, are taken and become the task's. */
 TEST_F(xstate_ptrace, all)
 {
+	uint64_t tracked = self->mask & ~XFEATURE_MASK_SSE & ~always_in_use(self->mask);
 	struct xregs *other = other_pattern(self->mask);
 	unsigned int i;
 
@@ -389,8 +403,8 @@ TEST_F(xstate_ptrace, all)
 		other->mxcsr = self->shared.saved->mxcsr;
 		EXPECT_XREGS(1ULL << i, other, self->shared.saved, "of the task, %s set alone",
 			     xf_name(i));
-		EXPECT_SAME_MASK(xf_names, 1ULL << i, self->shared.saved->xstate_bv & self->mask &
-				 ~XFEATURE_MASK_SSE, "XSTATE_BV of the task");
+		EXPECT_SAME_MASK(xf_names, 1ULL << i & tracked,
+				 self->shared.saved->xstate_bv & tracked, "XSTATE_BV of the task");
 	}
 }
 
@@ -398,6 +412,7 @@ TEST_F(xstate_ptrace, all)
 TEST_F(xstate_ptrace, none)
 {
 	struct xregs *other = other_pattern(self->mask), *wanted = xregs_alloc(), *got = self->regs;
+	bool old_mxcsr;
 
 	other->xstate_bv = 0;
 	other->mxcsr = XREGS_INITIAL_MXCSR;
@@ -412,6 +427,12 @@ TEST_F(xstate_ptrace, none)
 	EXPECT_BYTES(wanted, got, xstate_size(), "NT_X86_XSTATE of a task with initial registers");
 	go_on(_metadata, self->pid);
 	wanted->xcr0 = 0;
+	/* XRSTOR of the standard format loads MXCSR whatever XSTATE_BV is. */
+	old_mxcsr = xregs_are_standard() && self->shared.saved->mxcsr == self->shared.loaded->mxcsr;
+	XFAIL_IF(old_mxcsr, "MXCSR of a task that a debugger has made initial is an old one") {
+		EXPECT_THAT(!old_mxcsr, "MXCSR of the task is that of before");
+		wanted->mxcsr = self->shared.saved->mxcsr;
+	}
 	EXPECT_XREGS(self->mask, wanted, self->shared.saved, "of the task");
 }
 

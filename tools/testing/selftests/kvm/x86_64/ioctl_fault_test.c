@@ -395,9 +395,18 @@ TEST_F(ioctl_fault, vcpu_attr)
 		.get = KVM_GET_DEVICE_ATTR, .set = KVM_SET_DEVICE_ATTR,
 		.attr = { .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET },
 	};
+	u64 offset[2];
+	unsigned int i;
 
 	th_case("the offset of the TSC");
 	in.addr = (u64 *)&in.attr.addr;
+	/* KVM makes up for a TSC of the host that is not reliable. */
+	for (i = 0; i < ARRAY_SIZE(offset); i++) {
+		*in.addr = (u64)&offset[i];
+		EXPECT_ERRNO(0, try(self->vcpu, in.get, &in.attr), "KVM_GET_DEVICE_ATTR");
+	}
+	if (offset[0] != offset[1])
+		SKIP(return, "the offset of the TSC changes by itself");
 	read_all(_metadata, self);
 	expect_indirect(_metadata, self, &in);
 	expect_direct(_metadata, self, &in, sizeof(in.attr));

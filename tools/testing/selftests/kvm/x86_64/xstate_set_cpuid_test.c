@@ -49,7 +49,7 @@ static const struct {
 /* What a vCPU can have of these */
 struct able {
 	u64 xcr0, xss;
-	bool pku, monitor, compacted;
+	bool pku, ospke, monitor, compacted;
 };
 
 static struct able vcpu_able(struct kvm_vcpu *vcpu)
@@ -58,6 +58,8 @@ static struct able vcpu_able(struct kvm_vcpu *vcpu)
 		.xcr0 = vcpu_xcr0_mask(vcpu),
 		.xss = vcpu_cpuid_has(vcpu, X86_FEATURE_XSAVES) ? vcpu_xss_mask(vcpu) : 0,
 		.pku = vcpu_cpuid_has(vcpu, X86_FEATURE_PKU),
+		/* KVM once left it alone where the host has none. */
+		.ospke = this_cpu_has(X86_FEATURE_OSPKE),
 		.monitor = kvm_check_cap(KVM_CAP_DISABLE_QUIRKS2) &
 			   KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT,
 		.compacted = vcpu_cpuid_has(vcpu, X86_FEATURE_XSAVES) ||
@@ -162,7 +164,7 @@ static struct kvm_cpuid2 *cpuid_own_wrong(const struct kvm_cpuid2 *given, const 
 
 	for (nr = 0; nr < NR_OWN; nr++) {
 		e = cpuid_entry(c, own[nr].function, own[nr].index);
-		if (e && (nr != MONITOR || able->monitor) &&
+		if (e && (nr != OSPKE || able->ospke) && (nr != MONITOR || able->monitor) &&
 		    (nr != COMPACTED_SIZE || able->compacted))
 			(&e->eax)[own[nr].reg] ^= own[nr].mask;
 	}
