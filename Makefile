@@ -4,6 +4,14 @@
 
 .POSIX:
 
+# What these run is Python, which a fresh machine may not have.
+all kselftest list install runner bisect matrix history soak mutants detection: .python
+
+.python:
+	@command -v python3 >/dev/null || lab/kernel/packages fetch build lab
+
+.PHONY: .python
+
 all:
 	@lab/kselftest build
 

@@ -47,11 +47,21 @@ need()
 		die "$1 is missing: install the Debian package $2 (lab/kernel/packages installs all that is needed)"
 }
 
+# is_full FOLDER: less than 8 MiB left there
+is_full()
+{
+	[ "$(df -Pk "$1" 2>/dev/null | awk 'NR == 2 { print $4 }')" -lt 8192 ] 2>/dev/null
+}
+
 lab_exit()
 {
 	_rc=$?
 	trap - EXIT
 	trap '' INT TERM HUP
+	# Whatever failed, that is why, until what was unfinished is removed.
+	if [ $_rc != 0 ] && [ $_rc -lt 128 ] && is_full "$CACHE"; then
+		warn "no space left in $CACHE: make some (5 GiB are needed), or choose another folder with CACHE="
+	fi
 	if [ -n "$lab_child" ]; then
 		kill -TERM "$lab_child" 2>/dev/null || :
 		wait "$lab_child" 2>/dev/null || :
@@ -198,4 +208,11 @@ hash_files()
 	for _file; do
 		sha256sum <"$_file"
 	done | hash_text
+}
+
+# for_32_bits FILE...: those of the sources of programs in x86/ that are built for 32 bits as
+# well: they ask which they are
+for_32_bits()
+{
+	grep -lE '__(i386|x86_64)__' "$@" || :
 }

@@ -8,7 +8,7 @@ set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/tap.sh"
 
-plan 51
+plan 52
 scratch
 CACHE=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xcomp-lab}
 
@@ -28,12 +28,21 @@ x86_programs()
 	grep -lE '^(int main\(|[A-Z_]*HARNESS_MAIN)' tools/testing/selftests/x86/*.c | sed 's|.*/||; s|\.c$||'
 }
 
+# Programs for 32 bits as well ask which they are.
+x86_programs_32()
+{
+	for p in $(x86_programs); do
+		! grep -qE '__(i386|x86_64)__' "tools/testing/selftests/x86/$p.c" || echo "${p}_32"
+	done
+}
+
 # inventory DIR: names, times and sizes of everything there
 inventory()
 {
 	find "$1" ! -name __pycache__ ! -name '*.pyc' -printf '%P %T@ %s\n' | sort | sha256sum
 }
 
+ok "some programs are for 32 bits as well" [ "$(x86_programs_32 | wc -l)" -ge 5 ]
 for series in "$newest" 7.2 6.12; do
 	tree=$(lab/kernel/fetch source "$series") || tree=/nowhere
 	before=$(inventory "$tree")
@@ -49,7 +58,7 @@ for series in "$newest" 7.2 6.12; do
 		for p in $(x86_programs); do
 			[ -x "$dir/x86/${p}_64" ] || missing="$missing $p"
 		done
-		for p in xcomp_perm_32 xstate_frame_32 xstate_pkeys_32 xstate_ptrace_32 xstate_signal_32; do
+		for p in $(x86_programs_32); do
 			[ -x "$dir/x86/$p" ] || missing="$missing $p"
 		done
 		is "$what: all programs are there" "$missing" ""
@@ -92,7 +101,7 @@ ok "make install" make -s install DESTDIR="$tmp/inst" O="$tmp/out.d"
 wanted=$({
 	programs | sed 's/^/kvm:/'
 	x86_programs | sed 's|.*|x86:&_64|'
-	printf 'x86:%s\n' xcomp_perm_32 xstate_frame_32 xstate_pkeys_32 xstate_ptrace_32 xstate_signal_32
+	x86_programs_32 | sed 's/^/x86:/'
 } | sort | tr '\n' ' ')
 is "the list names every program" "$(tr '\n' ' ' <"$tmp/inst/kselftest-list.txt")" "$wanted"
 is "kselftest's own runner finds them" "$("$tmp/inst/run_kselftest.sh" -l | sort | tr '\n' ' ')" "$wanted"

@@ -208,7 +208,9 @@ def folder(path, what="folder"):
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        die(f"cannot make the {what} {path}: {error.strerror}")
+        die(f"cannot make the {what} {path}: {error.strerror}: choose another one")
+    if not os.access(path, os.W_OK):
+        die(f"cannot write to the {what} {path}: choose another one")
     return Path(path).resolve()
 
 

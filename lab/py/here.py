@@ -71,8 +71,8 @@ def run_job(job, path, tick):
     with open(path / "results.log", "w") as results:
         note(f"begin {job.name}")
         print(f"@lab begin {job.name}", file=results, flush=True)
-        status = call([job.program, *job.arguments], job.seconds, path / "results.log",
-                      cwd=job.program.parent, tick=tick)
+        status = call([job.program.absolute(), *job.arguments], job.seconds, path / "results.log",
+                      cwd=job.program.parent, env={**os.environ, **job.variables}, tick=tick)
         note(f"end {job.name}")
         results.seek(0, 2)
         # The shell's word for a death by a signal.

@@ -13,6 +13,7 @@ import lzma
 import os
 import re
 import select
+import shlex
 import shutil
 import socket
 import stat
@@ -24,6 +25,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
+import guestfiles
 import qemu
 import record
 from common import (LAB, cache, cache_put, call, die, folder, hash_bytes, hash_file, locked,
@@ -33,6 +35,9 @@ from observer import Observer
 
 # How long the emulator may use no CPU time at all.
 STALL = 30
+# More is an error of bochsrc; what of that is the program's stays with it.
+BOCHS_MEMORY = 2048
+LOG_LEVELS = ("error", "info", "debug")
 # CPU time for the boot; for a job, from what its program may take inside.
 BOOT_BUDGET = 120
 # What a machine may write: a console of a gigabyte helps nobody.
@@ -50,6 +55,7 @@ class Job:
     program: Path
     arguments: list = field(default_factory=list)
     files: list = field(default_factory=list)   # go to /lab/files of its machine
+    variables: dict = field(default_factory=dict)   # of its environment
 
 
 @dataclass
@@ -74,6 +80,11 @@ class Options:
     flood: int = MAX_OUTPUT
     pvh: bool = True            # False: as if the kernel had no PVH entry
     emulator: str = ""          # a folder with the emulator; default: lab/emulator/build
+    debug: bool = False         # an emulator with symbols, which gdb(1) understands
+    log: str = ""               # what the emulator logs: "error", "info" or "debug"
+    unpack: list = field(default_factory=list)  # of guestfiles.Entry, unpacked into / of each copy
+    get: list = field(default_factory=list)     # paths there, to come back when its programs have ended
+    expect: int = None          # the exit status of each program that is no failure; None: the suite's
     observer: Observer = field(default_factory=Observer)    # who is told what goes on
     note: dict = field(default_factory=dict)    # what else run.json shall say
 
@@ -222,7 +233,8 @@ def find_parts(options, work):
         boot_key = hash_bytes(hash_file(image), hash_file(LAB / "guest/bootimage"), options.pvh)
         parts.boot = kitchen.part(f"boot-{boot_key}", make_boot(image, options.pvh))
         parts.bios = Path(script("kernel/fetch", "bios"))
-        parts.emulator = Path(options.emulator or script("emulator/build", cpu.kind))
+        parts.emulator = Path(options.emulator or script(
+            "emulator/build", cpu.kind, *(["debug"] if options.debug else [])))
     return parts
 
 
@@ -232,11 +244,11 @@ class Archive:
     def __init__(self):
         self.parts, self.folders, self.count = [], set(), 0
 
-    def entry(self, name, mode, data=b""):
+    def entry(self, name, mode, data=b"", uid=0, gid=0):
         self.count += 1
-        name = name.encode() + b"\0"
+        name = os.fsencode(name) + b"\0"
         head = b"070701" + b"".join(b"%08X" % n for n in (
-            self.count, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name), 0))
+            self.count, mode, uid, gid, 1, 0, len(data), 0, 0, 0, 0, len(name), 0))
         for blob in (head + name, data):
             self.parts += [blob, b"\0" * (-len(blob) % 4)]
 
@@ -249,6 +261,12 @@ class Archive:
     def add(self, path, data, mode=0o644):
         self.add_folder(path.rpartition("/")[0])
         self.entry(path, stat.S_IFREG | mode, data)
+
+    def add_entry(self, entry):
+        """A guestfiles.Entry, as it is."""
+        self.add_folder(entry.path.rpartition("/")[0])
+        self.folders.add(entry.path)
+        self.entry(entry.path, entry.mode, entry.data, entry.uid, entry.gid)
 
     def bytes(self):
         self.entry("TRAILER!!!", 0)
@@ -275,17 +293,34 @@ def initramfs(parts, params):
     return archive.bytes()
 
 
-def payload(jobs):
-    """What a copy of the machine gets: programs, files, and the list of what to run."""
-    archive, lines, files = Archive(), [], {}
+def payload(jobs, unpack=(), get=()):
+    """What a copy of the machine gets: programs, files, and the list of what to run.
+
+    unpack holds guestfiles.Entry, get the paths of what has to come back.  The list is a
+    script for the shell of guest/init, with every word quoted.
+    """
+    archive, lines, files, libs = Archive(), [], {}, set()
+    for entry in unpack:
+        archive.add_entry(entry)
+    brought = frozenset(entry.path for entry in unpack)
+    has_variables = any(job.variables for job in jobs)
     for number, job in enumerate(jobs):
         path = f"lab/bin/{number}/{job.program.name}"
         archive.add(path, job.program.read_bytes(), 0o755)
-        lines.append(" ".join([job.name, str(job.seconds), f"/{path}", *job.arguments]))
+        libs.update(guestfiles.needs(job.program, brought))
+        if has_variables:
+            words = ["env", *(f"{n}={v}" for n, v in job.variables.items())]
+            lines.append("given=" + shlex.quote(shlex.join(words)))
+        lines.append(shlex.join(["job", job.name, str(job.seconds), f"/{path}", *job.arguments]))
         files.update({Path(f).name: Path(f) for f in job.files})
+    for lib in sorted(libs):
+        if lib.lstrip("/") not in brought:
+            archive.add(lib.lstrip("/"), Path(lib).read_bytes(), 0o755)
     for name, path in files.items():
         archive.add(f"lab/files/{name}", path.read_bytes(), stat.S_IMODE(path.stat().st_mode))
-    archive.add("lab/list", "".join(line + "\n" for line in lines).encode())
+    if get:
+        lines.append(shlex.join(["get", str(guestfiles.GET_LIMIT), str(guestfiles.GET_SECONDS), *get]))
+    archive.add("lab/list", os.fsencode("".join(line + "\n" for line in lines)))
     return archive.bytes()
 
 
@@ -330,6 +365,7 @@ def configure(parts, options, initrd, work, logs):
         struct.pack_into("<I", params, 0x228, cmdline)
         (work / "params.bin").write_bytes(params)
         images.append((work / "params.bin", zeropage))
+    wanted = LOG_LEVELS[:LOG_LEVELS.index(options.log) + 1] if options.log else ()
     lines = [
         "config_interface: textconfig",
         "display_library: nogui",
@@ -347,7 +383,8 @@ def configure(parts, options, initrd, work, logs):
         f"com1: enabled=1, mode=file, dev={logs}/console.log",
         f"com2: enabled=1, mode=file, dev={logs}/results.log",
         f"log: {logs}/emulator.log",
-        "panic: action=fatal", "error: action=ignore", "info: action=ignore", "debug: action=ignore",
+        "panic: action=fatal",
+        *(f"{level}: action={'report' if level in wanted else 'ignore'}" for level in LOG_LEVELS),
     ]
     (work / "bochsrc").write_text("\n".join(lines) + "\n")
     return work / "bochsrc"
@@ -364,6 +401,7 @@ class Watch:
         self.program, self.program_since = "", 0.0
         self.offset = {"console.log": 0, "results.log": 0}
         self.tail = dict.fromkeys(self.offset, b"")
+        self.sends_files = False
         self.panicked = 0.0
 
     def cpu_seconds(self):
@@ -395,6 +433,8 @@ class Watch:
         """CPU time for what is running: a second in there costs one to two out here."""
         if not self.limits:
             return BOOT_BUDGET * self.cpus
+        if self.sends_files:
+            return (3 * guestfiles.GET_SECONDS + 30) * self.cpus
         return (3 * self.limits.get(self.program, 60) + 30) * self.cpus
 
     def look(self):
@@ -408,12 +448,15 @@ class Watch:
         cpu = self.cpu_seconds()
         if cpu is None:
             return None             # it has ended: the server will say so
-        begun = re.findall(rb"@lab begin (\S+)", self.news("results.log"))
+        news = self.news("results.log")
+        begun = re.findall(rb"@lab begin (\S+)", news)
         if begun and begun[-1].decode("utf-8", "replace") != self.program:
             self.program, self.program_since = begun[-1].decode("utf-8", "replace"), cpu
+        if not self.sends_files and re.search(rb"^@lab get$", news, re.M):
+            self.sends_files, self.program_since = True, cpu
         if cpu - self.program_since >= self.budget():
             return "hang", f"the host hung: no end after {self.budget():.0f} s of CPU time"
-        if sum(self.offset.values()) > self.flood:
+        if sum(self.offset.values()) + self.logged() > self.flood:
             return "flood", f"it wrote more than {self.flood >> 20} MiB"
         if cpu != self.cpu:
             self.cpu, self.changed = cpu, now
@@ -421,6 +464,13 @@ class Watch:
             self.backtrace()
             return "stall", f"the emulator stood still for {self.stall:.0f} s (see emulator.log)"
         return None
+
+    def logged(self):
+        """Bytes of what the emulator itself has to say, which is nothing unless it was asked to."""
+        try:
+            return (self.logs / "emulator.log").stat().st_size
+        except OSError:
+            return 0
 
     def backtrace(self):
         """For the people who have to find out."""
@@ -594,7 +644,7 @@ def find_warm(options, parts, initrd, stack):
     # All that the machine is made of, and nothing that is read in another order next time.
     key = hash_bytes(hash_file(parts.emulator / "bochs"), hash_bytes(initrd), parts.boot.name,
                      parts.bios.name, parts.cpu.count, parts.cpu.model, *parts.cpu.changes, parts.words,
-                     options.memory, options.seed, (LAB / "guest/start.S").read_bytes(),
+                     options.memory, options.seed, options.log, (LAB / "guest/start.S").read_bytes(),
                      Path(__file__).read_bytes())
     stop_warm(dead=True)
     warm = folder(warm_folder()) / key
@@ -657,6 +707,7 @@ class Copy:
     cpu: float = 0.0
     memory: int = 0
     wall: float = 0.0
+    lost: str = ""              # what is wrong with the files that should have come back
 
 
 def job_folder(number, name):
@@ -721,7 +772,7 @@ class Runner:
         copy.folder.mkdir(parents=True)
         for name in ("console.log", "results.log"):
             (copy.folder / name).write_bytes(b"")
-        copy.payload.write_bytes(payload(copy.jobs))
+        copy.payload.write_bytes(payload(copy.jobs, self.options.unpack, self.options.get))
         self.server.send(f"run {copy.folder} {copy.payload} {self.options.seed}")
         copy.began = time.monotonic()
         # Until the server says "begin", with the process.
@@ -764,8 +815,10 @@ class Runner:
             if status and not ("lab.leave=" in self.options.append and has_done(copy)):
                 copy.end, copy.why = "died", f"the emulator ended by itself ({how(status)}), see emulator.log"
             check_space(copy)
+        if self.options.get:
+            copy.lost = guestfiles.fetch(copy.folder)
         self.observer.ended(self.machine(copy))
-        if self.options.fast and is_failure(copy):
+        if self.options.fast and is_failure(copy, self.options.expect):
             self.end = "stopped"
 
     def look(self):
@@ -776,7 +829,7 @@ class Runner:
                 self.server.send(f"kill {copy.pid}")
         if shutil.disk_usage(self.out).free < MIB:
             self.end = "disk"
-            self.why = f"no space left in {self.out}: make some, or choose another folder with O="
+            self.why = f"no space left in {self.out.resolve()}: make some, or choose another folder with O="
 
     def stop_all(self, kind, why):
         for copy in self.running.values():
@@ -797,7 +850,8 @@ class Runner:
         """Its entry of run.json."""
         return {"folder": str(copy.folder.relative_to(self.out)), "programs": [j.name for j in copy.jobs],
                 "end": copy.end, "why": copy.why, "cpu_seconds": round(copy.cpu, 2),
-                "seconds": round(copy.wall, 2), "kib": copy.memory}
+                "seconds": round(copy.wall, 2), "kib": copy.memory,
+                **({"lost": copy.lost} if copy.lost else {})}
 
     def machines(self):
         return [self.machine(copy) for copy in self.copies if copy.end]
@@ -824,7 +878,7 @@ def check_space(copy):
             copy.end, copy.why = "died", "no space left for its output"
 
 
-def is_failure(copy):
+def is_failure(copy, expect=None):
     """Whether a run with fast=True may end here.
 
     A limit of time, a signal or a machine that died is no failure to stop at: more may
@@ -833,7 +887,10 @@ def is_failure(copy):
     text = (copy.folder / "results.log").read_bytes()
     codes = [int(c) for c in re.findall(rb"@lab end \S+ (\d+)", text)]
     taint = re.search(rb"@lab done (\d+)", text)
-    if any(c not in (0, 2, 4) and not 124 <= c < 254 for c in codes):
+    if expect is not None:
+        if any(c != expect for c in codes):
+            return True
+    elif any(c not in (0, 2, 4) and not 124 <= c < 254 for c in codes):
         return True
     if copy.end == "ok" and taint and taint.group(1) != b"0":
         return True
@@ -847,8 +904,16 @@ def is_failure(copy):
 def check(options):
     if not options.jobs:
         die("nothing to run: name a program or a list (-l); lab/run -h tells more")
+    cpu = Machines().cpu(options.cpu)
     if options.memory < 256:
         die(f"-M {options.memory}: the host needs at least 256 MiB")
+    if options.memory > BOCHS_MEMORY and not cpu.is_qemu:
+        die(f"-M {options.memory}: the emulator gives a machine at most {BOCHS_MEMORY} MiB, for Bochs takes no more "
+            "of this one's: a CPU of QEMU's may have more (-c qemu-max)")
+    if cpu.is_qemu and (options.debug or options.log or options.emulator):
+        die(f"-c {options.cpu} is QEMU's: --debug, --log and --emulator are for the other CPUs")
+    if options.log and options.log not in LOG_LEVELS:
+        die(f"--log {options.log}: what the emulator logs is one of {', '.join(LOG_LEVELS)}")
     for job in options.jobs:
         if not job.program.is_file():
             die(f"no program {job.program}: build it first ('make')")
@@ -857,7 +922,15 @@ def check(options):
         for file in job.files:
             if not Path(file).is_file():
                 die(f"no file {file} to copy into the host")
-    Machines().cpu(options.cpu)
+        if re.search(r"\s", job.name):
+            die(f"'{job.name}': the name of a program is one word")
+    brought = frozenset(entry.path for entry in options.unpack)
+    for program in {job.program for job in options.jobs}:
+        guestfiles.needs(program, brought)
+    size = sum(len(entry.data) for entry in options.unpack)
+    # Files there are memory, of which they may take half.
+    if size > (options.memory // 2 - 32) * MIB:
+        die(f"what is to be unpacked has {size / MIB:.0f} MiB, the machine room for {options.memory // 2 - 32}: raise -M")
 
 
 LEFT_FROM_BEFORE = ("boot", "jobs", "run.json", "console.log", "results.log", "status",
@@ -888,9 +961,6 @@ def run(options):
     """Do it; returns the record.Run.  LabError only where nothing could be started."""
     check(options)
     out = folder(options.out, "folder")
-    # A blank would end a name in the protocol of the fork server, a comma in bochsrc.
-    if re.search(r"[\s,]", str(out)) or len(str(out)) > 350:
-        die(f"-o {out}: the emulator takes neither blanks nor commas nor more than 350 characters in paths")
     check_folder(out)
     with locked(out / ".lock", wait=0) as mine:
         if not mine:
@@ -898,6 +968,8 @@ def run(options):
         clear(out)
         with work_folder("run") as work:
             write_text(work / "out", f"{out}\n")
+            # A blank would end a name in the protocol of the fork server, a comma in bochsrc.
+            (work / "o").symlink_to(out)
             parts = find_parts(options, work)
             start = time.monotonic()
             rec = {"planned": [job.name for job in options.jobs], "kernel": str(options.kernel),
@@ -905,7 +977,7 @@ def run(options):
                    "seed": options.seed, "machines": [], "end": "interrupted",
                    "why": "the run was interrupted", "started": now(), **options.note}
             try:
-                run_machines(options, parts, out, work, rec)
+                run_machines(options, parts, work / "o", work, rec)
             finally:
                 rec["seconds"] = round(time.monotonic() - start, 2)
                 rec["cpu_seconds"] = round(sum(m.get("cpu_seconds", 0) for m in rec["machines"]), 2)

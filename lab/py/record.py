@@ -324,13 +324,17 @@ class Run:
             log.status, log.reason = "skip", "the kernel log is not readable"
         return [complete, log]
 
-    def trouble(self):
-        """The first thing that is wrong with machines and kernel, in a line, or ""."""
+    def trouble(self, excused=None):
+        """The first thing that is wrong with machines and kernel, in a line, or "".
+
+        What the kernel says of a program counts unless the pattern excused finds it.
+        """
         for program in self.programs:
             if program.machine_end[0] != "ok":
                 return f"{program.machine_end[1]} (in {program.name})"
-            if program.kernel:
-                return f"the kernel: {program.kernel[0]} (in {program.name})"
+            said = [line for line in program.kernel if not (excused and excused.search(line))]
+            if said:
+                return f"the kernel: {said[0]} (in {program.name})"
         if self.problems:
             return self.problems[0]
         for program in self.programs:

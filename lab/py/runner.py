@@ -11,9 +11,7 @@ KTAP on stdout; what each run printed is in $O/runner.
 """
 
 import os
-import re
 import shutil
-import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -23,6 +21,7 @@ import record
 import report
 import suite
 from common import die, folder, work_folder
+from guestfiles import libraries
 
 USE = 'use: make runner DESTDIR=DIR [TESTS="COLLECTION:TEST ..."], with DIR as make install has made it'
 
@@ -40,16 +39,6 @@ tar -C / -xf /lab/files/kselftest.tar || exit 1
 ln -s /proc/self/fd/1 /dev/stdout
 exec /kselftest/run_kselftest.sh -t "$1"
 """
-
-
-def libraries(program):
-    """Of a program that is not static, with its loader."""
-    done = subprocess.run(["ldd", program], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.DEVNULL, text=True, timeout=60, check=False)
-    found = set(re.findall(r"/[^\s)]+", done.stdout)) if done.returncode == 0 else set()
-    # pthread_exit() loads one that no program names.
-    found |= {str(Path(lib).parent / "libgcc_s.so.1") for lib in found if lib.endswith("/libc.so.6")}
-    return sorted(lib for lib in found if Path(lib).exists())
 
 
 def pack(source, test, work, timeout):

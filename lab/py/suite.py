@@ -111,7 +111,7 @@ def parser():
     p.add_argument("--seed", type=number, default=count("SEED", 1))
     p.add_argument("--warm", type=number, default=count("WARM", 0))
     p.add_argument("--limit", type=number, default=count("LIMIT", 1800))
-    p.add_argument("--once", action="store_true")
+    p.add_argument("--once", action="store_true", help="this kernel does not come back: keep nothing of it in the cache")
     return p
 
 
@@ -151,10 +151,11 @@ def main(arguments):
     last = again(a)
     series = check(a)
     in_lab = a.host == "0"
+    # Before what takes ten minutes the first time.
+    out = folder(a.out, "folder O=")
     packages("fetch", "build", *(lab_packages([a.cpu or "spr"]) if a.mode == "run" and in_lab else []))
     tree = Path(a.ksrc or script("kernel/fetch", "library", series))
     built = build(tree=tree)
-    out = folder(a.out, "folder O=")
     link(built, out / "selftests")
     if a.mode == "build":
         say(f"built: {out}/selftests")

@@ -9,7 +9,7 @@ set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/../tap.sh"
 
-plan 26
+plan 27
 scratch
 tree=$(lab/kernel/fetch source "$newest")
 
@@ -154,12 +154,14 @@ while read -r _ rest; do
 	done
 done <"$tmp/commands"
 is "make has every target and variable that is named" "$wrong" ""
-for f in Documentation/ci/*.yml; do
-	# Items that are commands: "- run: COMMAND", or under script: and before_script:.
+for f in Documentation/ci/*; do
+	# Items that are commands: "- run: COMMAND", or under script: and its like; and RUN.
 	awk '/^ *- run: / { sub(/^ *- run: /, ""); print; next }
-		/^  [a-z_]+:/ { script = $1 ~ /^(before_)?script:$/; next }
-		script { sub(/^ *- /, ""); print }' "$f" >"$tmp/commands"
+		/^RUN / { sub(/^RUN /, ""); print; next }
+		/^  [a-z_]+:/ { script = $1 ~ /^(before_|after_)?script:$/; next }
+		script && /^ *- / { sub(/^ *- /, ""); print }' "$f" >"$tmp/commands"
 	is "$f calls only make, once that is installed" \
-		"$(sed 's/^apt-get update && apt-get install .* make$/install/; s/^make .*/make/' "$tmp/commands" |
-			tr '\n' ' ')" "install make "
+		"$(sed 's/^apt-get update && apt-get install .* make$/install/; s/ && make clean$//; s/^make \([a-z]*\).*/\1/' \
+			"$tmp/commands" | tr '\n' ' ')" \
+		"install kselftest $(case $f in *.yml) echo 'report ' ;; esac)"
 done

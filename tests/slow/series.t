@@ -8,7 +8,7 @@ set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/../tap.sh"
 
-plan 30
+plan 34
 scratch
 GIT_AUTHOR_NAME='A U Thor'
 GIT_AUTHOR_EMAIL=author@example.org
@@ -154,6 +154,27 @@ refuses "no author" '^lab: whose patches are these\? Tell git' \
 	env -u GIT_AUTHOR_NAME -u GIT_AUTHOR_EMAIL KSRC="$tmp/$newest" lab/series
 mkdir "$tmp/repo"
 cp -R lab tools "$tmp/repo/"
+cat >"$tmp/repo/tools/testing/selftests/x86/one_more.c" <<'END_OF_C'
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * One more program, for which nobody has written
+ * a message.
+ */
+int main(void)
+{
+	return sizeof(long) == 8 ? 0 :
+#ifdef __i386__
+		0;
+#else
+		1;
+#endif
+}
+END_OF_C
+ok "a program without a text makes a patch" env O="$tmp/more" KSRC="$tmp/$newest" "$tmp/repo/lab/series"
+more=$(find "$tmp/more/series" -name '0*.patch' | sort | tail -n 1)
+ok "the last one, with its head comment as the message" like "$more" '^One more program, for which nobody has written$'
+ok "under its name" like "$more" '^Subject: .*selftests/x86: Add one_more$'
+ok "for 32 bits too, as it asks which it is" like "$more" '^\+TARGETS_C_BOTHBITS \+= one_more$'
 : >"$tmp/repo/tools/testing/selftests/x86/unnamed.c"
 refuses "a source without a patch" '^lab: each \.c file needs a text in lab/selftests/series\.d .* x86/unnamed\.c' \
 	env KSRC="$tmp/$newest" "$tmp/repo/lab/series"
