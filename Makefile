@@ -36,6 +36,9 @@ matrix:
 history:
 	@lab/history
 
+report:
+	@lab/webpage
+
 soak:
 	@lab/soak
 
@@ -57,4 +60,4 @@ distclean:
 help:
 	@cat lab/help
 
-.PHONY: all kselftest check check-slow install bisect matrix history series runner soak mutants detection update clean distclean help
+.PHONY: all kselftest check check-slow install bisect matrix history report series runner soak mutants detection update clean distclean help
