@@ -177,7 +177,8 @@ def sentence(question, told, everything):
         if known:
             most = min(known, key=lambda reason: (-known[reason], reason))
             numbers = [sum(t.known.values()) for t in good]
-            more = (f"; but {each(numbers)} fail in a known way{', most of them' if len(known) > 1 else ''}: "
+            more = (f"; but {each(numbers)} fail{'s' if max(numbers) == 1 else ''} in a known way"
+                    f"{', most of them' if len(known) > 1 else ''}: "
                     f"\"{most}\"")
         pieces.append((f"{lead}{where(good)}, {question.good} ({each([t.counts['pass'] for t in good])} rows "
                        f"ok on each{more})", None))

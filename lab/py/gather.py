@@ -293,7 +293,7 @@ def read_matrix(found, path, place):
             continue
         tests, odd = read_tests(row.get("tests"))
         if odd:
-            found.note(place, f"{cell.name}.json: {odd} results that are none were left out")
+            found.note(place, f"{cell.name}.json: left out, for they are none: {odd} of its results")
         problems = strings(row.get("problems"))
         cell.row = {"tests": {name: list(v) for name, v in tests.items()}, "problems": problems}
         folder = path / cell.name
@@ -305,8 +305,8 @@ def read_matrix(found, path, place):
             folder if folder.is_dir() else None, strings(data.get("tests")), broken,
             seconds=amount(row.get("seconds")), date=mtime(file), place=f"{place}/{cell.name}"))
     if stale:
-        found.note(place, f"{len(stale)} cells are of another kernel, suite or emulator than setup.json "
-                   f"and were left out: {' '.join(stale[:5])}{' ...' if len(stale) > 5 else ''}")
+        found.note(place, "left out, for they are of another kernel, suite or emulator than setup.json: "
+                   f"{' '.join(stale[:5])}{f' and {len(stale) - 5} more' if len(stale) > 5 else ''}")
     judge(found, made)
     found.matrices.append(made)
 
@@ -352,7 +352,7 @@ def read_history(found, path, place):
             continue
         tests, odd = read_tests(row.get("tests"))
         if odd:
-            found.note(place, f"{version}.json: {odd} results that are none were left out")
+            found.note(place, f"{version}.json: left out, for they are none: {odd} of its results")
         if row.get("end"):
             undone.append((version, string(row["end"], "it came to no end")))
         if not tests:
@@ -440,9 +440,9 @@ def read_mutants(found, path, place):
             rows[row["name"]] = row
             date = max(date, mtime(file))
     if odd:
-        found.note(place, f"{odd} rows are half-written or none, and were left out")
+        found.note(place, f"left out, for they are half-written or none: {odd} of its rows")
     if stale:
-        found.note(place, f"{stale} rows are of another kernel, suite or patch, and were left out")
+        found.note(place, f"left out, for they are of another kernel, suite or patch: {stale} of its rows")
     known = {p.name.removesuffix(".patch") for p in (LAB / "mutants").glob("*.patch")}
     undone = sorted(known - set(rows)) if rows.keys() & known else []
     if not rows:

@@ -32,6 +32,9 @@ ORDER = ("fail", "missing", "xfail", "skip", "pass")
 MAX_LINES = 40                  # of diagnostics, and of a piece of the kernel's log
 MAX_LENGTH = 240                # of each
 MAX_ROWS = 6                    # of a group that are told in full
+MAX_GRIDS = 16                  # of which cells open
+MAX_ITEMS = 80                  # under "What is not ok" that are told in full
+MAX_LOGS = 1000000              # bytes of diagnostics and logs in a page: one that can be sent by mail
 # What the harness says of every test.
 CHATTER = re.compile(r"# +(RUN|OK|FAIL|SKIP|XFAIL) +\S|#? *\w+: Test (failed|terminated)|# Starting |"
                      r"(TAP|KTAP) version|# (Linux|CPU|XCR0|supervisor|CPUID|parameters)\b|Random seed")
@@ -161,6 +164,7 @@ class Page:
         self.found = found
         self.ids = Ids()
         self.runs = Runs(found)
+        self.room = MAX_LOGS
         self.drawers = {}       # {id: markup}
         self.by_content = {}
         self.notes = next((h.notes for h in found.histories), None)
@@ -199,23 +203,36 @@ class Page:
         if reason:
             out += [" ", tag("em", reason)]
         if verdict in history.BAD:
-            out.append(self.evidence([row], results))
+            out.append(self.diagnostics(row, results))
         return tag("li", *out)
 
-    def evidence(self, rows, several):
-        """Diagnostics and the kernel's log for rows that are not ok, of the newest run that has them."""
+    def logs(self, lines, where):
+        """Lines of a log, as long as there is room in the page."""
+        made = pre(lines)
+        if made is None:
+            return None
+        self.room -= len(made)
+        if self.room < 0:
+            return tag("p", f"Left out, for the page would be too large: see {where}.", cls="dim")
+        return made
+
+    def diagnostics(self, row, several):
+        """What the program said of a row that is not ok, in the newest run that has it."""
         results, run = self.runs.first(several)
         if run is None:
             return tag("p", "The logs of this run are not there any more.", cls="dim")
-        out, logs = [], {}
-        for row in rows:
-            out.append(pre(said(run, row)))
-            logs.setdefault(row.partition(":")[0], None)
-        for program in logs:
-            lines = kernel_log(run, program)
-            if lines:
-                out += [tag("p", f"Kernel log of {results.label} while {program} ran:", cls="dim"), pre(lines)]
-        return out
+        return self.logs(said(run, row), results.place)
+
+    def kernel_said(self, program, several):
+        results, run = self.runs.first(several)
+        lines = kernel_log(run, program) if run else []
+        if not lines:
+            return None
+        return [tag("p", f"Kernel log of {results.label} while {program} ran:", cls="dim"),
+                self.logs(lines, results.place)]
+
+    def evidence(self, row, several):
+        return [self.diagnostics(row, several), self.kernel_said(row.partition(":")[0], several)]
 
     # --- the answer ---
 
@@ -320,8 +337,17 @@ class Page:
         for row in sorted(rows):
             note = self.explain(row, rows[row])
             groups.setdefault(note or tuple(id(r) for r in rows[row]), []).append(row)
-        items = [self.bad_item(group, rows, key if isinstance(key, history.Note) else None)
-                 for key, group in groups.items()]
+        # Those of most results first, if there are too many.
+        keys = list(groups)
+        if len(keys) > MAX_ITEMS:
+            keys.sort(key=lambda key: -sum(len(rows[row]) for row in groups[key]))
+        items = [self.bad_item(groups[key], rows, key if isinstance(key, history.Note) else None)
+                 for key in keys[:MAX_ITEMS]]
+        rest = [row for key in keys[MAX_ITEMS:] for row in groups[key]]
+        if rest:
+            items.append(details(f"and {how_many(len(rest), 'row')} more", tag("ul", *(
+                tag("li", tag("code", row), f" in {how_many(len(rows[row]), 'run')}", id=self.ids.place("row", row))
+                for row in rest), cls="rows")))
         items += self.run_items()
         items += self.matrix_items()
         total = sum(len(r.bad()) for r in self.found.results)
@@ -358,7 +384,7 @@ class Page:
             details(f"and {len(items) - MAX_ROWS} more", tag("ul", *items[MAX_ROWS:], cls="rows"))
             if len(items) > MAX_ROWS else None,
             details("What they assert, what program and kernel said",
-                    *((tag("p", tag("code", row), " ", grid.asserts(row)), self.evidence([row], where[row]))
+                    *((tag("p", tag("code", row), " ", grid.asserts(row)), self.evidence(row, where[row]))
                       for row in shown), cls="paper"))
 
     def run_items(self):
@@ -420,6 +446,9 @@ class Page:
         groups.sort(key=lambda g: max((r.machine == "spr", answer.order(r.kernel)) for r in g[0]), reverse=True)
         self.grid_of = {id(r): n for n, (several, _) in enumerate(groups) for r in several}
         out = [self.one_grid(n, several, verdicts) for n, (several, verdicts) in enumerate(groups)]
+        if len(out) > MAX_GRIDS:
+            out.insert(MAX_GRIDS, tag("p", f"There are {len(out)} different grids: cells of those that follow do not open.",
+                                      cls="dim"))
         return self.section(
             "grid", "Permission × guest CPUID",
             tag("p", "Rows are how the process came by the permission for AMX, columns what the guest's CPUID has; "
@@ -453,16 +482,20 @@ class Page:
     def grid_cell(self, number, several, cell, verdicts):
         found = verdicts[cell]
         if not found:
-            return tag("td", "·", title="nobody asked")
+            return tag("td", "·", title="nobody asked", cls="plain")
         counts = Counter(v for _, v, _ in found)
         status = worst(counts)
         text = " ".join(f"{SYMBOL[s]}{counts[s]}" for s in ORDER if counts[s])
+        if number >= MAX_GRIDS:
+            return tag("td", text, cls=f"{status} plain")
         items = [self.row_item(row, verdict, reason, several) for row, verdict, reason in found]
         is_bad = status in ("fail", "missing")
         title = f"{grid.variant(cell)}: {grid.tell(cell)}"
         if is_bad:
             title += f" - Linux {answer.span(several, self.found.results)}"
-        key = self.drawer(("cell", number, grid.variant(cell)), title, tag("ul", *items, cls="rows"), is_bad)
+        key = self.drawer(("cell", number, grid.variant(cell)), title,
+                          join(tag("ul", *items, cls="rows"), self.kernel_said(grid.PROGRAM, several) if is_bad else None),
+                          is_bad)
         words = ", ".join(number_of(s, counts[s]) for s in ORDER if counts[s])
         return tag("td", self.link(text, *key, aria_label=f"{grid.variant(cell)}: {words}"), cls=status)
 
@@ -501,10 +534,9 @@ class Page:
             for reason, count in Counter(r.reason or "no reason given" for r in some).most_common(20):
                 lists.append(tag("p", chip(status, number_of(status, count)), reason))
         if program.errors:
-            lists.append(pre(program.errors + [line for line in program.trailer[-8:]]))
-            log = kernel_log(run, program.name.split(":")[0])
+            lists.append(self.logs(program.errors + program.trailer[-8:], results.place))
             if program.kernel or program.machine_end[0] != "ok":
-                lists.append(pre(log))
+                lists.append(self.kernel_said(program.name.split(":")[0], [results]))
         passed = [r.name for r in program.results if r.status == "pass"]
         if passed:
             lists.append(details(f"{len(passed)} ok", tag("p", ", ".join(passed), cls="mono")))
@@ -732,6 +764,7 @@ class Page:
         bad, rows, items = self.bad()
         sections = [bad, grids, self.kselftest(), self.history(), self.matrix(), self.mutants()]
         gaps = self.gaps()
+        odd = sum(not row["good"] for suite in found.mutants if suite.suite.startswith("ours") for row in suite.rows)
         kernels, machines = {r.kernel for r in found.results}, {r.machine for r in found.results}
         nav = [("answer", "Answer"), ("bad", f"Not ok ({items})"), *([("gaps", "Missing")] if gaps else []), ("grid", "Grid"),
                ("run", "Runs"), ("history", "Released kernels"), ("matrix", "Matrix"), ("mutants", "Injected regressions")]
@@ -740,8 +773,11 @@ class Page:
             tag("p", f"{how_many(len(kernels), 'kernel')}, {how_many(len(machines), 'machine')}, "
                 f"{sum(len(r.tests) for r in found.results)} results, the newest of {date}.", cls="dim"),
             tag("p", chip("fail", f"{how_many(rows, 'row')} not ok somewhere") if rows else
-                chip("missing", "something is not ok") if items else chip("pass", "nothing is not ok"),
+                chip("fail", "something is not ok") if items else
+                chip("pass", "nothing is not ok") if found.results else chip("missing", "no run of the suite"),
                 self.link("What is not ok", "bad"),
+                [" · ", chip("xfail", f"{how_many(odd, 'mutant')} not as expected"), self.link("which", "mutants")]
+                if odd else None,
                 [" · ", chip("missing", "not complete"), self.link("what is missing", "gaps")] if gaps else None))
         body = join(
             tag("header", tag("h1", "AMX guest permission, guest CET and XSAVE", id=self.ids.place("top")), summary,
