@@ -208,7 +208,7 @@ refuses "JOBS=" "^lab: JOBS='x' is no number above 0" env JOBS=x lab/kselftest
 refuses "SEED=" "^lab: SEED='0' is no number above 0" env SEED=0 lab/kselftest
 refuses "install without DESTDIR" '^lab: where to\? say make install DESTDIR=' lab/kselftest install ''
 
-for t in all kselftest check check-slow install bisect series runner matrix soak mutants detection update clean distclean help; do
+for t in all kselftest check check-slow install bisect series runner matrix report soak mutants detection update clean distclean help; do
 	[ "$t" = all ] || make -s help | grep -q "^make $t" || echo "$t"
 done >"$tmp/out"
 is "make help lists every target" "$(cat "$tmp/out")" ""
@@ -217,7 +217,7 @@ mkdir -p "$CACHE/kernel-1" "$CACHE/lock" "$CACHE/pin" "$CACHE/warm/1" "$tmp/out.
 	"$tmp/out.d/mutants/ours/m" "$tmp/out.d/mutants/kernels/labkernel-1" "$tmp/out.d/matrix/c" "$tmp/out.d/soak/1"
 touch "$tmp/out.d/mutants/ours/setup.json" "$tmp/out.d/matrix/setup.json" "$tmp/out.d/soak/list"
 touch "$CACHE/lock/kernel-1" "$CACHE/notes" "$CACHE/times" "$tmp/out.d/notes" "$tmp/out.d/results.log" \
-	"$tmp/out.d/run.json" "$tmp/out.d/.lock" "$tmp/out.d/boot/console.log" "$tmp/out.d/jobs/000-a/console.log"
+	"$tmp/out.d/run.json" "$tmp/out.d/report.html" "$tmp/out.d/.lock" "$tmp/out.d/boot/console.log" "$tmp/out.d/jobs/000-a/console.log"
 sh -c 'while :; do sleep 0.1; done' sh "$CACHE/warm/1/bochsrc" &
 waits=$!
 echo $waits >"$CACHE/warm/1/pid"

@@ -105,10 +105,15 @@ class Browser:
 
     def open(self, path):
         """Load a file, and wait for it."""
+        # An address that differs in its last part alone would load nothing.
+        self.go("about:blank")
         self.errors.clear()
         self.requests.clear()
+        self.go(f"file://{path}")
+
+    def go(self, url):
         self.events.clear()
-        self.call("Page.navigate", url=f"file://{path}")
+        self.call("Page.navigate", url=url)
         end = time.monotonic() + LIMIT
         while "Page.loadEventFired" not in self.events:
             self.note(self.message(end))
