@@ -47,6 +47,9 @@ matrix:
 history:
 	@lab/history
 
+report:
+	@lab/webpage
+
 soak:
 	@lab/soak
 
@@ -68,4 +71,4 @@ distclean:
 help:
 	@cat lab/help
 
-.PHONY: all kselftest list check check-slow install bisect matrix history series runner soak mutants detection update clean distclean help
+.PHONY: all kselftest list check check-slow install bisect matrix history report series runner soak mutants detection update clean distclean help

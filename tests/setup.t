@@ -215,7 +215,7 @@ refuses "FAILED=1 without a run" "^lab: FAILED=1: there was no run in $tmp/none:
 refuses "FAILED=1 and TESTS=" '^lab: FAILED=1 knows what to run: leave out TESTS=' env FAILED=1 TESTS=x lab/kselftest
 refuses "install without DESTDIR" '^lab: where to\? say make install DESTDIR=' lab/kselftest install ''
 
-for t in all kselftest list check check-slow install bisect series runner matrix soak mutants detection update clean distclean help; do
+for t in all kselftest list check check-slow install bisect series runner matrix report soak mutants detection update clean distclean help; do
 	[ "$t" = all ] || make -s help | grep -q "^make $t" || echo "$t"
 done >"$tmp/out"
 is "make help lists every target" "$(cat "$tmp/out")" ""
@@ -224,7 +224,7 @@ mkdir -p "$CACHE/kernel-1" "$CACHE/lock" "$CACHE/pin" "$CACHE/warm/1" "$tmp/out.
 	"$tmp/out.d/mutants/ours/m" "$tmp/out.d/mutants/kernels/labkernel-1" "$tmp/out.d/matrix/c" "$tmp/out.d/soak/1"
 touch "$tmp/out.d/mutants/ours/setup.json" "$tmp/out.d/matrix/setup.json" "$tmp/out.d/soak/list"
 touch "$CACHE/lock/kernel-1" "$CACHE/notes" "$CACHE/times" "$tmp/out.d/notes" "$tmp/out.d/results.log" \
-	"$tmp/out.d/run.json" "$tmp/out.d/report.json" "$tmp/out.d/report.xml" "$tmp/out.d/.lock" "$tmp/out.d/boot/console.log" "$tmp/out.d/jobs/000-a/console.log"
+	"$tmp/out.d/run.json" "$tmp/out.d/report.json" "$tmp/out.d/report.xml" "$tmp/out.d/report.html" "$tmp/out.d/.lock" "$tmp/out.d/boot/console.log" "$tmp/out.d/jobs/000-a/console.log"
 sh -c 'while :; do sleep 0.1; done' sh "$CACHE/warm/1/bochsrc" &
 waits=$!
 echo $waits >"$CACHE/warm/1/pid"
