@@ -5,7 +5,7 @@
 .POSIX:
 
 # What these run is Python, which a fresh machine may not have.
-all kselftest list install runner bisect matrix history soak mutants detection: .python
+all kselftest list install runner bisect matrix history report soak mutants detection: .python
 
 .python:
 	@command -v python3 >/dev/null || lab/kernel/packages fetch build lab
