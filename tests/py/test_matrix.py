@@ -530,7 +530,8 @@ class Choice(Case):
         (module / "kvm-intel.ko.xz").write_bytes(lzma.compress(b"\0parmtype=ept:bool\0"))
         with mock.patch.object(matrix, "script", lambda *words: str(kernel)), \
                 mock.patch.object(matrix.suite, "build", lambda series: Path("/built")), \
-                mock.patch.object(matrix.suite, "select", lambda tests, built: []):
+                mock.patch.object(matrix.suite, "select", lambda tests, built: []), \
+                mock.patch.object(matrix.host, "emulator_name", lambda cpu: f"bochs-{cpu.kind}"):
             return matrix.find_cells(self.options(**variables), Machines())
 
     def test_names(self):
@@ -550,7 +551,7 @@ class Choice(Case):
         for line in ("cpu new 1 tigerlake", "cpu new 1 tigerlake pku", "cpu new 2 tigerlake",
                      "cpu new 1 sapphire_rapids", "cpu new 1 tigerlake - nokaslr"):
             path.write_text(f"{text}{line}\n")
-            with mock.patch.object(matrix, "script", lambda *words: "/emulator"):
+            with mock.patch.object(matrix.host, "emulator_name", lambda cpu: f"bochs-{cpu.kind}"):
                 keys.add(matrix.cell_key(["base"], Machines(path).cpu("new"), "none"))
         self.assertEqual(5, len(keys))
 
