@@ -148,6 +148,7 @@ INTEGER_ONLY void guest_leave(void);
 void xregs_run(struct kvm_vcpu *vcpu);
 bool xregs_need_xsetbv_exit(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 			    const u64 *read);
+bool xregs_cpu_is_virtual(void);
 bool xregs_xsetbv_exits(struct __test_metadata *const _metadata);
 
 #endif /* SELFTEST_KVM_XREGS_H */

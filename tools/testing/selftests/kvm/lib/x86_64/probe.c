@@ -2,6 +2,15 @@
 /* What CPUs have to do, and some emulated ones do not */
 #include "xregs.h"
 
+/*
+ * Whether an emulator or a hypervisor makes this CPU.  Where none does, what looks like
+ * a wrong CPU is a wrong KVM.
+ */
+bool xregs_cpu_is_virtual(void)
+{
+	return this_cpu_has(X86_FEATURE_HYPERVISOR);
+}
+
 static u64 xcr0_read;
 
 static void guest_set_xcr0(u64 xcr0)
