@@ -162,7 +162,7 @@ def read_notes(path=NOTES):
 
 def explain(notes, name, window):
     """The note for a row that is not ok in a window, or None."""
-    first, last, _, _ = window
+    first, last = window[:2]
     for note in notes:
         if any(fnmatch.fnmatchcase(name, rows) for rows in note.rows.split()) and \
            order(note.first) <= order(first) and \

@@ -122,7 +122,12 @@ class Patch:
         return Machines().also if self.cpu == CPU else {}
 
     def key(self, setup_key):
-        return hashlib.sha256((setup_key + self.text).encode()).hexdigest()[:16]
+        return patch_key(setup_key, self.text)
+
+
+def patch_key(setup_key, text):
+    """Of a kernel, an emulator and a patch."""
+    return hashlib.sha256((setup_key + text).encode()).hexdigest()[:16]
 
 
 @dataclasses.dataclass
