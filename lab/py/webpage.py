@@ -593,9 +593,10 @@ class Page:
         self.drawer(("matrix", number, cell.name), f"{cell.name}: Linux {cell.results.label}",
                     tag("p", *chips(counts), f"{cell.results.seconds:.0f} s ", self.grid_link([cell.results])), pre(problems),
                     [tag("p", self.link(row, "row", row)) for row, _ in cell.results.bad()[:10]],
-                    [tag("p", chip(s, number_of(s, n)), reason or "no reason given")
-                     for (s, reason), n in sorted(cell.reasons.items(), key=lambda i: (-i[1], i[0])) if s in ("skip", "xfail")],
-                    on_paper=bool(problems))
+                    *(join(tag("p", chip(status, number_of(status, counts[status]))), tag("ul", *(
+                        tag("li", f"{n} × {reason or 'no reason given'}")
+                        for (s, reason), n in cell.reasons.most_common() if s == status), cls="rows"))
+                      for status in ("xfail", "skip") if counts[status]), on_paper=bool(problems))
         return tag("td", self.link(text, "matrix", number, cell.name), cls=status)
 
     # --- mutants ---
