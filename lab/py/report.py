@@ -117,7 +117,8 @@ def last_words(program, count):
 
 def failures(program, count=3):
     """[(what failed, lines that say why)] of a program."""
-    found = [(f"{program.name}: {r.name}", diagnostics(r, count)) for r in program.results if r.status == "fail"]
+    found = [(f"{results.base(program.name)}: {r.name}", diagnostics(r, count)) for r in program.results
+             if r.status == "fail"]
     if program.errors:
         found.append((f"{program.name}: " + "; ".join(program.errors[:count or 1]), last_words(program, min(count, 2))))
     return found
