@@ -16,6 +16,7 @@ import history
 import matrix
 import mutants
 import record
+import report
 import results
 from common import LAB, LabError, read_json
 from machines import Machines
@@ -164,6 +165,9 @@ def base_tests(run):
     for part in [p.name for p in run.programs if ":" in p.name]:
         for name in [name for name in tests if name.startswith(part + ":")]:
             tests[results.base(part) + name[len(part):]] = tests.pop(name)
+    for name in (results.base(p.name) for p in run.programs if report.is_unfinished(p)):
+        for row in {f"{name}:kernel", f"{name}:program"} & set(tests):
+            tests[row] = ("missing", tests[row][1])
     return tests
 
 

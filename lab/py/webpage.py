@@ -175,8 +175,8 @@ class Page:
     def section(self, key, title, *children):
         return tag("section", tag("h2", title, id=self.ids.place(key)), *children)
 
-    def missing(self, what, command):
-        return tag("p", f"No {what} here: ", tag("code", command), " makes them.", cls="dim")
+    def missing(self, command):
+        return tag("p", "Nothing of ", tag("code", command), " here.", cls="dim")
 
     def span(self, several):
         return answer.span(several, self.found.results)
@@ -201,8 +201,8 @@ class Page:
     def kernel_said(self, program, several):
         one, run = self.runs.first(several)
         lines = kernel_log(run, program) if run else []
-        if not lines:
-            return None
+        if all("] lab: " in line for line in lines):
+            return None             # but for when it began and ended
         return [tag("p", f"Kernel log of {one.label} while {program} ran:", cls="dim"), self.logs(lines, one.place)]
 
     def evidence(self, row, several):
@@ -309,7 +309,9 @@ class Page:
                 f"{sum(len(r.tests) for r in self.found.results)} in all." if rows else
                 "All rows that have a result are ok, were skipped, or fail in a way that is known.")
         new = sum(len(groups[key]) for key in keys if not isinstance(key, history.Note))
-        word = f"{how_many(len(rows), 'row')} not ok somewhere" + (f", {new} not explained" if new else ", all explained")
+        word = f"{how_many(len(rows), 'row')} not ok somewhere"
+        if new < len(rows):
+            word += f", {new} not explained" if new else ", all explained"
         return self.section("bad", "What is not ok", tag("p", head), *items), word if rows else "", len(items)
 
     def explain(self, row, several):
@@ -338,7 +340,7 @@ class Page:
         shown = sorted(rows, key=lambda row: not any(r.folder for r in where[row]))[:3]
         return tag(
             "div", tag("h3", chip(status, f"{WORD[status]}: {how_many(len(rows), 'row')}"), f" on {everywhere}"),
-            self.explained(note), *folded(items),
+            self.explained(note) if note or any(r.source == "history" for r in several) else None, *folded(items),
             details("What they assert, what program and kernel said",
                     *((tag("p", tag("code", row), " ", grid.asserts(row)), self.evidence(row, where[row]))
                       for row in shown), cls="paper"))
@@ -399,7 +401,7 @@ class Page:
             tag("p", "Rows are how the process came by the permission for AMX, columns what the guest's CPUID has; "
                 "\"any\" is what does not depend on it.  A cell has a number for each verdict and opens its assertions.  "
                 "Kernels that say the same share a table."), legend(),
-            *([tag("div", *out[:MAX_GRIDS], cls="grids")] if out else [self.missing(f"results of {grid.PROGRAM}", "make kselftest")]),
+            *([tag("div", *out[:MAX_GRIDS], cls="grids")] if out else [self.missing(f"make kselftest TESTS={grid.PROGRAM}")]),
             details(f"{how_many(len(rest), 'more table')}, of other machines", tag("div", *rest, cls="grids")) if rest else None)
 
     def one_grid(self, number, several, verdicts):
@@ -458,7 +460,7 @@ class Page:
 
     def kselftest(self):
         out = [self.one_run(one, run) for one, run in self.found.runs]
-        return self.section("run", "Runs of the suite", *(out or [self.missing("run", "make kselftest")]))
+        return self.section("run", "Runs of the suite", *(out or [self.missing("make kselftest")]))
 
     def one_run(self, one, run):
         counts = Counter(r.status for p in run.programs for r in p.results)
@@ -495,7 +497,7 @@ class Page:
 
     def history(self):
         out = [self.one_history(n, past) for n, past in enumerate(self.found.histories)]
-        return self.section("history", "Released kernels", *(out or [self.missing("history", "make history")]))
+        return self.section("history", "Released kernels", *(out or [self.missing("make history")]))
 
     def one_history(self, number, found):
         versions = found.past.versions
@@ -565,7 +567,7 @@ class Page:
 
     def matrix(self):
         out = [self.one_matrix(n, made) for n, made in enumerate(self.found.matrices)]
-        return self.section("matrix", "Kernels × CPUs × parameters", *(out or [self.missing("matrix", "make matrix")]))
+        return self.section("matrix", "Kernels × CPUs × parameters", *(out or [self.missing("make matrix")]))
 
     def one_matrix(self, number, made):
         by_place = {(cell.kernel, cell.cpu, cell.parameter): cell for cell in made.cells}
@@ -604,7 +606,7 @@ class Page:
     def mutants(self):
         suites = sorted(self.found.mutants, key=lambda s: not s.suite.startswith("ours"))
         if not suites:
-            return self.section("mutants", "Injected regressions", self.missing("mutants", "make mutants"))
+            return self.section("mutants", "Injected regressions", self.missing("make mutants"))
         # One column for each suite; rows are compared by name.
         rows = {}
         for n, suite in enumerate(suites):

@@ -49,7 +49,7 @@ def make_kselftest(folder, verdicts=None, **more):
             lines.append(f"# test.c:1: {row}: XCOMP_BV: wanted 0x1800 got 0x0; lost: CET_USER")
         word = {"skip": f" # SKIP {reason}", "xfail": f" # XFAIL {reason}"}.get(verdict, "")
         lines.append(f"{'not ok' if verdict == 'fail' else 'ok'} {number} {row}{word}")
-    made = [Made(name, harness(*lines), code=int(any(line.startswith("not") for line in lines)))
+    made = [Made(name, harness(*lines), code=int(any(line.startswith("not") for line in lines)), kernel=["kvm: made up"])
             for name, lines in programs.items()]
     made += more.pop("programs", [])
     run = make_run(folder, made, cpu="spr", **more)
