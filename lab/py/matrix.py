@@ -23,7 +23,7 @@ import host
 import record
 import suite
 from batch import STATUSES, env
-from common import LAB, LabError, die, hash_bytes, read_json, say, script, warn, write_text
+from common import LAB, LabError, die, hash_bytes, hash_file, read_json, say, script, warn, write_text
 from machines import Machines
 
 MAX_DETAILS = 5
@@ -292,6 +292,8 @@ def fingerprint():
 
 def cell_key(parts, cpu, parameter):
     emulator = host.emulator_name(cpu)
+    if cpu.is_qemu:
+        emulator += hash_file(LAB / "py/qemu.py")
     # Without what it has: a set has no order, and that decides on the table alone.
     return hash_bytes(*parts, emulator, cpu.model, cpu.changes, cpu.count, cpu.options, parameter)
 

@@ -55,7 +55,7 @@ static const struct row {
 	{ "XSAVE", KVM_GET_XSAVE, KVM_SET_XSAVE, 0, XAREA_XMM, 1 },
 	{ "XSAVE2", KVM_GET_XSAVE2, KVM_SET_XSAVE, 0, XAREA_XMM, 1 },
 	{ "XCRS", KVM_GET_XCRS, KVM_SET_XCRS,
-	  sizeof(struct kvm_xcrs), offsetof(struct kvm_xcrs, xcrs[0].value), XFEATURE_MASK_YMM },
+	  sizeof(struct kvm_xcrs), offsetof(struct kvm_xcrs, xcrs[0].value), XFEATURE_MASK_SSE },
 	{ "MSRS", KVM_GET_MSRS, KVM_SET_MSRS,
 	  0, offsetof(struct kvm_msrs, entries[0].data), 1 },
 	{ "CPUID2", KVM_GET_CPUID2, KVM_SET_CPUID2,
@@ -146,8 +146,8 @@ FIXTURE_SETUP(ioctl_fault)
 	xregs_fill(&self->regs, self->vcpu, 0);
 	vcpu_set_xregs(_metadata, self->vcpu, &self->regs,
 		       xregs_mask(vcpu_xcr0_mask(self->vcpu)));
-	/* AVX may be there or not then: that is the change of XCR0. */
-	EXPECT_THAT(vcpu_takes_xcr0(self->vcpu, XFEATURE_MASK_FPSSE), "KVM_SET_XCRS: not taken");
+	/* SSE is the change of XCR0: AVX may not be there. */
+	EXPECT_THAT(vcpu_takes_xcr0(self->vcpu, XFEATURE_MASK_FP), "KVM_SET_XCRS: not taken");
 	self->arg = xf_guarded(ARG_SIZE, POISON);
 	self->fence = self->arg + ARG_SIZE;
 	self->before = calloc(NR_ROWS, ARG_SIZE);
