@@ -141,7 +141,8 @@ def each(numbers):
 
 def first(reasons):
     """The most frequent of some reasons."""
-    return min(reasons, key=lambda reason: (-reasons[reason], reason), default="its rows did not run there")
+    found = min(reasons, key=lambda reason: (-reasons[reason], reason), default="its rows did not run there")
+    return found.removeprefix("cannot tell: ")
 
 
 @dataclass
@@ -174,9 +175,12 @@ def sentence(question, told, everything):
             numbers = [sum(t.known.values()) for t in good]
             lines.append(("known", f"But {each(numbers)} fail{'s' if max(numbers) == 1 else ''} in a known way"
                           f"{', most of them' if len(known) > 1 else ''}: {first(known)}.", ()))
-    if untold:
-        reasons = sum((t.reasons for t in untold), Counter())
-        lines.append(("untold", f"Nothing can be told on {where(untold)}: {first(reasons)}.", ()))
+    telling = {t.results.kernel for t in good + bad}
+    never, here = ([t for t in untold if (t.results.kernel in telling) == is_here] for is_here in (False, True))
+    words = [f"{place}: {first(sum((t.reasons for t in some), Counter()))}" for some, place in (
+        (never, never and f"on {where(never)}"), (here, f"by {how_many(len(here), 'more run')}")) if some]
+    if words:
+        lines.append(("untold", f"Nothing can be told {'; nor '.join(words)}.", ()))
     return Sentence(question, "bad" if bad else "good" if good else "untold", lines)
 
 

@@ -192,7 +192,9 @@ def read_matrix(found, path, place):
     for cell in setup.cells:
         cell.results = cell_results(cell, setup, path, place) if cell.row else None
     done = [cell for cell in setup.cells if cell.row]
-    found.left_out(place, [c.name for c in setup.cells if not c.row and (path / f"{c.name}.json").exists()], STALE)
+    files, names = {file.stem for file in path.glob("*.json")} - {"setup"}, {cell.name for cell in setup.cells}
+    found.left_out(place, sorted(files & names - {cell.name for cell in done}), STALE)
+    found.left_out(place, sorted(files - names), "no cells of the last \"make matrix\"")
     names = sorted({test for cell in done for test in cell.row["tests"] if not test.endswith(":")})
     machines = Machines()
     for cell in done:
@@ -210,7 +212,7 @@ def cell_results(cell, setup, path, place):
     tests, folder = dict(cell.row["tests"]), path / cell.name
     broken = [match for match in map(NOT_OK.match, cell.row["problems"]) if match]
     tests.update({f"{match[1]}:program": ("fail", match[2]) for match in broken})
-    planned = [name for name in setup.programs[cell.kernel] if ":" not in name]
+    planned = [name for name in setup.programs.get(cell.kernel, {}) if ":" not in name]
     return Results(
         "matrix", booted_release(folder) or cell.kernel, cell.cpu, cell.parameter, tests, folder if folder.is_dir() else None,
         planned, {match[1] for match in broken}, seconds=cell.row["seconds"], date=mtime(path / f"{cell.name}.json"),

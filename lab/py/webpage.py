@@ -258,8 +258,10 @@ class Page:
         place = self.ids.place("evidence")
         if not rows:
             return tag("p", "None of these results has a row that could answer.", id=place)
-        return tag("div", tag("h3", "Which kernels say so", id=place), table(
-            ["kernels", *(s.question.title for s, _ in answers)], rows, "Which kernels say so"))
+        made = [table(["kernels", *(s.question.title for s, _ in answers)], some, "Which kernels say so")
+                for some in (rows[:MAX_ROWS], rows[MAX_ROWS:]) if some]
+        return tag("div", tag("h3", "Which kernels say so", id=place), made[0],
+                   details(f"{how_many(len(rows) - MAX_ROWS, 'more line')}", made[1]) if made[1:] else None)
 
     def grid_link(self, several):
         return next((self.link("grid", "grid", self.grid_of[id(one)]) for one in several if id(one) in self.grid_of), None)
@@ -389,20 +391,25 @@ class Page:
 
     def grids(self):
         groups = grid.groups(self.found.results)
-        # The newest kernel, and the lab's own CPU, first.
-        groups.sort(key=lambda g: max((r.machine == "spr", answer.order(r.kernel)) for r in g[0]), reverse=True)
+        # The newest kernel, and the lab's own CPU, first; then what is not ok.
+        is_main = [(any(r.machine == "spr" for r in several), any(v in history.BAD for found in verdicts.values() for _, v, _ in found))
+                   for several, verdicts in groups]
+        newest = [max(answer.order(r.kernel) for r in several) for several, _ in groups]
+        order = sorted(range(len(groups)), key=lambda n: (is_main[n], newest[n]), reverse=True)
+        groups = [groups[n] for n in order]
         self.grid_of = {id(r): n for n, (several, _) in enumerate(groups) for r in several}
         for cell in grid.cells():
             self.grid_drawer(cell, [(several, verdicts[cell]) for several, verdicts in groups])
         out = [self.one_grid(n, *group) for n, group in enumerate(groups)]
-        rest = out[MAX_GRIDS:]
+        shown = min(max(sum(map(any, is_main)), 1), MAX_GRIDS)
         return self.section(
             "grid", "Permission × guest CPUID",
             tag("p", "Rows are how the process came by the permission for AMX, columns what the guest's CPUID has; "
                 "\"any\" is what does not depend on it.  A cell has a number for each verdict and opens its assertions.  "
                 "Kernels that say the same share a table."), legend(),
-            *([tag("div", *out[:MAX_GRIDS], cls="grids")] if out else [self.missing(f"make kselftest TESTS={grid.PROGRAM}")]),
-            details(f"{how_many(len(rest), 'more table')}, of other machines", tag("div", *rest, cls="grids")) if rest else None)
+            *([tag("div", *out[:shown], cls="grids")] if out else [self.missing(f"make kselftest TESTS={grid.PROGRAM}")]),
+            details(f"{how_many(len(out) - shown, 'more table')}, of other machines", tag("div", *out[shown:], cls="grids"))
+            if out[shown:] else None)
 
     def one_grid(self, number, several, verdicts):
         counts = Counter(v for found in verdicts.values() for _, v, _ in found)
@@ -435,9 +442,12 @@ class Page:
         for several, verdicts in found:
             for row, verdict, reason in verdicts:
                 rows.setdefault(row, {}).setdefault((state(verdict), reason), []).extend(several)
-        # What most of them say is told once.
+        # What most of them say is told once, but for what is not ok.
         most = max(rows.values(), key=lambda by: sum(by == other for other in rows.values()), default={})
-        items = [self.row_item(row, {} if by_verdict == most else by_verdict) for row, by_verdict in rows.items()]
+        most = {key: several for key, several in most.items() if key[0] not in history.BAD}
+        told = {(key, id(one)) for key, several in most.items() for one in several}
+        items = [self.row_item(row, {key: [one for one in several if (key, id(one)) not in told]
+                                     for key, several in by_verdict.items()}) for row, by_verdict in rows.items()]
         failed = [one for by_verdict in rows.values() for (status, _), several in by_verdict.items()
                   if status in history.BAD for one in several]
         if items:
@@ -454,7 +464,8 @@ class Page:
         return [tag("div", chip(status, WORD[status]), self.span(several) if len(self.found.results) > 1 else None,
                     tag("em", f" {reason}") if reason else None,
                     self.diagnostics(row, several) if row and status in history.BAD else None)
-                for (status, reason), several in sorted(by_verdict.items(), key=lambda item: ORDER.index(item[0][0]))]
+                for (status, reason), several in sorted(by_verdict.items(), key=lambda item: ORDER.index(item[0][0]))
+                if several]
 
     # --- a run of kselftest ---
 
@@ -702,7 +713,7 @@ class Page:
             tag("p", f"{how_many(len(kernels), 'kernel')}, {how_many(len(machines), 'machine')}, "
                 f"{sum(len(r.tests) for r in found.results)} results, the newest of {date}.", cls="dim"),
             tag("p", chip("fail", bad_rows or "something is not ok") if items else
-                chip("pass", "nothing is not ok") if found.results else chip("missing", "no run of the suite"),
+                chip("pass", "all is well") if found.results else chip("missing", "no run of the suite"),
                 self.link("What is not ok", "bad"),
                 [" · ", chip("xfail", f"{how_many(odd, 'mutant')} not as expected"), self.link("which", "mutants")]
                 if odd else None,
