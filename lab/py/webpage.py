@@ -93,6 +93,14 @@ def folded(items, most=MAX_ROWS):
             details(f"and {len(items) - most} more", tag("ul", *items[most:], cls="rows")) if len(items) > most else None]
 
 
+def weight(group):
+    """The lab's own CPU, what is not ok, and the newest kernel: by which grids are sorted."""
+    several, verdicts = group
+    return (any(r.machine == "spr" for r in several),
+            any(verdict in history.BAD for found in verdicts.values() for _, verdict, _ in found),
+            max(answer.order(r.kernel) for r in several))
+
+
 class Runs:
     """The runs behind results, read as they are needed."""
 
@@ -391,17 +399,12 @@ class Page:
 
     def grids(self):
         groups = grid.groups(self.found.results)
-        # The newest kernel, and the lab's own CPU, first; then what is not ok.
-        is_main = [(any(r.machine == "spr" for r in several), any(v in history.BAD for found in verdicts.values() for _, v, _ in found))
-                   for several, verdicts in groups]
-        newest = [max(answer.order(r.kernel) for r in several) for several, _ in groups]
-        order = sorted(range(len(groups)), key=lambda n: (is_main[n], newest[n]), reverse=True)
-        groups = [groups[n] for n in order]
+        groups.sort(key=weight, reverse=True)
         self.grid_of = {id(r): n for n, (several, _) in enumerate(groups) for r in several}
         for cell in grid.cells():
             self.grid_drawer(cell, [(several, verdicts[cell]) for several, verdicts in groups])
         out = [self.one_grid(n, *group) for n, group in enumerate(groups)]
-        shown = min(max(sum(map(any, is_main)), 1), MAX_GRIDS)
+        shown = min(max(sum(any(weight(group)[:2]) for group in groups), 1), MAX_GRIDS)
         return self.section(
             "grid", "Permission × guest CPUID",
             tag("p", "Rows are how the process came by the permission for AMX, columns what the guest's CPUID has; "
@@ -518,14 +521,16 @@ class Page:
         for n, (text, rows, windows, note) in enumerate(self.lanes(found.past)):
             is_bad = any(w[2] in history.BAD for w in windows)
             self.drawer(("lane", number, n), text, self.explained(note) if is_bad else None,
-                        tag("ul", *(tag("li", chip(status, WORD[status]), first if first == last else f"{first} to {last}",
-                                        f": {reason}" if reason else "") for first, last, status, reason in windows), cls="rows"),
+                        tag("ul", *(tag("li", chip(status, WORD[status]), f"{first} to {last}" if first != last else first,
+                                        f": {reason}" if reason else "")
+                                    for first, last, status, reason in windows), cls="rows"),
                         *folded([tag("li", tag("code", row)) for row in rows]), on_paper=is_bad)
             cells = [tag("th", self.link(text, "lane", number, n, title=text), scope="row")]
             for first, last, status, reason in windows:
                 columns = versions.index(last) - versions.index(first) + 1
-                cells.append(tag("td", f"{SYMBOL[status]} {WORD[status] if 40 * columns > 4 * len(versions) else ''}", cls=status,
-                                 colspan=columns, title=f"{first} to {last}: {WORD[status]} {reason}".strip()))
+                words = f" {WORD[status]}" if 10 * columns > len(versions) else ""
+                cells.append(tag("td", SYMBOL[status] + words, cls=status, colspan=columns,
+                                 title=f"{first} to {last}: {WORD[status]} {reason}".strip()))
             lines.append(cells)
         rows = [[one.kernel, tag("td", *chips(Counter(state(v) for v, _ in one.tests.values()))),
                  tag("td", f"{one.seconds:.0f}", cls="n"), tag("td", self.grid_link([one]))]
@@ -582,8 +587,9 @@ class Page:
 
     def one_matrix(self, number, made):
         by_place = {(cell.kernel, cell.cpu, cell.parameter): cell for cell in made.cells}
-        out = [tag("p", f"{sum(bool(c.results) for c in made.cells)} of {how_many(len(made.cells), 'cell')} have a result "
-                   f"({made.place}).  A number is of results that are ok, or of problems; a cell opens its counts and reasons."), legend()]
+        done = sum(bool(cell.results) for cell in made.cells)
+        out = [tag("p", f"{done} of {how_many(len(made.cells), 'cell')} have a result ({made.place}).  A number is of results "
+                   "that are ok, or of problems; a cell opens its counts and reasons."), legend()]
         for title, is_plain in (("CPU", True), ("parameter", False)):
             cells = [c for c in made.cells if (c.parameter == "none") == is_plain]
             kernels = list(dict.fromkeys(c.kernel for c in cells))
@@ -652,7 +658,7 @@ class Page:
                     files.setdefault(file, [Counter() for _ in suites])[n][kinds.get(row["verdict"], "xfail")] += 1
         most = max((c.total() for several in files.values() for c in several), default=1)
         rows = [[tag("td", file, cls="mono"), *(
-            tag("td", f"{c['pass']} of {c.total()}", bar([(c[s], s) for s in ("pass", "xfail", "fail", "missing")], most), cls="n")
+            tag("td", f"{c['pass']} of {c.total()}", bar([(c[s], s) for s in reversed(ORDER)], most), cls="n")
             for c in several)] for file, several in sorted(files.items(), key=lambda i: (-i[1][0].total(), i[0]))]
         return tag("div", tag("h3", "Kills by file"),
                    tag("p", chip("pass", "killed"), chip("xfail", "crash, hang or skip only"), chip("fail", "survived"),

@@ -85,8 +85,8 @@ def mutant(name, verdict="killed", expect="killed", kills=("xstate_perm_test:xst
     return {"name": name, "subject": f"x86/fpu: {name} is broken", "expect": expect, "needs": "amx+cet", "files": [file],
             "why": "Nothing shows it." if expect == "equivalent" else "", "key": "key",
             "kills": {"assertion": list(kills) if verdict == "killed" else [], "warning": [], "hang": [], "crash": []},
-            "skipped": [], "programs": {}, "killers": [], "verdict": verdict, "good": verdict == wanted[expect], "summary": "", "build_seconds": 1,
-            "run_seconds": 2, "cpu_seconds": 3} | more
+            "skipped": [], "programs": {}, "killers": [], "verdict": verdict, "good": verdict == wanted[expect], "summary": "",
+            "build_seconds": 1, "run_seconds": 2, "cpu_seconds": 3} | more
 
 
 def make_mutants(folder, mutants):

@@ -226,8 +226,9 @@ class Answer(Case):
         self.assertIsNone(found.verdict(f"{grid.PROGRAM}:xstate_perm.none_amx_cet.xss"))
 
     def test_what_a_signal_cut_short_has_no_result(self):
-        make_run(self.out, [Made("x86/a", harness("ok 1 a.b", "ok 2 a.c")[:-1], code=None, end="died", why="the run was interrupted")],
-                 end="interrupted", why="the run was interrupted")
+        why = "the run was interrupted"
+        make_run(self.out, [Made("x86/a", harness("ok 1 a.b", "ok 2 a.c")[:-1], code=None, end="died", why=why)],
+                 end="interrupted", why=why)
         self.assertEqual(gather.gather([self.out]).results[0].bad(), [("x86/a:kernel", "the run was interrupted")])
         _, page = self.page()
         self.assertIn("? no result: 1 row", page.text)
