@@ -303,10 +303,9 @@ class Page:
         for row in sorted(rows):
             note = self.explain(row, rows[row])
             groups.setdefault(note or tuple(id(r) for r in rows[row]), []).append(row)
-        # Those of most results first, if there are too many.
-        keys = list(groups)
-        if len(keys) > MAX_ITEMS:
-            keys.sort(key=lambda key: -sum(len(rows[row]) for row in groups[key]))
+        # What nothing explains first; and those of most results, if there are too many.
+        keys = sorted(groups, key=lambda key: (isinstance(key, history.Note), len(groups) > MAX_ITEMS and
+                                               -sum(len(rows[row]) for row in groups[key])))
         items = [self.bad_item(groups[key], rows, key if isinstance(key, history.Note) else None)
                  for key in keys[:MAX_ITEMS]]
         rest = [row for key in keys[MAX_ITEMS:] for row in groups[key]]
