@@ -33,6 +33,7 @@ KINDS = {"regression": "Regressions", "alarm": "False alarms", "lab": "Faults of
 # What differs from boot to boot in a line of the kernel.
 VOLATILE = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{8,16}\b|\+0x\S+|\bPID: \d+|\bCPU: \d+|#\d+|:\d+\b")
 BAD = ("fail", "missing")
+VERSION = r"\d+\.\d+[0-9.]*(?:-\d+)?"
 
 Note = namedtuple("Note", "kind rows first last text")
 
@@ -61,10 +62,14 @@ def choose(words, versions):
     chosen = []
     for word in words:
         first, dots, last = word.partition("..")
+        if not re.fullmatch(VERSION if not dots else rf"{VERSION}\.\.{VERSION}", word):
+            die(f"KERNELS: '{word}' is neither a version such as 6.18.5, a series nor two with .. between them")
+        if dots and order(first) > order(last):
+            die(f"KERNELS: '{word}': the older one comes first")
         found = [v for v in versions if order(first) <= order(v) and
-                 order(v)[:len(order(last))] <= order(last)] if dots and last else \
+                 order(v)[:len(order(last))] <= order(last)] if dots else \
                 [v for v in versions if v == word or v.startswith(word + ".")]
-        if not found or not re.fullmatch(r"[0-9.-]+", word):
+        if not found:
             die(f"KERNELS: the archive has no kernel '{word}': there are {' '.join(versions)}")
         chosen += found
     return [v for v in versions if v in chosen]
@@ -226,6 +231,15 @@ class History:
                 for window in found if window[2] in BAD for name in names]
 
 
+    def unused(self):
+        """[(note, pattern)] of patterns for rows that ran, in a version of the note, and are well."""
+        used = [(note, name) for name, _, note in self.bad() if note]
+        return [(note, rows) for note in self.notes if note.first in self.versions
+                for rows in note.rows.split()
+                if any(fnmatch.fnmatchcase(name, rows) for name in self.names) and
+                not any(n == note and fnmatch.fnmatchcase(name, rows) for n, name in used)]
+
+
 def span(window):
     first, last, verdict, reason = window
     where = first if first == last else f"{first} to {last}"
@@ -298,11 +312,14 @@ def write_documents(out, setup):
         warn(f"not explained: {name}: {span(window)}")
     if len(unexplained) > 10:
         warn(f"... and {len(unexplained) - 10} more, see {out}/history.md")
+    unused = history.unused()
+    for note, rows in unused:
+        warn(f"{NOTES.name} explains {rows} from {note.first} on, which is well there: take it out")
     undone = [v for v in setup.keys if v not in setup.rows or setup.rows[v]["end"]]
     for version in undone:
         warn(f"{version}: {setup.rows.get(version, {}).get('end') or 'not run'}")
     warn(f"{len(setup.rows)} of {len(setup.keys)} kernels; {out}/history.md")
-    return int(bool(unexplained or undone))
+    return int(bool(unexplained or unused or undone))
 
 
 # --- the command ---
@@ -315,8 +332,10 @@ def run_history(options):
     cpu = Machines().cpu(options.cpu)
     tests = options.tests.split() or ["upstream", "kvm", "x86"]
     base = matrix.fingerprint()
-    built = {s: suite.build(s).name for s in sorted(set(map(series, chosen)), key=order)}
-    keys = {v: matrix.cell_key([base, versions[v], built[series(v)], *tests], cpu, "none") for v in chosen}
+    built = {s: suite.build(s) for s in sorted(set(map(series, chosen)), key=order)}
+    for one_built in built.values():
+        suite.select(tests, one_built)          # what can be wrong with TESTS= shows now
+    keys = {v: matrix.cell_key([base, versions[v], built[series(v)].name, *tests], cpu, "none") for v in chosen}
     with batch.results(Path(options.out) / "history") as out:
         Setup(tests, options.cpu, keys, 1 if options.jobs > 1 else 0).write(out)
         setup = Setup.read(out)
@@ -339,8 +358,10 @@ def main(arguments):
     if word == "document" and len(rest) == 1:
         out = Path(rest[0]).resolve() / "history"
         status = write_documents(out, Setup.read(out))
+        if status:
+            die(f"{out}/history.md stays where it is: run and explain the rest first")
         shutil.copyfile(out / "history.md", TOP / "Documentation" / "history.md")
-        return status
+        return 0
     options = parser().parse_args(arguments)
     batch.check_jobs(options)
     if options.cpu not in Machines().cpus:

@@ -279,7 +279,7 @@ def initramfs(parts, params):
     archive.add("init", (LAB / "guest/init").read_bytes(), 0o755)
     archive.add("bin/busybox", Path(shutil.which("busybox")).read_bytes(), 0o755)
     archive.add("lab/job", (parts.job / "job").read_bytes(), 0o755)
-    lines = []
+    lines, there = [], set()
     for name in MODULES:
         ko = parts.modules / f"{name}.ko"
         if not ko.exists() or name in ("kvm-intel", "kvm-amd") and name != parts.cpu.kvm:
@@ -289,6 +289,11 @@ def initramfs(parts, params):
                  # The kernel takes a dash and an underscore in module names for the same.
                  if p.partition(".")[0].replace("_", "-") == name]
         lines.append(" ".join([f"{name}.ko", *words]))
+        there.add(name)
+    for word in params.split():
+        if not re.fullmatch(r"[\w-]+\.\w+=.*", word) or word.partition(".")[0].replace("_", "-") not in there:
+            die(f"PARAMS='{word}' is no MODULE.NAME=VALUE of a module that is loaded here "
+                f"({' '.join(sorted(there))}): give APPEND= what is built into the kernel")
     archive.add("lab/modules/list", "".join(line + "\n" for line in lines).encode())
     return archive.bytes()
 

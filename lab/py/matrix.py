@@ -285,8 +285,8 @@ def takes(kernel, name, word):
 
 def fingerprint():
     """What decides on a run beside kernel, suite and machine."""
-    files = [*sorted((LAB / "guest").iterdir()),
-             *(LAB / "py" / name for name in ("host.py", "record.py", "ktap.py", "suite.py", "choose.py"))]
+    names = ("host", "guestfiles", "machines", "common", "record", "ktap", "suite", "choose")
+    files = [*sorted((LAB / "guest").iterdir()), *(LAB / "py" / f"{name}.py" for name in names)]
     return hash_bytes(*(path.read_bytes() for path in files if path.is_file()))
 
 

@@ -80,6 +80,15 @@ def run_step(out, version):
     return status if status in (GOOD, BAD) else CANNOT, line[0]
 
 
+def clear(out):
+    """Make OUT anew, if nobody but a bisection has left it."""
+    if (out / "steps").exists():
+        shutil.rmtree(out)
+    elif out.exists() and any(out.iterdir()):
+        die(f"{out} is not of a bisection: move it away, or choose another folder with O=")
+    (folder(out) / "steps").touch()
+
+
 def git_tag(version, packages):
     """The tag of a release in git: Debian's 6.1.0-N are builds of a stable release."""
     match = re.search(r"=(\d+\.\d+(\.\d+)?)", packages[version])
@@ -98,23 +107,28 @@ def main(arguments):
     if history.order(good) >= history.order(bad):
         die(f"GOOD={good} has to come before BAD={bad}: what went away again is for 'make history'")
     between = versions[versions.index(good):versions.index(bad) + 1]
+    suite.select(env("TESTS").split(), suite.build(history.series(bad)))
     out = folder(env("O", "out"), "folder O=") / "bisect"
-    shutil.rmtree(out, ignore_errors=True)
-    folder(out)
+    clear(out)
     start = time.monotonic()
     for name, version, wanted in (("GOOD", good, GOOD), ("BAD", bad, BAD)):
         status, line = run_step(out, version)
         if status != wanted:
             die(f"{name}, {version}, has to {'pass' if wanted == GOOD else 'fail'}: {line} (logs: {out})")
     good, bad, cannot = search(between, lambda version: run_step(out, version)[0])
+    steps = len((out / "steps").read_text().splitlines())
+    figures = f"{steps} steps, {time.monotonic() - start:.0f} s; logs: {out}"
+    if cannot:
+        for version in (*cannot, bad):
+            print(f"one of these: {version}")
+        die(f"releases that cannot be told hide the first bad one; the last good one is {good}; {figures}")
     print(f"first bad release: {bad}, the last good one before it: {good}")
-    for version in cannot:
-        print(f"could not be told: {version}")
+    if history.series(good) != history.series(bad):
+        print(f"{good} may be younger than {bad}, and good for a fix that came to both series later on")
     tests = f" TESTS={env('TESTS')}" if env("TESTS") else ""
     print(f"between them, in a tree with the stable releases: make bisect KSRC=/path/to/linux "
           f"GOOD={git_tag(good, packages)} BAD={git_tag(bad, packages)}{tests}")
-    steps = len((out / "steps").read_text().splitlines())
-    warn(f"{steps} steps, {time.monotonic() - start:.0f} s; logs: {out}")
+    warn(figures)
     return 0
 
 

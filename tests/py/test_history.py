@@ -31,6 +31,13 @@ class Versions(unittest.TestCase):
     def test_all_without_a_word(self):
         self.assertEqual(history.choose([], VERSIONS), VERSIONS)
 
+    def test_odd_words(self):
+        for word, why in (("6.12..", "is neither a version"), ("..6.12", "is neither a version"),
+                          ("6.18..6.12", "the older one comes first"), ("v6.12", "is neither a version"),
+                          ("5.10", "the archive has no kernel '5.10'")):
+            with self.assertRaisesRegex(LabError, why, msg=word):
+                history.choose([word], VERSIONS)
+
     def test_words(self):
         for words, wanted in ((["6.18.5"], ["6.18.5"]), (["6.18"], ["6.18.5", "6.18.15"]),
                               (["6.1"], ["6.1.0-56"]), (["7.3", "6.16"], ["6.16.3", "7.3.4"]),
@@ -128,6 +135,13 @@ class Documents(unittest.TestCase):
         self.assertNotIn("Not explained", text)
         self.assertEqual(data["changes"][0]["windows"][1]["verdict"], "fail")
 
+    def test_explained_and_well(self):
+        self.notes.append(Note("regression", "a:one upstream/b:*", "6.12.90", "6.12.90", "It loses another."))
+        status, err, _, _ = self.write(row({"a:one": ["pass", ""], "upstream/b:two": ["pass", ""]}),
+                                       row({"a:one": ["fail", ""], "upstream/b:two": ["pass", ""]}))
+        self.assertEqual(status, 1)
+        self.assertIn("explains upstream/b:* from 6.12.90 on, which is well there", err)
+
     def test_not_explained(self):
         status, err, text, _ = self.write(row({"c:one": ["fail", ""]}))
         self.assertEqual(status, 1)
@@ -176,6 +190,17 @@ class Bisection(unittest.TestCase):
                           ("6.19", "the archive has no such kernel"), ("6.12..", "is no release|no such")):
             with self.assertRaisesRegex(LabError, why, msg=word):
                 releases.pick("GOOD", word, VERSIONS)
+
+    def test_folder_of_others_stays(self):
+        with tempfile.TemporaryDirectory() as tmp:
+            out = Path(tmp) / "bisect"
+            releases.clear(out)
+            (out / "steps").rename(out / "notes")
+            with self.assertRaisesRegex(LabError, "is not of a bisection"):
+                releases.clear(out)
+            (out / "steps").touch()
+            releases.clear(out)
+            self.assertEqual([out / "steps"], list(out.iterdir()))
 
     def test_tags(self):
         packages = {"6.1.0-56": "linux-image-6.1.0-56-cloud-amd64=6.1.192-2",

@@ -253,6 +253,11 @@ class Initramfs(Case):
         lines = self.list("kvm.ignore_msrs=1 kvm_intel.ept=0 kvm-intel.nested=1 kvm.x=a.b")
         self.assertEqual(lines[1:3], ["kvm.ko ignore_msrs=1 x=a.b", "kvm-intel.ko ept=0 nested=1"])
 
+    def test_parameters_that_nobody_takes(self):
+        for word in ("typo", "kvm", "kvm.x", "kvm_amd.avic=1", "nokvm.x=1"):
+            with self.subTest(word), self.dies(f"^PARAMS='{word}' is no MODULE.NAME=VALUE"):
+                self.list(f"kvm.ignore_msrs=1 {word}")
+
     def test_same_parts_are_the_same_bytes(self):
         self.assertEqual(host.initramfs(self.parts(), ""), host.initramfs(self.parts(), ""))
 

@@ -477,7 +477,8 @@ class Kernel(RunCase):
                      "BUG: scheduling while atomic: a/1",
                      "BUG: sleeping function called from invalid context",
                      "BUG: KASAN: use-after-free in x", "UBSAN: shift-out-of-bounds", "BUG: KFENCE: memory",
-                     "refcount_t: underflow", "list_add corruption. x", "list_del corruption. x"):
+                     "refcount_t: underflow", "list_add corruption. x", "list_del corruption. x",
+                     "lab: cannot load kvm-intel.ko", "kvm_intel: unknown parameter 'typo' ignored"):
             with self.subTest(line):
                 self.new()
                 self.program("prog", ONE, kernel=[line])

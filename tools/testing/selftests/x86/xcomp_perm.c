@@ -105,15 +105,13 @@ static bool amx_is_due(void)
 {
 	uint32_t xsaves_and_xfd = 1u << 3 | 1u << 4;
 	struct utsname name;
-	char cmdline[4096];
 
 	return xf_cpuid(7, 0).edx & 1u << 24 &&
 	       (xf_cpuid(0xd, 1).eax & xsaves_and_xfd) == xsaves_and_xfd &&
 	       !(~xf_cpu_user_mask() & XFEATURE_MASK_XTILE) &&
 	       !uname(&name) && !strcmp(name.machine, "x86_64") &&
 	       (xf_cpuinfo_flag("amx_tile") ||
-		(xf_read_file("/proc/cmdline", cmdline, sizeof(cmdline)) > 0 &&
-		 !strstr(cmdline, "noxsave") && !strstr(cmdline, "clearcpuid")));
+		(!xf_cmdline_may_have("noxsave") && !xf_cmdline_may_have("clearcpuid")));
 }
 
 /* Verify that a kernel does not lose AMX, without which most is not tested. */

@@ -199,6 +199,14 @@ char xf_param(const char *module, const char *name)
 	return xf_read_file(path, value, sizeof(value)) > 0 ? value[0] : 0;
 }
 
+/* Whether the command line of the kernel has @text in it, or cannot be read */
+bool xf_cmdline_may_have(const char *text)
+{
+	char words[4096];
+
+	return xf_read_file("/proc/cmdline", words, sizeof(words)) <= 0 || strstr(words, text);
+}
+
 bool xf_cpuinfo_flag(const char *flag)
 {
 	static char flags[8192];

@@ -121,6 +121,7 @@ char xf_param(const char *module, const char *name);
  * says what the kernel's feature code settled on before its FPU code ran.
  */
 bool xf_cpuinfo_flag(const char *flag);
+bool xf_cmdline_may_have(const char *text);
 
 /* AMX: touch it, or expect that it works, or that it raises SIGILL */
 bool xf_has_amx(void);

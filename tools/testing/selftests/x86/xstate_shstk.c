@@ -45,6 +45,29 @@ FIXTURE_TEARDOWN(xstate_shstk)
 
 /* ---- enabling, locking ---- */
 
+/* Shadow stacks, what the kernel needs for them, and no word that takes them away */
+static bool shstk_is_due(void)
+{
+	return xf_cpuid(7, 0).ecx & 1u << 7 && xf_cpuid(0xd, 1).eax & 1u << 3 &&
+	       xf_cpu_supervisor_mask() & XFEATURE_MASK_CET_USER &&
+	       !xf_cmdline_may_have("noxsave") && !xf_cmdline_may_have("clearcpuid") &&
+	       !xf_cmdline_may_have("nousershstk");
+}
+
+/*
+ * Verify that a kernel that was built with shadow stacks does not lose them, without which
+ * most is not tested: map_shadow_stack() of a flag that there is not is EINVAL then.
+ */
+TEST_F(xstate_shstk, offered)
+{
+	long said = xshstk_call(SYS_map_shadow_stack, 0, 0, ~0u);
+
+	if (said == -ENOSYS || !shstk_is_due())
+		SKIP(return, "no user shadow stacks");
+	EXPECT_ERRNO(EINVAL, -said, "map_shadow_stack() with all flags");
+	EXPECT_THAT(xf_cpuinfo_flag("user_shstk"), "no user_shstk in /proc/cpuinfo");
+}
+
 static const struct {
 	int option;
 	unsigned long features;
