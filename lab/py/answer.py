@@ -134,61 +134,54 @@ def how_many(number, word):
 
 
 def each(numbers):
-    """How many each has, in words: "27", "13 to 28"."""
+    """How many each has, in words: "27", "13 to 28", "up to 4"."""
     low, high = min(numbers), max(numbers)
-    return str(low) if low == high else f"{low} to {high}"
+    return str(low) if low == high else f"{low} to {high}" if low else f"up to {high}"
 
 
-def why_untold(told):
-    reasons = sum((t.reasons for t in told), Counter())
-    if not reasons:
-        return "its rows did not run there"
-    return min(reasons, key=lambda reason: (-reasons[reason], reason))
+def first(reasons):
+    """The most frequent of some reasons."""
+    found = min(reasons, key=lambda reason: (-reasons[reason], reason), default="its rows did not run there")
+    return found.removeprefix("cannot tell: ")
 
 
 @dataclass
 class Sentence:
-    """An answer: its word, and pieces of text, those with results to be linked to what they say."""
+    """An answer: its word, and what it says in lines."""
     question: Question
     word: str                   # "good": no; "bad": not as it should be; "untold"
-    pieces: list                # (text, rows that are not ok, or None)
+    lines: list                 # (kind, text, rows that are not ok): "bad", "good", "known", "untold"
 
 
 def sentence(question, told, everything):
-    """One sentence; told: of all kernels that there are results of."""
-    by_word = {word: [t for t in told if t.word == word] for word in ("good", "bad", "untold")}
-    good, bad, untold = by_word["good"], by_word["bad"], by_word["untold"]
+    """told: of all kernels that there are results of"""
+    good, bad, untold = ([t for t in told if t.word == word] for word in ("good", "bad", "untold"))
+    lines = []
 
     def where(some):
         return span([t.results for t in some], everything)
 
-    pieces = []
     if bad:
-        rows = list(dict.fromkeys(row for t in bad for row in t.rows))
         failed, lost = sum(t.counts["fail"] for t in bad), sum(t.counts["missing"] for t in bad)
         what = " and ".join(filter(None, [f"{how_many(failed, 'result')} not ok" if failed else "",
                                           f"{how_many(lost, 'result')} missing" if lost else ""]))
-        pieces.append((f"{'Not everywhere' if good else 'It does not hold'}: on Linux {where(bad)}, there "
-                       f"{'is' if failed + lost == 1 else 'are'} {what}", rows))
+        lines.append(("bad", f"On Linux {where(bad)} there {'is' if failed + lost == 1 else 'are'} {what}.",
+                      list(dict.fromkeys(row for t in bad for row in t.rows))))
     if good:
-        lead = "; on " if bad else "No: on Linux " if question.key != "rest" else "Nothing wrong: on Linux "
-        more = ""
+        lines.append(("good", f"On Linux {where(good)}, {question.good}: {each([t.counts['pass'] for t in good])} rows "
+                      f"are ok{' on each' if len(good) > 1 else ''}.", ()))
         known = sum((t.known for t in good), Counter())
         if known:
-            most = min(known, key=lambda reason: (-known[reason], reason))
             numbers = [sum(t.known.values()) for t in good]
-            more = (f"; but {each(numbers)} fail{'s' if max(numbers) == 1 else ''} in a known way"
-                    f"{', most of them' if len(known) > 1 else ''}: "
-                    f"\"{most}\"")
-        pieces.append((f"{lead}{where(good)}, {question.good} ({each([t.counts['pass'] for t in good])} rows "
-                       f"ok on each{more})", None))
-    if not good and not bad:
-        pieces.append((f"Not answered here: \"{question.asked}\"", None))
-    if untold:
-        lead = "; nothing can be told on" if good or bad else ", for nothing can be told on"
-        pieces.append((f"{lead} {where(untold)} (\"{why_untold(untold)}\")", None))
-    pieces.append((".", None))
-    return Sentence(question, "bad" if bad else "good" if good else "untold", pieces)
+            lines.append(("known", f"But {each(numbers)} fail{'s' if max(numbers) == 1 else ''} in a known way"
+                          f"{', most of them' if len(known) > 1 else ''}: {first(known)}.", ()))
+    telling = {t.results.kernel for t in good + bad}
+    never, here = ([t for t in untold if (t.results.kernel in telling) == is_here] for is_here in (False, True))
+    words = [f"{place}: {first(sum((t.reasons for t in some), Counter()))}" for some, place in (
+        (never, never and f"on {where(never)}"), (here, f"by {how_many(len(here), 'more run')}")) if some]
+    if words:
+        lines.append(("untold", f"Nothing can be told {'; nor '.join(words)}.", ()))
+    return Sentence(question, "bad" if bad else "good" if good else "untold", lines)
 
 
 def answers(results):

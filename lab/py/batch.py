@@ -12,10 +12,11 @@ import time
 import host
 import report
 import suite
-from common import LAB, TOP, call, die, env, folder, locked, say, warn
+from common import LAB, TOP, call, die, env, folder, locked, read_json, say, warn
 from run import Parser, number
 
 LIMIT = 3600                    # seconds of wall time for a run of the suite
+STATUSES = ("pass", "skip", "xfail", "fail", "missing")
 
 
 def add_options(parser, jobs):
@@ -73,6 +74,18 @@ def run_jobs(options, out, command, items, seconds, carry):
     if not 0 <= status <= 101:
         die(f"parallel ended with status {status}: see above, and call again to go on")
     return time.monotonic() - start
+
+
+def read_row(out, name):
+    """OUT/NAME.json, of one of them: {"key", "tests", "seconds", ...}; None if it is nothing of the kind."""
+    row = read_json(out / f"{name}.json")
+    try:
+        said = [row["key"], row.get("end", ""), *row.get("problems", [])]
+        for status, reason in row["tests"].values():
+            said += [reason] if status in STATUSES else [None]
+        return row if row["seconds"] >= 0 and all(isinstance(text, str) for text in said) else None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
 
 
 def run_rest(options, out, command, todo, total, what):

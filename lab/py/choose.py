@@ -27,7 +27,8 @@ def programs(built):
 
 
 def is_pattern(word):
-    return bool(set(word) & set("*?["))
+    """Whether a word of TESTS= is one, or a row without its program, of whose names none has a dot."""
+    return bool(set(word) & set("*?[")) or "." in word and ":" not in word
 
 
 def short(name):
@@ -77,11 +78,14 @@ def by_name(word, names, built):
         arguments = {0: ["-t", test], 1: ["-r", f"{base}.{test}"]}.get(test.count("."), ["-r", test])
     found = [n for n in names if program in short(n)][:1]
     found = found or [n for n in names if n.startswith(program + "/")]
-    jobs = [host.Job(name + colon + test, SECONDS, built / name, arguments) for name in found]
-    for one in jobs:
-        known = rows.of_program(one.program) if colon else {}
-        if known and not chosen(one, known):
-            die(f"TESTS='{word}': {one.name.partition(':')[0]} has no such test; 'make list' shows all")
+    jobs = []
+    for name in found:
+        known = rows.of_program(built / name) if colon else {}
+        # A row has its fixture's name first, which need not be the program's.
+        words = ["-r", test] if test in rows.flat(known) else arguments
+        jobs.append(host.Job(name + colon + test, SECONDS, built / name, words))
+        if known and not chosen(jobs[-1], known):
+            die(f"TESTS='{word}': {name} has no such test; 'make list' shows all")
     return jobs
 
 
@@ -98,15 +102,15 @@ def no_match(word, names):
     known = {text: None for name in names for text in short(name)}
     close = "" if is_pattern(word) else ", ".join(difflib.get_close_matches(program, known, 3))
     what = "no program and no row is like that" if is_pattern(word) else "no such program"
-    die(f"TESTS='{word}': {what}; 'make list' shows all" + (f", such as {close}" if close else ""))
+    die(f"TESTS='{word}': {what}" + (f", but {close}" if close else "") + "; 'make list' shows all")
 
 
 def select(tests, built):
     """The jobs that the words of TESTS= mean, in their order.
 
-    A word is a program (xstate_perm_test, x86/amx_64), a folder (upstream), or
-    PROGRAM:TEST, PROGRAM:VARIANT.TEST or PROGRAM:FIXTURE.VARIANT.TEST.  A fixture is
-    called after its program.  Or it is a pattern as in a shell, of programs, of rows
+    A word is a program (xstate_perm_test, x86/amx_64), a folder (upstream), a row as "make
+    list" has it, or PROGRAM:TEST, PROGRAM:VARIANT.TEST, where the fixture is called after the
+    program, or PROGRAM:ROW.  Or it is a pattern as in a shell, of programs, of rows
     (*.guest_amx_*.xcomp_bv), or of both with a colon.  Without any, upstream's programs go
     first: they tell a wrong machine from a wrong kernel.
     """

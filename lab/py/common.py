@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -212,6 +213,14 @@ def folder(path, what="folder"):
     if not os.access(path, os.W_OK):
         die(f"cannot write to the {what} {path}: choose another one")
     return Path(path).resolve()
+
+
+def read_json(path):
+    """What a JSON file holds; None if there is none that is whole."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def write_text(path, text):

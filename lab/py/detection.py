@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Documentation/detection.md: what two suites notice of the same mutants."""
 
-import json
-
-from common import die
+from common import die, read_json
 
 # What it takes to see a mutant, in the order of the table.
 NEEDS = ("any", "kvm", "amx", "cet", "amx+cet", "svm+cet", "pasid", "root")
@@ -17,10 +15,8 @@ def cell(text):
 
 def read_table(folder):
     path = folder / "table.json"
-    try:
-        return json.loads(path.read_text())
-    except OSError:
-        return die(f"{path} is missing: run 'make mutants' first, with SUITE=ours and SUITE=upstream")
+    return read_json(path) or \
+        die(f"{path} is missing: run 'make mutants' first, with SUITE=ours and SUITE=upstream")
 
 
 def short(row):

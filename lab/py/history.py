@@ -25,7 +25,7 @@ import batch
 import matrix
 import suite
 from batch import env
-from common import LAB, TOP, LabError, die, script, warn, write_text
+from common import LAB, TOP, LabError, die, read_json, script, warn, write_text
 from machines import Machines
 
 NOTES = LAB / "history-notes"
@@ -89,13 +89,13 @@ class Setup:
     @classmethod
     def read(cls, out):
         path = out / "setup.json"
+        data = read_json(path)
         try:
-            data = json.loads(path.read_text())
             setup = cls(data["tests"], data["cpu"], data["keys"], data["parallel"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (KeyError, TypeError):
             return die(f"{path} is missing or not of this lab: run 'make history' first")
         for version, key in setup.keys.items():
-            row = read_row(out, version)
+            row = batch.read_row(out, version)
             if row and row["key"] == key:
                 setup.rows[version] = row
         return setup
@@ -107,13 +107,6 @@ class Setup:
 
     def todo(self):
         return [v for v in self.keys if v not in self.rows or self.rows[v]["end"]]
-
-
-def read_row(out, version):
-    try:
-        return json.loads((out / f"{version}.json").read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def results(run):
@@ -172,6 +165,17 @@ def read_notes(path=NOTES):
     return notes
 
 
+def explain(notes, name, window):
+    """The note for a row that is not ok in a window, or None."""
+    first, last = window[:2]
+    for note in notes:
+        if any(fnmatch.fnmatchcase(name, rows) for rows in note.rows.split()) and \
+           order(note.first) <= order(first) and \
+           order(last)[:len(order(note.last))] <= order(note.last):
+            return note
+    return None
+
+
 def windows(history):
     """[(first, last, verdict, reason)] of a list of (version, verdict, reason).
 
@@ -221,19 +225,9 @@ class History:
                 groups.setdefault(tuple(found), []).append(name)
         return groups
 
-    def explain(self, name, window):
-        """The note for a row that is not ok in a window, or None."""
-        first, last, _, _ = window
-        for note in self.notes:
-            if any(fnmatch.fnmatchcase(name, rows) for rows in note.rows.split()) and \
-               order(note.first) <= order(first) and \
-               order(last)[:len(order(note.last))] <= order(note.last):
-                return note
-        return None
-
     def bad(self):
         """[(name, window, note or None)] of all that is not ok."""
-        return [(name, window, self.explain(name, window)) for found, names in self.changes().items()
+        return [(name, window, explain(self.notes, name, window)) for found, names in self.changes().items()
                 for window in found if window[2] in BAD for name in names]
 
 

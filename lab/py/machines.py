@@ -3,6 +3,7 @@
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from common import LAB, die
 
@@ -133,6 +134,7 @@ class Machines:
         """The series whose source mutants and tests take."""
         return self.kernels[-1]
 
+    @lru_cache(maxsize=None)
     def reason(self, text):
         """What lab/machines knows of a reason to skip; None if nothing."""
         return next((r for r in self.reasons if r.match(text)), None)

@@ -14,7 +14,6 @@ import re
 ODD = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
                  "\ufeff\ufff0-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e0fff]")
 VOID = ("br", "input", "meta")
-DRAWN = ("rect",)                # of SVG, where each element has an end
 
 
 class Safe(str):
@@ -46,8 +45,6 @@ def tag(name, /, *children, **attributes):
         elif value is not None and value is not False:
             words.append(f'{key}="{text(value)}"')
     head = " ".join(words)
-    if name in DRAWN:
-        return Safe(f"<{head}/>")
     return Safe(f"<{head}>" if name in VOID else f"<{head}>{join(*children)}</{name}>")
 
 

@@ -15,20 +15,20 @@ variables of "make matrix" as their defaults (see "make help" and Documentation/
 import json
 import re
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import batch
 import host
 import record
 import suite
-from batch import env
-from common import LAB, LabError, die, hash_bytes, hash_file, say, script, warn, write_text
+from batch import STATUSES, env
+from common import LAB, LabError, die, hash_bytes, hash_file, read_json, say, script, warn, write_text
 from machines import Machines
 
 MAX_DETAILS = 5
 PARAMETERS_CPU = "spr"          # on which parameters are tried
 MODULE_PARAMETER = re.compile(r"(kvm\w*)\.(\w+)=[^,]*")
-STATUSES = ("pass", "skip", "xfail", "fail", "missing")
 
 
 @dataclass
@@ -46,13 +46,10 @@ class Cell:
     def read(self, out, programs):
         """programs: {name: hash} of all that there are now."""
         self.todo = list(programs)
-        try:
-            row = json.loads((out / f"{self.name}.json").read_text())
-        except (OSError, ValueError):
+        row = batch.read_row(out, self.name)
+        if not row or row["key"] != self.key:
             return
-        if row["key"] != self.key:
-            return
-        ran, bad = row["programs"], row["bad"]
+        ran, bad = row.get("programs", {}), row.get("bad", [""])
         if programs.items() <= ran.items():
             self.row = {**row, "tests": tests_of(programs, row["tests"])}
         if "" not in bad:
@@ -62,9 +59,10 @@ class Cell:
     def status(self, test):
         """Status and reason of a test here; a program may have skipped as a whole."""
         tests = self.row["tests"]
-        whole = next((name for name in self.whole() if test.startswith(name)), "")
+        whole = next((name for name in self.whole if test.startswith(name)), "")
         return tests.get(test) or tests.get(whole) or ["missing", ""]
 
+    @cached_property
     def whole(self):
         """The programs that skipped as a whole, as "PROGRAM:"."""
         return [name for name in self.row["tests"] if name.endswith(":")]
@@ -93,11 +91,11 @@ class Setup:
     @classmethod
     def read(cls, out):
         path = out / "setup.json"
+        data = read_json(path)
         try:
-            data = json.loads(path.read_text())
             setup = cls(data["tests"], [Cell(**cell) for cell in data["cells"]], data["parallel"],
                         data["programs"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (KeyError, TypeError):
             return die(f"{path} is missing or not of this lab: run 'make matrix' first")
         for cell in setup.cells:
             cell.read(out, setup.programs.get(cell.kernel, {}))
@@ -219,7 +217,7 @@ class Judgement:
             excused = status == "skip" and self.excuses(test, reason, machines.reason(reason), has)
             self.minimum += not excused
         # Programs that have skipped everywhere: nobody knows their tests.
-        for name in cell.whole():
+        for name in cell.whole:
             if not any(test.startswith(name) for test in names):
                 reason = cell.row["tests"][name][1]
                 self.excuses(name.rstrip(":"), reason, machines.reason(reason), has)

@@ -34,8 +34,8 @@ import host
 import record
 import suite
 from batch import env
-from common import (LAB, TOP, LabError, cache_put, call, die, folder, hash_bytes, hash_file, say,
-                    script, warn, write_text)
+from common import (LAB, TOP, LabError, cache_put, call, die, folder, hash_bytes, hash_file, read_json,
+                    say, script, warn, write_text)
 from ktap import TIMEOUT
 from machines import Machines
 
@@ -122,7 +122,12 @@ class Patch:
         return Machines().also if self.cpu == CPU else {}
 
     def key(self, setup_key):
-        return hashlib.sha256((setup_key + self.text).encode()).hexdigest()[:16]
+        return patch_key(setup_key, self.text)
+
+
+def patch_key(setup_key, text):
+    """Of a kernel, an emulator and a patch."""
+    return hashlib.sha256((setup_key + text).encode()).hexdigest()[:16]
 
 
 @dataclasses.dataclass
@@ -142,8 +147,8 @@ class Setup:
     def read(cls, out):
         path = out / "setup.json"
         try:
-            return cls(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):
+            return cls(**read_json(path))
+        except TypeError:
             return die(f"{path} is missing or not of this lab: run 'make mutants' first")
 
     def write(self, out):
@@ -341,11 +346,8 @@ def write_json(path, data):
 
 def read_row(out, setup, patch):
     """The row of a patch, if it is of this setup, or would be the same."""
-    try:
-        row = json.loads((out / f"{patch.name}.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return row if row["key"] == patch.key(setup.key) and holds(row, setup.programs) else None
+    row = read_json(out / f"{patch.name}.json")
+    return row if row and row["key"] == patch.key(setup.key) and holds(row, setup.programs) else None
 
 
 def todo(out, setup, patches):
@@ -418,10 +420,8 @@ def order(out, patch, baseline, jobs):
     """
     kills = {}
     for path in out.glob("*.json"):
-        try:
-            rows = json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue            # another job has taken it away, to write it anew
+        # Another job may have taken it away, to write it anew.
+        rows = read_json(path) or {}
         for row in rows.get("mutants", [rows] if "kills" in rows else []):
             weight = 4 if set(row["files"]) & set(patch.files) else 1
             for name in {item.split(":")[0].split(" ")[0] for item in row["kills"].get("assertion", [])}:

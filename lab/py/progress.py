@@ -25,7 +25,8 @@ from observer import Observer
 
 MAX_ROWS = 5                    # that are told of one program that failed
 MAX_LINES = 8                   # on each of them
-TALLY = 24                      # columns for most of "10 pass, 2 skip, 1 xfail"
+WIDE = 100                      # columns of a line of the widest terminals
+TALLY = 24                      # for most of "10 pass, 2 skip, 1 xfail", at least
 REASON = 16                     # for the beginning of why a program skipped
 COLOURS = {"pass": "32", "fail": "1;31", "skip": "33", "xfail": "33", "dim": "2"}
 
@@ -40,7 +41,8 @@ def tally(program):
     """How a program ended, in words: "10 pass, 2 skip", "skip: no AMX on this machine"."""
     counts = ", ".join(f"{program.count(s)} {s}" for s in results.STATUSES if program.count(s))
     if program.status == "fail":
-        return "FAIL" + (f" {counts}" if counts else "")
+        word = "interrupted," if report.is_unfinished(program) else "FAIL"
+        return f"{word} {counts}" if counts else word.rstrip(",")
     if counts:
         return counts
     return program.status + (f": {program.reason}" if program.reason else "")
@@ -55,6 +57,7 @@ def program_line(number, total, program, seconds, width, names, colour=False):
 
     names is how long the names of all programs are; no line is longer than width.
     """
+    width = min(width, WIDE)
     count, tail = f"[{number:{len(str(total))}}/{total}]", f"{seconds:5.1f} s"
     text, name = tally(program), program.name
     room = width - len(count) - len(tail) - 5   # for name and tally
@@ -69,8 +72,9 @@ def program_line(number, total, program, seconds, width, names, colour=False):
     if column + need > room:
         column = len(name)
     text = cut(text, room - column)
-    blanks = min(TALLY, room - column) - len(text)
-    return f"{count} {name:{column}}  {paint(text, program.status, colour)}{' ' * blanks}  {tail}"
+    blanks = room - column - len(text)
+    kind = "skip" if report.is_unfinished(program) else program.status
+    return f"{count} {name:{column}}  {paint(text, kind, colour)}{' ' * blanks}  {tail}"
 
 
 def failure_lines(program, colour=False):
@@ -237,7 +241,7 @@ class View(Observer):
         width = max(map(len, self.names), default=0)
         lines = [program_line(len(self.told), len(self.names), program, entry.get("seconds", 0),
                               self.screen.width(), width, self.screen.colour)]
-        if program.status == "fail":
+        if program.status == "fail" and not report.is_unfinished(program):
             lines += failure_lines(program, self.screen.colour)
             lines.append(f"  see {report.shown(self.out / entry.get('folder', 'jobs'))}/")
         self.screen.lines(lines)

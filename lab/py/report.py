@@ -19,6 +19,9 @@ from record import Run, numbered
 
 MAX_DETAILS = 10
 MAX_REASONS = 6
+MAX_NAMES = 4
+# What run.json says of machines that a signal has ended.
+INTERRUPTED = "the run was interrupted"
 SLOWEST = 3
 # Lines of the harness that tell no more than the result does.
 NOISE = ("Random seed:", "#  RUN ", "#            OK ", "#          FAIL ", "# Starting ",
@@ -114,25 +117,28 @@ def last_words(program, count):
 
 def failures(program, count=3):
     """[(what failed, lines that say why)] of a program."""
-    found = [(f"{program.name}: {r.name}", diagnostics(r, count)) for r in program.results if r.status == "fail"]
+    found = [(f"{results.base(program.name)}: {r.name}", diagnostics(r, count)) for r in program.results
+             if r.status == "fail"]
     if program.errors:
-        found.append((f"{program.name}: " + "; ".join(program.errors[:3]), last_words(program, min(count, 2))))
+        found.append((f"{program.name}: " + "; ".join(program.errors[:count or 1]), last_words(program, min(count, 2))))
     return found
 
 
-def never_began(programs):
-    """Those that an end of the run kept from beginning."""
-    return [p for p in programs if not p.began and p.status == "fail"]
+def is_unfinished(program):
+    """Whether it fails for the end of the run alone, which kept it from beginning or from its own end."""
+    end, why = program.machine_end
+    return program.status == "fail" and not program.count("fail") and \
+        (why == INTERRUPTED or end == "ok" and not program.began)
 
 
 def all_failures(runs, programs, count):
-    """Of everything; programs that never ran are told in one line if they are many."""
-    missing = never_began(programs)
-    if len(missing) <= 3:
-        missing = []
+    """Of everything; programs that did not come to their end with the run are told in one line."""
+    missing = [p for p in programs if is_unfinished(p)]
     found = [f for p in programs if p not in missing for f in failures(p, count)]
     if missing:
-        found.append((f"{len(missing)} programs never ran", []))
+        names = [p.name.rpartition("/")[2] for p in missing[:MAX_NAMES]]
+        more = f" and {len(missing) - MAX_NAMES} more" if len(missing) > MAX_NAMES else ""
+        found.append((f"interrupted, or never ran: {', '.join(names)}{more}", []))
     return found + [(r.name, [d.removeprefix("# ") for d in r.diagnostics[:3]])
                     for run in runs for r in run.extra_results() if r.status == "fail"]
 
@@ -226,16 +232,18 @@ def summary(runs, brief=False):
     if is_bad:
         for command in filter(None, map(rerun, runs)):
             tell("again", command)
-    return [*out, verdict(runs, programs, [*programs, *extras])]
+    return [*out, verdict(runs, programs, extras)]
 
 
-def verdict(runs, programs, top):
+def verdict(runs, programs, extras):
     """The last line."""
-    failed = sum(r.status == "fail" for r in top)
-    text = f"{failed} of {len(top)} top-level results are not ok" if failed else "all is well"
+    failed = sum(p.status == "fail" for p in programs)
+    bad = [f"{failed} of {len(programs)} programs"] if failed else []
+    bad += [r.name for r in extras if r.status == "fail"]
+    text = f"not ok: {', '.join(bad)}" if bad else f"all is well: {len(programs)} programs"
     seconds = [str(round(run.record["seconds"])) for run in runs if "seconds" in run.record]
     counts = {s: sum(p.count(s) for p in programs) for s in results.STATUSES}
-    return (f"{text}: {len(programs)} programs, tests: " + ", ".join(f"{n} {s}" for s, n in counts.items()) +
+    return (f"{text}; tests: " + ", ".join(f"{n} {s}" for s, n in counts.items()) +
             (f", {' + '.join(seconds)} s" if seconds else ""))
 
 

@@ -49,7 +49,7 @@ def make_kselftest(folder, verdicts=None, **more):
             lines.append(f"# test.c:1: {row}: XCOMP_BV: wanted 0x1800 got 0x0; lost: CET_USER")
         word = {"skip": f" # SKIP {reason}", "xfail": f" # XFAIL {reason}"}.get(verdict, "")
         lines.append(f"{'not ok' if verdict == 'fail' else 'ok'} {number} {row}{word}")
-    made = [Made(name, harness(*lines), code=int(any(line.startswith("not") for line in lines)))
+    made = [Made(name, harness(*lines), code=int(any(line.startswith("not") for line in lines)), kernel=["kvm: made up"])
             for name, lines in programs.items()]
     made += more.pop("programs", [])
     run = make_run(folder, made, cpu="spr", **more)
@@ -69,12 +69,13 @@ def make_history(folder, verdicts, setup=None):
 def make_matrix(folder, cells):
     """cells: {(kernel, cpu, parameter): (rows, problems), or None}"""
     made = [matrix.new_cell("key", *place) for place in cells]
-    dump(folder / "setup.json", {"tests": ["kvm", "x86"], "parallel": 1, "cells": [
-        {"name": c.name, "key": c.key, "kernel": c.kernel, "cpu": c.cpu, "parameter": c.parameter} for c in made]})
+    programs = {name.partition(":")[0]: "hash" for found in cells.values() if found for name in found[0]}
+    folder.mkdir(parents=True)
+    matrix.Setup(["kvm", "x86"], made, 1, {cell.kernel: programs for cell in made}).write(folder)
     for cell, found in zip(made, cells.values()):
         if found:
-            dump(folder / f"{cell.name}.json", {"name": cell.name, "key": "key", "tests": found[0],
-                                                "problems": found[1], "seconds": 80})
+            dump(folder / f"{cell.name}.json", {"name": cell.name, "key": "key", "tests": found[0], "problems": found[1],
+                                                "seconds": 80, "programs": programs, "bad": []})
     return [cell.name for cell in made]
 
 
@@ -84,13 +85,15 @@ def mutant(name, verdict="killed", expect="killed", kills=("xstate_perm_test:xst
     return {"name": name, "subject": f"x86/fpu: {name} is broken", "expect": expect, "needs": "amx+cet", "files": [file],
             "why": "Nothing shows it." if expect == "equivalent" else "", "key": "key",
             "kills": {"assertion": list(kills) if verdict == "killed" else [], "warning": [], "hang": [], "crash": []},
-            "skipped": [], "verdict": verdict, "good": verdict == wanted[expect], "summary": "", "build_seconds": 1,
-            "run_seconds": 2, "cpu_seconds": 3} | more
+            "skipped": [], "programs": {}, "killers": [], "verdict": verdict, "good": verdict == wanted[expect], "summary": "",
+            "build_seconds": 1, "run_seconds": 2, "cpu_seconds": 3} | more
 
 
 def make_mutants(folder, mutants):
     dump(folder / "table.json", {"kernel": "7.3.4-lab", "date": "2026-01-01", "mutants": mutants})
     dump(folder / "setup.json", {"key": "key"})
+    for row in mutants:
+        dump(folder / f"{row['name']}.json", row)
 
 
 def everything(folder):

@@ -65,8 +65,13 @@ class Select(Case):
 
     def test_rows(self):
         for word, wanted in (("perm_test:size", "-t size"), ("perm_test:none.size", "-r perm.none.size"),
-                             ("perm_test:perm.none.size", "-r perm.none.size")):
+                             ("perm_test:perm.none.size", "-r perm.none.size"), ("perm_test:perm_proc.cap", "-r perm_proc.cap")):
             self.assertEqual(self.jobs(word), {f"kvm/x86_64/{word}": wanted})
+
+    def test_rows_as_they_are_listed(self):
+        self.assertEqual(self.jobs("x86/frame_64:frame.write"), {"x86/frame_64:frame.write": "-r frame.write"})
+        self.assertEqual(self.jobs("perm.none.size"), {"kvm/x86_64/perm_test:perm.none.size": "-r perm.none.size"})
+        self.assertEqual(self.jobs("perm_proc.cap"), {"kvm/x86_64/perm_test:perm_proc.cap": "-r perm_proc.cap"})
 
     def test_patterns_of_programs(self):
         self.assertEqual(list(self.jobs("frame*")), ["x86/frame_32", "x86/frame_64"])
@@ -84,7 +89,7 @@ class Select(Case):
         self.assertEqual(self.jobs("frame_*:*.write"), {"x86/frame_32": "", "x86/frame_64": ""})
 
     def test_name_of_a_job_means_the_same_job(self):
-        for word in ("perm_test:guest_amx.*", "*.none.*", "perm_test:size", "frame_32"):
+        for word in ("perm_test:guest_amx.*", "*.none.*", "perm_test:size", "frame_32", "*_proc.*"):
             wanted = self.jobs(word)
             self.assertEqual(self.jobs(*wanted), wanted)
 
@@ -93,7 +98,7 @@ class Select(Case):
 
     def test_what_is_not_there(self):
         for word, regex in (
-                ("prem_test", "^TESTS='prem_test': no such program; 'make list' shows all, such as perm_test"),
+                ("prem_test", "^TESTS='prem_test': no such program, but perm_test.*; 'make list' shows all$"),
                 ("zzz", "^TESTS='zzz': no such program; 'make list' shows all$"),
                 ("*zzz*", r"^TESTS='\*zzz\*': no program and no row is like that; 'make list' shows all$"),
                 ("perm_test:*zzz", "no program and no row is like that"),

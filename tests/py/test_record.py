@@ -173,7 +173,7 @@ class Good(RunCase):
 
     def test_summary_counts_and_names_skip_reasons(self):
         self.has(r"^skip +1 x no AMX$", r"^skip +1 x no such thing$", r"^xfail +1 x known$",
-                 r"^all is well: 4 programs, .*, 12 s$", text=self.summary)
+                 r"^all is well: 4 programs; .*, 12 s$", text=self.summary)
 
     def test_summary_fits_on_a_screen(self):
         self.assertLessEqual(self.summary.count("\n"), 24)

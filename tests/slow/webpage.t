@@ -54,8 +54,7 @@ if (box.top > innerHeight - 5 || box.bottom < 0)
 return "";
 """
 
-# Text and what is behind it: colours with their alpha, one above the other; in SVG the
-# rectangle beside the text.
+# Text and what is behind it: colours with their alpha, one above the other.
 CONTRAST = """
 function parse(colour) {
 	var n = colour.match(/[\\d.]+/g).map(Number);
@@ -76,12 +75,6 @@ function luminance(c) {
 function behind(e) {
 	var layers = [], below = parse(getComputedStyle(document.body).backgroundColor);
 
-	if (e instanceof SVGElement) {
-		var rect = e.parentElement.querySelector(":scope > rect.w");
-
-		if (rect)
-			layers.push(parse(getComputedStyle(rect).fill));
-	}
 	for (var p = e; p && p !== document.body; p = p.parentElement)
 		layers.push(parse(getComputedStyle(p).backgroundColor));
 	while (layers.length)
@@ -95,7 +88,7 @@ while (walker.nextNode()) {
 
 	if (!walker.currentNode.data.trim() || !e.getClientRects().length || e.closest("script, style, title"))
 		continue;
-	var back = behind(e), front = over(parse(e instanceof SVGElement ? style.fill : style.color), back);
+	var back = behind(e), front = over(parse(style.color), back);
 	var a = luminance(front), b = luminance(back), ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
 
 	count++;
@@ -200,7 +193,7 @@ def check_page(b, path):
     report("light and dark are not the same", dark_on_light(b), True)
     for width in (1200, 400, 320):
         report(f"no scrolling sideways at {width} pixels", wide(b, width), [])
-    report("much can be opened", b.run(UNFOLD) > 100, True)
+    report("much can be opened", b.run(UNFOLD) > 80, True)
     for width in (1200, 400):
         report(f"nor with all of it open at {width}", wide(b, width), [])
     for scheme in ("light", "dark"):
@@ -255,7 +248,7 @@ def check_checks(b, path):
             ("a link to elsewhere", ("<main>", '<main><a href="other.html">x</a>'), lambda: landed(b)),
             ("a link to what cannot be seen", ("<main>", f"<main>{hidden.replace('hidden', 'style=display:none')}"), lambda: landed(b)),
             ("grey on white", ("<main>", '<main><p style="color: #888">x</p>'), lambda: b.run(CONTRAST)["bad"]),
-            ("grey in a plot", ("--pass-fg: #0d4a20", "--pass-fg: #88aa88"), lambda: b.run(CONTRAST)["bad"]),
+            ("grey on green", ("--pass-fg: #0d4a20", "--pass-fg: #88aa88"), lambda: b.run(CONTRAST)["bad"]),
             ("a table without an edge", ("<main>", '<main><table><td style="min-width: 900px">x</table>'), lambda: wide(b, 400))):
         if change[0] not in text:
             report(f"{name}: there is a place for it", False, True)
