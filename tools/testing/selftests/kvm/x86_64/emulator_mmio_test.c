@@ -95,9 +95,10 @@ static const struct insn sse[] = {
 
 static const struct insn movntdqa[] = { LOAD(movntdqa, SSE, 16) };
 
+static const struct insn mmx_load[] = { LOAD(movq, MMX, 8) };
+
 static const struct insn x87[] = {
-	LOAD(movq, MMX, 8), STORE(movq, MMX, 8),
-	STORE(fnstcw, FCW, 2), STORE(fnstsw, FSW, 2),
+	STORE(movq, MMX, 8), STORE(fnstcw, FCW, 2), STORE(fnstsw, FSW, 2),
 };
 
 static const struct insn avx[] = {
@@ -300,8 +301,10 @@ static bool mmx_sets_exponents(void)
 /* Verify the same of MMX and of the control and status words of x87. */
 TEST_F(emulator_mmio, x87)
 {
-	if (!mmx_sets_exponents())
-		SKIP(return, "MMX leaves exponents of x87 as they were on this CPU");
+	if (mmx_sets_exponents())
+		move_all(_metadata, self, mmx_load, mmx_load + ARRAY_SIZE(mmx_load));
+	else
+		TH_ROW_LOG("left out: movq load, which leaves exponents as they were on this CPU");
 	move_all(_metadata, self, x87, x87 + ARRAY_SIZE(x87));
 }
 

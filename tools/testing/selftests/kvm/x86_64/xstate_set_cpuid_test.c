@@ -639,8 +639,10 @@ TEST_F(set_cpuid, states_of_guest)
 	struct guest *g;
 	u32 i, state, nr;
 
-	if (!xstate_need_guests(_metadata) || !xregs_xsetbv_exits(_metadata))
+	if (!xstate_need_guests(_metadata))
 		return;
+	if (!xregs_any_xsetbv_exits(_metadata))
+		SKIP(return, "this CPU executes XSETBV of guests without an exit");
 	kvm_vm_free(self->vm);
 	vcpu = xstate_new_guest(&self->vm, &variant->combo, guest_code);
 	vcpu_args_set(vcpu, 1, &guest);

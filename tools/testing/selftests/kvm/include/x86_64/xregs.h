@@ -146,9 +146,11 @@ void guest_expect_tiles(const struct xregs *r, const char *when);
 #define XREGS_EXIT_PORT		0x1c0
 INTEGER_ONLY void guest_leave(void);
 void xregs_run(struct kvm_vcpu *vcpu);
+bool xregs_xsetbv_exits(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
+			const u64 *read);
 bool xregs_need_xsetbv_exit(struct __test_metadata *const _metadata, struct kvm_vcpu *vcpu,
 			    const u64 *read);
-bool xregs_cpu_is_virtual(void);
-bool xregs_xsetbv_exits(struct __test_metadata *const _metadata);
+bool xregs_any_xsetbv_exits(struct __test_metadata *const _metadata);
+bool xregs_cpu_of_software(void);
 
 #endif /* SELFTEST_KVM_XREGS_H */

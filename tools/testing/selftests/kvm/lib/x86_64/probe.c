@@ -2,15 +2,6 @@
 /* What CPUs have to do, and some emulated ones do not */
 #include "xregs.h"
 
-/*
- * Whether an emulator or a hypervisor makes this CPU.  Where none does, what looks like
- * a wrong CPU is a wrong KVM.
- */
-bool xregs_cpu_is_virtual(void)
-{
-	return this_cpu_has(X86_FEATURE_HYPERVISOR);
-}
-
 static u64 xcr0_read;
 
 static void guest_set_xcr0(u64 xcr0)
@@ -20,8 +11,17 @@ static void guest_set_xcr0(u64 xcr0)
 	guest_leave();
 }
 
-/* xregs_need_xsetbv_exit() by a VM of its own, for tests whose guest writes more than that */
-bool xregs_xsetbv_exits(struct __test_metadata *const _metadata)
+/*
+ * Software makes this CPU, an emulator or a hypervisor, and says so.  Only such a one may break
+ * rules: what a guest sees on any other CPU, and should not, is KVM's doing.
+ */
+bool xregs_cpu_of_software(void)
+{
+	return this_cpu_has(X86_FEATURE_HYPERVISOR);
+}
+
+/* xregs_xsetbv_exits() by a VM of its own, for tests whose guest writes more than that */
+bool xregs_any_xsetbv_exits(struct __test_metadata *const _metadata)
 {
 	static const struct xstate_combo plain = { PERM_NONE, NOAMX, NOCET };
 	struct kvm_vcpu *vcpu;
@@ -30,7 +30,7 @@ bool xregs_xsetbv_exits(struct __test_metadata *const _metadata)
 
 	vcpu = xstate_new_guest(&vm, &plain, guest_set_xcr0);
 	vcpu_args_set(vcpu, 1, vcpu_xcr0_mask(vcpu));
-	exits = xregs_need_xsetbv_exit(_metadata, vcpu, addr_gva2hva(vm, (gva_t)&xcr0_read));
+	exits = xregs_xsetbv_exits(_metadata, vcpu, addr_gva2hva(vm, (gva_t)&xcr0_read));
 	kvm_vm_free(vm);
 	return exits;
 }
