@@ -113,13 +113,14 @@ wait_for_child()
 
 # bounded SECONDS LOG COMMAND...
 # timeout(1) puts the command into a process group of its own and passes
-# signals on to all of it, so no process outlives the bound or an interrupt.
+# signals on to all of it, so no process outlives the bound or an interrupt, nor
+# the script itself: one that goes on would write where the next run begins anew.
 bounded()
 {
 	_secs=$1
 	_log=$2
 	shift 2
-	timeout -k 10 "$_secs" "$@" >>"$_log" 2>&1 9>&- &
+	setpriv --pdeathsig TERM timeout -k 10 "$_secs" "$@" >>"$_log" 2>&1 9>&- &
 	lab_child=$!
 	wait_for_child
 }
@@ -170,6 +171,31 @@ lab_unlock()
 	exec 9>&-
 }
 
+# Things that are made once, and stay as they are, are sealed: .seal lists their
+# files with their sizes.  Sources are too many, and whoever builds of them notices.
+
+# lab_files: those of the current folder, as .seal has them
+lab_files()
+{
+	find . -type f ! -path ./.seal -printf '%s %P\n' | sort
+}
+
+# lab_whole NAME: $CACHE/NAME is there, and as it was made
+lab_whole()
+{
+	[ -e "$CACHE/$1" ] || return 1
+	[ ! -e "$CACHE/$1/.seal" ] || (cd "$CACHE/$1" && lab_files | cmp -s - .seal)
+}
+
+# lab_discard NAME: remove it, for it is damaged
+lab_discard()
+{
+	warn "the cache's $1 is damaged ($(cd "$CACHE/$1" && lab_files | comm -3 - .seal |
+		sed 's/^[[:blank:]]*[0-9]* //; q')): making it anew"
+	rm -rf "$CACHE/tmp/$1"
+	mv -T "$CACHE/$1" "$CACHE/tmp/$1"
+}
+
 # cache_put NAME COMMAND...
 # Make $CACHE/NAME unless it is there.  COMMAND is a function that fills the
 # current folder and dies when it cannot.  Call cache_put as a plain command:
@@ -178,9 +204,10 @@ cache_put()
 {
 	_name=$1
 	shift
-	[ ! -e "$CACHE/$_name" ] || return 0
+	! lab_whole "$_name" || return 0
 	lab_lock "$_name"
-	if [ ! -e "$CACHE/$_name" ]; then
+	if ! lab_whole "$_name"; then
+		[ ! -e "$CACHE/$_name" ] || lab_discard "$_name"
 		lab_log=$CACHE/log/$_name.log
 		: >"$lab_log"
 		rm -rf "$CACHE/tmp/$_name"
@@ -189,7 +216,13 @@ cache_put()
 		lab_pwd=$(pwd)
 		cd "$lab_tmp" || die "cannot enter $lab_tmp"
 		"$@"
+		case $_name in
+		kernel-*|bios-*|qemu-*|bochs-up-*|bochs-smp-*|selftests-*|upstream-*|labkernel-*)
+			lab_files >.seal ;;
+		esac
 		cd "$lab_pwd" || die "cannot return to $lab_pwd"
+		# What has its name is on the disk, should the power go.
+		sync -f "$lab_tmp"
 		mv -T "$lab_tmp" "$CACHE/$_name"
 		lab_tmp=
 	fi

@@ -8,7 +8,7 @@ set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/tap.sh"
 
-plan 27
+plan 34
 scratch
 mkdir -p "$tmp/lab"
 cp lab/lib.sh "$tmp/lab/"
@@ -81,6 +81,33 @@ done
 wait
 is "four runs at once make it once" "$(wc -l <"$CACHE/log/count")" 1
 is "and all get it" "$(cat "$tmp"/out.[1-4] | sort -u)" "$thing"
+
+# --- damage ---
+
+script make_sealed <<'END'
+make()
+{
+	mkdir -p a/b
+	echo content >a/b/file
+	ln -s nowhere link
+}
+cache_put bios-1 make
+END
+rm -rf "$CACHE"
+try make_sealed
+sealed=$CACHE/bios-1
+try make_sealed
+is "a thing that is whole is taken" "$rc$(cat "$tmp/err")" "0"
+for what in "a/b/file: >$sealed/a/b/file" "a/b/file: rm -r $sealed/a" "a/more: touch $sealed/a/more"; do
+	sh -c "${what#*: }"
+	try make_sealed
+	is "one that is damaged is made anew (${what#*: })" "$rc $(cat "$tmp/err") $(cat "$sealed/a/b/file")" \
+		"0 lab: the cache's bios-1 is damaged (${what%%: *}): making it anew content"
+done
+rm "$sealed/.seal" "$sealed/a/b/file"
+try make_sealed
+is "what an older lab has made is as it is" "$rc$(cat "$tmp/err")$(find "$sealed" -name file)" 0
+is "nothing else is left of that" "$(find "$CACHE/tmp" -mindepth 1)" ""
 
 # --- failure ---
 
@@ -169,9 +196,12 @@ pid=$!
 wait_for "$CACHE/log/started" || echo "# it did not start"
 kill -KILL $pid
 wait $pid 2>/dev/null
-for p in $(pgrep -f "sleep $NAP"); do
-	kill "$p"
+i=0
+while pgrep -f "sleep $NAP" >/dev/null && [ $i -lt 100 ]; do
+	sleep 0.1
+	i=$((i + 1))
 done
+nok "SIGKILL leaves no process that would go on in the next one's folder" pgrep -f "sleep $NAP"
 try make_thing
 is "after SIGKILL the thing is made anew" "$rc $(cat "$thing/file")" "0 content"
 

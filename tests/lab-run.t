@@ -8,7 +8,7 @@ set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/tap.sh"
 
-plan 101
+plan 117
 scratch
 box=$(command -v busybox)
 emulator=${EMULATOR:+--emulator $EMULATOR}
@@ -322,6 +322,49 @@ is "beside the one that waits" "$(emulators | wc -l)" 2
 ok "lab/run --stop" lab/run --stop
 is "it ends them all" "$(gone)$(ls "$CACHE/warm")" ""
 
+# --- what says what it should not ---
+
+script forged <<'END'
+head -c 100000 /dev/urandom
+printf '\0\0\n@lab end forged 0\n@lab done 0\n'
+echo 1..1
+echo ok 1 all is well
+exit 1
+END
+run forged forged next
+is "forged: the run fails, in one line" "$rc $(wc -l <"$tmp/forged.err")" "1 1"
+ok "forged: the line says that it cannot be told from the machine's" like "$tmp/forged.err" \
+	'^lab: stray marker: @lab end forged 1'
+is "forged: the program behind it is ok" "$(judged forged next)" ok
+is "forged: the run is not" "$(judged forged lab_complete)" "not ok"
+
+# --- kernels that do not boot, and things in the cache that are damaged ---
+
+run panics next -- -a rdinit=/nothing
+is "a kernel that does not boot fails the run, in one line" "$rc $(wc -l <"$tmp/panics.err")" "1 1"
+ok "that says why" like "$tmp/panics.err" '^lab: the kernel panicked \(at boot\)'
+is "it leaves no emulator" "$(gone)" ""
+
+head -c 1000000 /dev/urandom >"$tmp/noise"
+cp -r "$(lab/kernel/fetch kernel newest)/." "$tmp/kernel"
+truncate -s 5000000 "$tmp/kernel/vmlinuz"
+for image in "$tmp/noise" "$tmp/kernel/vmlinuz"; do
+	run image next -- -k "$image" -m "$tmp/kernel/modules"
+	is "${image##*/} that is none: refused, in one line" "$rc $(wc -l <"$tmp/image.err")" "1 1"
+	ok "with the reason" like "$tmp/image.err" \
+		"^lab: lab/guest/bootimage: ($image is neither a bzImage nor |cannot decompress the kernel)"
+	rm -rf "$tmp/image"
+done
+
+rm "$CACHE"/job-*
+run damaged next
+: >"$(echo "$CACHE"/job-*/job)"
+run damaged next
+is "what is damaged is made anew, and the run succeeds" "$rc $(wc -l <"$tmp/damaged.err")" "0 1"
+ok "with a word on that" like "$tmp/damaged.err" "^lab: the cache's job-[0-9a-f]+ is damaged \(job\): making it anew\$"
+run damaged next
+is "once" "$rc$(cat "$tmp/damaged.err")" 0
+
 # --- interrupts ---
 
 begin seed random loop -- --seed 2 -j 1
@@ -351,7 +394,9 @@ kill -KILL $pid
 finish kill 2>/dev/null
 is "after SIGKILL there is no emulator" "$(gone)" ""
 nok "nor a run" [ -e "$tmp/kill/run.json" ]
-rm -rf "$CACHE"/tmp/run.*
+ok "it leaves its temporary folder" [ -n "$(temporary)" ]
+run after next
+is "the next run removes that, and succeeds" "$rc$(temporary)" 0
 
 # --- what goes wrong outside ---
 

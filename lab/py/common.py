@@ -174,34 +174,72 @@ def wait_for_lock(file, path, seconds):
         signal.signal(signal.SIGALRM, old)
 
 
+SEAL = ".seal"
+
+
+def files_of(path):
+    """What the seal of a thing in the cache says: its files, with their sizes."""
+    files = (p for p in path.rglob("*") if p.is_file() and not p.is_symlink() and p != path / SEAL)
+    return sorted(f"{p.stat().st_size} {p.relative_to(path)}" for p in files)
+
+
+def damage(path):
+    """A file of a sealed thing in the cache that is not as it was made, or ""."""
+    try:
+        sealed = (path / SEAL).read_text().splitlines()
+    except OSError:
+        return ""               # of an older lab
+    other = set(sealed) ^ set(files_of(path))
+    return min(line.partition(" ")[2] for line in other) if other else ""
+
+
 def cache_put(name, make):
-    """The folder NAME of the cache; make(folder) fills it if it is not there."""
+    """The folder NAME of the cache; make(folder) fills it if it is not there, or is damaged."""
     base = cache()
     path = base / name
-    if path.exists():
+    if path.exists() and not damage(path):
         return path
     with locked(base / "lock" / name):
-        if path.exists():
-            return path
         new = base / "tmp" / name
         shutil.rmtree(new, ignore_errors=True)
+        if path.exists():
+            if not (what := damage(path)):
+                return path
+            warn(f"the cache's {name} is damaged ({what}): making it anew")
+            path.rename(new)
+            shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
         try:
             make(new)
+            (new / SEAL).write_text("".join(f"{line}\n" for line in files_of(new)))
+            # What has its name is on the disk, should the power go.
+            call(["sync", "-f", new], 600)
             new.rename(path)
         finally:
             shutil.rmtree(new, ignore_errors=True)
     return path
 
 
+# Who uses a temporary folder holds the lock of this file in it.
+IN_USE = ".in-use"
+
+
 @contextlib.contextmanager
 def work_folder(prefix):
-    """A temporary folder of the cache, gone at the end."""
-    path = Path(tempfile.mkdtemp(prefix=prefix + ".", dir=cache() / "tmp"))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+    """A temporary folder of the cache, gone at the end; or the next time, if this is killed."""
+    base = cache()
+    with contextlib.ExitStack() as stack:
+        with locked(base / "lock" / "work"):
+            for left in (base / "tmp").glob(f"{prefix}.*/{IN_USE}"):
+                with contextlib.suppress(OSError), locked(left, wait=0) as free:
+                    if free:
+                        shutil.rmtree(left.parent, ignore_errors=True)
+            path = Path(tempfile.mkdtemp(prefix=prefix + ".", dir=base / "tmp"))
+            stack.enter_context(locked(path / IN_USE, wait=0))
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def folder(path, what="folder"):

@@ -4,6 +4,8 @@
 tests/cache.t has the same of lab/lib.sh, with which it shares folders and locks.
 """
 
+import contextlib
+import io
 import os
 import shutil
 import signal
@@ -187,7 +189,48 @@ class Cache(Case):
         child.kill()
         child.communicate()
         path = common.cache_put("thing-1", lambda folder: (folder / "whole").touch())
-        self.assertEqual([p.name for p in path.iterdir()], ["whole"])
+        self.assertEqual(sorted(p.name for p in path.iterdir()), [".seal", "whole"])
+
+    def test_damaged_thing_is_made_anew(self):
+        def make(folder):
+            (folder / "a/b").mkdir(parents=True)
+            (folder / "a/b/file").write_text("whole")
+            (folder / "link").symlink_to("nowhere")
+
+        def check(said):
+            with contextlib.redirect_stderr(io.StringIO()) as err:
+                path = common.cache_put("thing-1", make)
+            self.assertEqual(err.getvalue(), said and f"lab: the cache's thing-1 is damaged ({said}): making it anew\n")
+            self.assertEqual((path / "a/b/file").read_text(), "whole")
+            self.assertEqual(list((self.tmp / "cache/tmp").iterdir()), [])
+            return path
+        path = check("")
+        for spoil, said in ((lambda: (path / "a/b/file").write_text("whol"), "a/b/file"),
+                            (lambda: (path / "a/b/file").unlink(), "a/b/file"),
+                            (lambda: shutil.rmtree(path / "a"), "a/b/file"),
+                            (lambda: (path / "a/more").touch(), "a/more"),
+                            (lambda: (path / ".seal").write_bytes(b""), "a/b/file"),
+                            # As older ones were.
+                            (lambda: (path / ".seal").unlink(), "")):
+            spoil()
+            check(said)
+
+    def test_temporary_folder_of_one_that_was_killed(self):
+        def left():
+            return sorted(p.name.partition(".")[0] for p in (self.tmp / "cache/tmp").iterdir())
+        source = 'w = common.work_folder("{}"); p = w.__enter__(); (p / "there").touch(); time.sleep(100)'
+        children = [self.command(source.format(name)) for name in ("run", "run", "other")]
+        while len(list((self.tmp / "cache/tmp").glob("*/there"))) < 3:
+            time.sleep(0.02)
+        for child in children[1:]:
+            child.kill()
+            child.communicate()
+        (self.tmp / "cache/tmp/run.older").mkdir()
+        with common.work_folder("run"):
+            self.assertEqual(left(), ["other", "run", "run", "run"])
+        self.assertEqual(left(), ["other", "run", "run"])
+        children[0].kill()
+        children[0].communicate()
 
     def test_lock_that_another_one_has(self):
         common.cache()

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import os
+import random
 import shutil
 import signal
 import socket
@@ -44,6 +45,7 @@ if os.path.exists(config):
 if mode == "no-boot":
     sys.exit("it cannot boot")
 listener = socket.socket(fileno=int(os.environ["LAB_SERVER"]))
+listener.settimeout(10)
 if mode == "slow-boot":
     time.sleep(100)
 client = listener.accept()[0]
@@ -656,6 +658,14 @@ class Warm(Case):
         os.waitpid(pid, 0)
 
 
+def run_with(tmp, options):
+    """host.run() with parts that are in tmp."""
+    parts = host.Parts(Machines().cpu("spr"), tmp, tmp, tmp / "job", "words", boot=tmp / "boot", bios=tmp,
+                       emulator=tmp / "emulator")
+    with mock.patch.object(host, "find_parts", return_value=parts):
+        return host.run(options)
+
+
 class Fake(Case):
     """Runs with a server that only looks like the emulator."""
 
@@ -833,11 +843,8 @@ class Fake(Case):
         for name in ("vars", "kernel.bin", "params.bin"):
             self.file(f"boot/{name}", "PVH=1 ENTRY=1 LOAD=1 TOP_ADDR=0x1000000")
         self.file("job/job", b"job", 0o755)
-        parts = host.Parts(Machines().cpu("spr"), self.tmp, self.tmp, self.tmp / "job", "words",
-                           boot=self.tmp / "boot", bios=self.tmp, emulator=self.tmp / "emulator")
-        with mock.patch.object(host, "find_parts", return_value=parts), \
-                mock.patch.dict(os.environ, FAKE=mode):
-            return host.run(self.options(*map(self.job, names), **more))
+        with mock.patch.dict(os.environ, FAKE=mode):
+            return run_with(self.tmp, self.options(*map(self.job, names), **more))
 
     def test_whole_run(self):
         self.file("out/jobs/000-old/results.log", "old")
@@ -876,6 +883,51 @@ class Fake(Case):
         run = record.Run(self.tmp / "out")
         self.assertEqual((run.record["end"], run.trouble()),
                          ("interrupted", "the run was interrupted (in sleep)"))
+        self.assertEqual(list((self.tmp / "cache/tmp").iterdir()), [])
+
+    # A process of its own that runs one program for ever, and a good one before.
+    RUN = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import test_host as t
+tmp = t.Path(sys.argv[2])
+jobs = [t.host.Job(n, 60, tmp / "bin" / n) for n in ("good", "sleep")]
+t.common.run_command(lambda: t.run_with(tmp, t.host.Options(tmp / "out", jobs, parallel=1, ordered=True)) and 0)
+"""
+
+    def left(self):
+        return subprocess.run(["pgrep", "-f", f"{self.tmp}/emulator/bochs"], stdout=subprocess.PIPE,
+                              check=False).stdout.decode().split()
+
+    def test_run_that_is_killed_at_any_moment(self):
+        self.whole("good")
+        self.job("sleep")
+        draw, took = random.Random(1), None
+        for sig in [signal.SIGTERM, *3 * [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGKILL]]:
+            child = subprocess.Popen([sys.executable, "-B", "-c", self.RUN, Path(__file__).parent, self.tmp],
+                                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                     env={**os.environ, "FAKE": ""})
+            began = time.monotonic()
+            if took is None:        # the first one, until it has come to what has no end
+                while not list((self.tmp / "out/jobs").glob("001-*/results.log")):
+                    time.sleep(0.02)
+                took = time.monotonic() - began
+            else:
+                time.sleep(draw.uniform(0, 1.2 * took))
+            child.send_signal(sig)
+            said = child.communicate(timeout=60)[1]
+            with self.subTest(sig=sig, after=time.monotonic() - began, took=took):
+                # Before it has a handler for it, Python says where it was.
+                self.assertIn(child.returncode, (-sig, 128 + sig, 1))
+                self.assertLess(said.count(b"\n"), 40)
+                if sig == signal.SIGKILL:
+                    self.assertEqual(said, b"")
+                end = time.monotonic() + 20
+                while self.left() and time.monotonic() < end:
+                    time.sleep(0.05)
+                self.assertEqual(self.left(), [])
+        run = self.whole("a", "b")
+        self.assertEqual((run.trouble(), self.statuses(run)), ("", {"a": "pass", "b": "pass"}))
         self.assertEqual(list((self.tmp / "cache/tmp").iterdir()), [])
 
     def test_close_ends_it_even_if_it_was_stopped(self):

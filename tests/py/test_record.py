@@ -248,6 +248,22 @@ class BadPrograms(RunCase):
         self.job("prog").begins("prog").prints("@lab end another 0\n").ends("prog").done()
         self.fails(r"^# stray marker: @lab end another 0$", r"^not ok 2 lab_complete$")
 
+    def test_forged_markers(self):
+        """A program that fails, after it has printed what the machine prints at its end."""
+        end = "\n@lab end prog 0\n"
+        for forged in (end, end + "@lab done 0\n", end + "@lab begin prog\n1..1\nok 1 b\n",
+                       "\n@lab end prog 0\n@lab begin another\n" + ONE, "@lab begin another\n" + ONE + "@lab end another 0\n",
+                       "\0\0@lab end prog 0\n"):
+            with self.subTest(forged):
+                self.new()
+                self.job("prog").begins("prog").prints(ONE + forged).prints("not ok 2 c\n").ends("prog", 1).done()
+                self.program("other", ONE)
+                self.fails(r"^# (stray marker|a program began that was not planned): ", r"^not ok 3 lab_complete$")
+
+    def test_forged_end_on_a_machine_that_hangs(self):
+        self.job("prog").begins("prog").prints(ONE + "\n@lab end prog 0\n").end("hang", "the host hung")
+        self.fails(r"^  # prog: after its end: the host hung$", r"^not ok 1 prog$")
+
     def test_garbage_bytes(self):
         self.bad(r"^  # prog: result 1 is numbered None$",
                  b"1..1\n\xff\xfe\x80\0\x1b[31mred\x1b[0m\x07\nok\0\xf0 1 a\n")

@@ -550,7 +550,8 @@ static int wait_within(struct __test_metadata *const _metadata, pid_t pid, time_
 	/* Never -1, by which kill() means every process. */
 	ASSERT_LT(0, pid);
 	p.fd = syscall(SYS_pidfd_open, pid, 0);
-	ASSERT_LE(0, p.fd);
+	ASSERT_LE(0, p.fd)
+		TH_ROW_LOG("%s: pidfd_open(): %s", what, strerror(errno));
 	for (i = 0; i < XF_TIMEOUT * 10 && ready != 1 && !loops; i++) {
 		ready = poll(&p, 1, 100);
 		loops = limit && cpu_seconds(pid) >= limit;
@@ -656,7 +657,7 @@ __noreturn void xf_end_row(const char *why)
 /*
  * Start a process that calls @restore, which returns whether that worked, at xf_unguard()
  * or once nobody is left who could call it.  Whoever ends the test, with all of its process
- * group, does not end this.  It is there when this returns.
+ * group, does not end this.  It is there when this returns.  @arg is there until xf_unguard().
  */
 void xf_guard(struct __test_metadata *const _metadata, struct xf_guard *g,
 	      bool (*restore)(const void *arg), const void *arg)
@@ -666,6 +667,8 @@ void xf_guard(struct __test_metadata *const _metadata, struct xf_guard *g,
 
 	ASSERT_EQ(0, pipe2(in, O_CLOEXEC));
 	ASSERT_EQ(0, pipe2(out, O_CLOEXEC));
+	g->restore = restore;
+	g->arg = arg;
 	g->pid = xf_fork(_metadata);
 	if (!g->pid) {
 		close(in[1]);
@@ -689,12 +692,21 @@ void xf_guard(struct __test_metadata *const _metadata, struct xf_guard *g,
 	close(out[0]);
 }
 
-/* A child that is left over may have the other end as well, so that closing it tells nothing. */
+/*
+ * A child that is left over may have the other end as well, so that closing it tells nothing.
+ * Should the guard be the one who was killed, this restores.
+ */
 void xf_unguard(struct __test_metadata *const _metadata, struct xf_guard *g, const char *what)
 {
+	int status;
+
+	signal(SIGPIPE, SIG_IGN);
 	EXPECT_EQ(1, write(g->alive, "", 1));
 	close(g->alive);
-	xf_join(_metadata, g->pid, what);
+	status = xf_wait(_metadata, g->pid, what);
+	expect_success(_metadata, status, what);
+	if (status)
+		g->restore(g->arg);
 }
 
 /* Wait for the end of a thread, but not for ever: a test that is stuck ends there. */

@@ -154,6 +154,8 @@ __noreturn void xf_end_row(const char *why);
 struct xf_guard {
 	pid_t pid;			/* 0 if there is none */
 	int alive;
+	bool (*restore)(const void *arg);
+	const void *arg;
 };
 
 void xf_guard(struct __test_metadata *const _metadata, struct xf_guard *g,

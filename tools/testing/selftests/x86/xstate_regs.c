@@ -319,7 +319,20 @@ static __noreturn void dump_core(const char *folder)
 	_exit(KSFT_FAIL);
 }
 
-/* Map the only file in @folder, if there is one, and remove both. */
+/* Remove the folder, and the core dump of a test that was killed. */
+static bool remove_folder(const void *arg)
+{
+	DIR *dir = opendir(arg);
+	struct dirent *d;
+
+	while (dir && (d = readdir(dir)))
+		unlinkat(dirfd(dir), d->d_name, 0);
+	if (dir)
+		closedir(dir);
+	return !rmdir(arg);
+}
+
+/* Map the only file in @folder, if there is one, and remove it. */
 static void core_take(struct __test_metadata *const _metadata, struct core *core,
 		      const char *folder)
 {
@@ -335,7 +348,6 @@ static void core_take(struct __test_metadata *const _metadata, struct core *core
 	closedir(dir);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	unlink(path);
-	EXPECT_EQ(0, rmdir(folder));
 	if (!EXPECT_THAT(fd >= 0, "no core dump where the child was"))
 		return;
 	core->size = lseek(fd, 0, SEEK_END);
@@ -344,16 +356,13 @@ static void core_take(struct __test_metadata *const _metadata, struct core *core
 	close(fd);
 }
 
-/* Let a child dump core, which nothing limits; false, and the test has ended, without one. */
-static bool core_get(struct __test_metadata *const _metadata, struct core *core)
+/* Let a child dump core in @folder, which nothing limits; false, and it has failed, without one. */
+static bool core_get(struct __test_metadata *const _metadata, struct core *core,
+		     const char *folder)
 {
-	char folder[] = "/tmp/xstate_regs.XXXXXX";
+	pid_t pid = xf_fork(_metadata);
 	int status;
-	pid_t pid;
 
-	if (!mkdtemp(folder))
-		SKIP(return false, "no folder for a core dump");
-	pid = xf_fork(_metadata);
 	if (!pid)
 		dump_core(folder);
 	status = xf_wait(_metadata, pid, "child that dumps core");
@@ -413,12 +422,12 @@ static void expect_layout(struct __test_metadata *const _metadata, const struct 
 }
 
 /* Registers and layout; nothing but padding follows the notes, up to where the memory starts. */
-static bool expect_core(struct __test_metadata *const _metadata)
+static bool expect_core(struct __test_metadata *const _metadata, const char *folder)
 {
 	struct core core = { 0 };
 	size_t at;
 
-	if (!core_get(_metadata, &core))
+	if (!core_get(_metadata, &core, folder))
 		return false;
 	expect_registers(_metadata, &core);
 	expect_layout(_metadata, &core);
@@ -464,22 +473,28 @@ TEST_F(xstate_regs, core)
 	static const char * const when[] = {
 		"without permission", "with the guest's permission", "with both permissions",
 	};
+	char folder[] = "/tmp/xstate_regs.XXXXXX";
+	struct xf_guard guard;
+	bool dumped = true;
 	int i;
 
 	if (!xf_xcr0())
 		SKIP(return, "no XSAVE");
 	if (core_is_limited(_metadata))
 		return;
-	for (i = 0; i < 6; i++) {
+	if (!mkdtemp(folder))
+		SKIP(return, "no folder for a core dump");
+	xf_guard(_metadata, &guard, remove_folder, folder);
+	for (i = 0; i < 6 && dumped; i++) {
 		th_case("%s", when[i / 2]);
 		if (i == 2)
 			xcomp_request_guest(_metadata, &self->perm);
 		if (i == 4)
 			xcomp_request_host(_metadata, &self->perm);
-		if (!expect_core(_metadata))
-			return;
+		dumped = expect_core(_metadata, folder);
 	}
 	th_no_case();
+	xf_unguard(_metadata, &guard, "the one who removes the folder");
 	XFAIL_IF(old_pkru, "PKRU in a core dump is that of the last task switch")
 		EXPECT_THAT(!old_pkru, "PKRU in a core dump is %#x, but it was changed since",
 			    xregs_pkru());

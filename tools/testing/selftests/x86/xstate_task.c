@@ -26,8 +26,12 @@
 
 #define MSR_IA32_XFD_ERR	0x1c5
 
-/* Copying page tables of that much memory takes longer than a turn of the CPU. */
+/*
+ * Copying page tables of that much memory takes longer than a turn of the CPU, and so does it
+ * with less of it on a machine that is so slow that filling it takes that long.
+ */
 #define BUSY_MEMORY		(48ul << 20)
+#define BUSY_FILL_MS		600
 /* So often, and until fork() was preempted so often, unless that takes too long */
 #define BUSY_FORKS		12
 #define BUSY_SWITCHES		4
@@ -89,6 +93,26 @@ TEST_F(xstate_task, fork)
 	fork_with_pattern(_metadata);
 }
 
+/* CPU time that this process has taken */
+static long cpu_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* What is not filled has no page tables. */
+static void fill_memory(uint8_t *p)
+{
+	const size_t unit = 1ul << 20;
+	long end = cpu_ms() + BUSY_FILL_MS;
+	size_t at;
+
+	for (at = 0; at < BUSY_MEMORY && cpu_ms() < end; at += unit)
+		memset(p + at, 1, unit);
+}
+
 /* Verify the same where other tasks have the CPU while fork() is at work. */
 TEST_F(xstate_task, fork_busy)
 {
@@ -103,7 +127,7 @@ TEST_F(xstate_task, fork_busy)
 	ASSERT_NE(MAP_FAILED, p);
 	madvise(p, BUSY_MEMORY, MADV_NOHUGEPAGE);
 	hog = xf_hog(_metadata);
-	memset(p, 1, BUSY_MEMORY);
+	fill_memory(p);
 	end = time(NULL) + BUSY_SECONDS;
 	for (i = 0; (i < BUSY_FORKS || switches < BUSY_SWITCHES) && time(NULL) < end; i++) {
 		switches += fork_with_pattern(_metadata);

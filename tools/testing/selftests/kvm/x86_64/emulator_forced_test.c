@@ -195,6 +195,7 @@ FIXTURE(emulator_forced) {
 	u64 mask, xcr0;
 	u8 *operand;			/* in the guest's memory */
 	u8 far[10];			/* what is there, if it is a far pointer */
+	int parameter;			/* what it was */
 	struct xf_guard guard;
 };
 
@@ -227,13 +228,12 @@ static bool lock_parameter(void)
 static bool force_emulation(struct __test_metadata *const _metadata,
 			    FIXTURE_DATA(emulator_forced) * const self)
 {
-	int value = read_parameter();
-
-	if (value > 0)
+	self->parameter = read_parameter();
+	if (self->parameter > 0)
 		return true;
-	if (value < 0 || !write_parameter(value))
+	if (self->parameter < 0 || !write_parameter(self->parameter))
 		return false;
-	xf_guard(_metadata, &self->guard, restore_parameter, &value);
+	xf_guard(_metadata, &self->guard, restore_parameter, &self->parameter);
 	return write_parameter(1);
 }
 

@@ -7,8 +7,12 @@
  *   registers of struct kvm_run, which must agree;
  * - it saves and restores events, #CP among them;
  * - it saves all MSRs that KVM lists with everything else, restores them in another
- *   process, in orders of its own, and resets a vCPU by writing back what it had first.
+ *   process, in orders of its own, and resets a vCPU by writing back what it had first;
+ * - it has hundreds of vCPUs.
  */
+#include <sys/resource.h>
+#include <time.h>
+
 #include "xregs.h"
 
 #define ALL_SYNC_REGS	(KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS)
@@ -840,6 +844,57 @@ TEST_F(xstate_whole, reset_by_host)
 		load_whole(vcpu, &reset, order);
 		expect_whole(_metadata, vcpu, &reset, self->components);
 		expect_no_cet(_metadata, vcpu, "a reset by the host");
+	}
+}
+
+/* ---- many vCPUs ---- */
+
+#define MANY_VCPUS	500
+/* As many as can be made in that time */
+#define MANY_SECONDS	5
+
+FIXTURE(xstate_many) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpus[MANY_VCPUS];
+};
+
+XSTATE_SUITE(xstate_many);
+
+FIXTURE_VARIANT_ADD(xstate_many, guest_amx_cet) { .combo = { PERM_GUEST, AMX, CET } };
+
+FIXTURE_SETUP(xstate_many)
+{
+	struct rlimit files;
+
+	if (!xstate_begin(_metadata, &variant->combo))
+		return;
+	/* Each takes one. */
+	getrlimit(RLIMIT_NOFILE, &files);
+	files.rlim_cur = files.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &files);
+	self->vm = vm_create_barebones();
+}
+
+/* Verify that each of hundreds of vCPUs has AMX, CET and registers of its own. */
+TEST_F(xstate_many, registers)
+{
+	u32 nr = min_t(u32, MANY_VCPUS, kvm_check_cap(KVM_CAP_MAX_VCPUS)), i;
+	time_t end = time(NULL) + MANY_SECONDS;
+	struct kvm_vcpu **vcpus = self->vcpus;
+	struct xregs regs;
+	u64 mask = 0;
+
+	for (i = 0; i < nr && time(NULL) <= end && !_metadata->exit_code; i++) {
+		th_case("vCPU %u", i);
+		vcpus[i] = xstate_add_vcpu(self->vm, i, &variant->combo);
+		mask = xregs_mask(vcpu_xcr0_mask(vcpus[i]));
+		xregs_fill(&regs, vcpus[i], i);
+		vcpu_set_xregs(_metadata, vcpus[i], &regs, mask);
+	}
+	for (nr = i, i = 0; i < nr && !_metadata->exit_code; i++) {
+		th_case("vCPU %u of %u", i, nr);
+		xregs_fill(&regs, vcpus[i], i);
+		expect_xregs(_metadata, vcpus[i], &regs, mask, "all others had theirs");
 	}
 }
 

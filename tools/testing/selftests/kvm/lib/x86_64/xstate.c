@@ -94,6 +94,9 @@ void xstate_require(bool guest_code)
 		ksft_exit_skip("no permission to use /dev/kvm\n");
 	if (kvm < 0)
 		ksft_exit_skip("no /dev/kvm\n");
+	/* Some guests end in emulation errors then, and a test cannot tell why. */
+	if (!xf_cpuinfo_flag("vmx") && !xf_cpuinfo_flag("svm"))
+		ksft_exit_skip("guests run without VMX or SVM\n");
 	if (!kvm_offers_xsave(kvm)) {
 		if (xf_xcr0())
 			ksft_exit_fail_msg("KVM offers no XSAVE, which the host uses\n");
@@ -102,9 +105,6 @@ void xstate_require(bool guest_code)
 	if (xf_standard_size(xf_xcr0()) >= XAREA_SIZE ||
 	    xf_compacted_size(xf_xcr0() | XFEATURE_MASK_CET) >= XAREA_SIZE)
 		ksft_exit_skip("this CPU has larger XSAVE areas than the tests\n");
-	/* Some guests end in emulation errors then, and a test cannot tell why. */
-	if (!xf_cpuinfo_flag("vmx") && !xf_cpuinfo_flag("svm"))
-		ksft_exit_skip("guests run without VMX or SVM\n");
 	/* They came together.  One without the other is a failure to be seen. */
 	if (xf_get_mask(ARCH_GET_XCOMP_GUEST_PERM, &mask) == EINVAL &&
 	    ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2) <= 0)
