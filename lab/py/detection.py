@@ -6,7 +6,7 @@ import json
 from common import die
 
 # What it takes to see a mutant, in the order of the table.
-NEEDS = ("any", "kvm", "amx", "cet", "amx+cet", "svm+cet", "pasid", "root")
+NEEDS = ("any", "smp", "kvm", "amx", "cet", "amx+cet", "svm+cet", "pasid", "root")
 
 HEAD = ["| | mutants | this suite | upstream |", "| --- | --- | --- | --- |"]
 
