@@ -16,12 +16,6 @@
 /* Lines of /proc/allocinfo */
 #define MAX_SITES	16384
 
-/* The kinds of faults, the last of which a kernel may lack */
-static const char * const kinds[] = { "failslab", "fail_page_alloc", "fail_usercopy" };
-
-#define NR_KINDS	ARRAY_SIZE(kinds)
-#define MANY_TIMES	1000000
-
 /*
  * By default no allocation fails that may wait, as nearly all do.  Each fault is taken off
  * "times", and told in the kernel's log, by which the lab knows that what follows there was
@@ -42,13 +36,13 @@ static const char * const settings[][2] = {
 
 static char settings_before[ARRAY_SIZE(settings)][16];
 
-/* A number; 0 where there is none */
-static int read_kind(unsigned int kind, const char *name)
+/* A setting as it is; 0 where there is none */
+static int read_setting(const char *name, char *text, size_t size)
 {
-	char path[64], text[16];
+	char path[64];
 
-	snprintf(path, sizeof(path), DEBUGFS "%s/%s", kinds[kind], name);
-	return xf_read_file(path, text, sizeof(text)) > 0 ? atoi(text) : 0;
+	snprintf(path, sizeof(path), DEBUGFS "%s", name);
+	return xf_read_file(path, text, size) > 0 ? atoi(text) : 0;
 }
 
 static bool write_setting(const char *name, const char *value)
@@ -69,10 +63,13 @@ static bool write_setting(const char *name, const char *value)
 /* SKIP where no allocation can be made to fail; else xfault_end() is to follow. */
 bool xfault_need(struct __test_metadata *const _metadata)
 {
+	static const char * const probabilities[] = {
+		"failslab/probability", "fail_page_alloc/probability", "fail_usercopy/probability",
+	};
 	const char *verbose = getenv("XFAULT_VERBOSE");
 	const char *name, *value;
 	unsigned int i;
-	char path[64];
+	char text[16];
 
 	if (access("/proc/thread-self/fail-nth", F_OK))
 		SKIP(return false, NO_FAULTS);
@@ -81,14 +78,14 @@ bool xfault_need(struct __test_metadata *const _metadata)
 	if (access(DEBUGFS "failslab/times", F_OK) ||
 	    access(DEBUGFS "fail_page_alloc/times", F_OK))
 		SKIP(return false, NO_FAULTS);
-	for (i = 0; i < NR_KINDS; i++)
-		if (read_kind(i, "probability"))
+	for (i = 0; i < ARRAY_SIZE(probabilities); i++)
+		if (read_setting(probabilities[i], text, sizeof(text)))
 			SKIP(return false, "faults are injected already");
 	for (i = 0; i < ARRAY_SIZE(settings); i++) {
 		name = settings[i][0];
 		value = verbose && strstr(name, "verbose") ? verbose : settings[i][1];
-		snprintf(path, sizeof(path), DEBUGFS "%s", name);
-		if (xf_read_file(path, settings_before[i], sizeof(settings_before[i])) > 0)
+		read_setting(name, settings_before[i], sizeof(settings_before[i]));
+		if (settings_before[i][0])
 			EXPECT_THAT(write_setting(name, value), "cannot set %s", name);
 	}
 	return _metadata->exit_code != KSFT_FAIL;
@@ -168,14 +165,23 @@ static void try_in_child(struct __test_metadata *const _metadata, struct xfault 
 
 /* ---- all of them ---- */
 
-/* The first fault, the second, and so on until there is none; return how many were noticed. */
-static unsigned int walk(struct __test_metadata *const _metadata, const struct xfault_call *call)
+static unsigned int read_times(const char *name)
 {
-	unsigned int nth, noticed = 0;
+	char text[16];
+
+	return read_setting(name, text, sizeof(text));
+}
+
+/* The first fault, the second, and so on until there is none; return how many there were. */
+static unsigned int walk(struct __test_metadata *const _metadata, const struct xfault_call *call,
+			 unsigned int *noticed)
+{
 	struct xfault *f;
+	unsigned int nth;
 
 	f = mmap(NULL, sizeof(*f), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, f);
+	*noticed = 0;
 	for (nth = 1; nth <= LIMIT; nth++) {
 		th_case("%s, fault %u", call->what, nth);
 		memset(f, 0, sizeof(*f));
@@ -183,25 +189,28 @@ static unsigned int walk(struct __test_metadata *const _metadata, const struct x
 		(call->here ? try_here : try_in_child)(_metadata, f, call);
 		if (!f->injected || _metadata->exit_code == KSFT_FAIL)
 			break;
-		noticed += f->noticed;
+		if (getenv("XFAULT_VERBOSE"))
+			TH_ROW_LOG("%s", f->noticed ? "noticed" : "not noticed");
+		*noticed += f->noticed;
 	}
 	EXPECT_THAT(nth <= LIMIT, "and there are more");
 	th_no_case();
 	munmap(f, sizeof(*f));
-	return noticed;
+	return nth - 1;
 }
 
 void xfault_walk(struct __test_metadata *const _metadata, const struct xfault_call *call)
 {
-	unsigned int noticed, kind, faults[NR_KINDS];
+	unsigned int slab = read_times("failslab/times");
+	unsigned int pages = read_times("fail_page_alloc/times");
+	unsigned int faults, noticed;
 
-	for (kind = 0; kind < NR_KINDS; kind++)
-		faults[kind] = read_kind(kind, "times");
-	noticed = walk(_metadata, call);
-	for (kind = 0; kind < NR_KINDS; kind++)
-		faults[kind] -= read_kind(kind, "times");
-	ksft_print_msg("%s: %s: %u failslab, %u fail_page_alloc, %u fail_usercopy; %u noticed\n",
-		       th_row, call->what, faults[0], faults[1], faults[2], noticed);
+	faults = walk(_metadata, call, &noticed);
+	slab -= read_times("failslab/times");
+	pages -= read_times("fail_page_alloc/times");
+	/* Copies are what is left: of those counted one was not the call's, see xfault_disarm(). */
+	ksft_print_msg("%s: %s: %u in slab, %u in pages, %u in copies, %u noticed\n", th_row,
+		       call->what, slab, pages, faults - slab - pages, noticed);
 	EXPECT_THAT(noticed >= call->least || _metadata->exit_code == KSFT_SKIP,
 		    "%s has failed %u times, which is less than %u", call->what, noticed,
 		    call->least);
@@ -210,13 +219,32 @@ void xfault_walk(struct __test_metadata *const _metadata, const struct xfault_ca
 /* ---- what is left ---- */
 
 /* What is allocated, by the line of the kernel's source that has */
-static struct site {
+struct site {
 	char *text;
 	unsigned long long before, now;
 	bool stays;			/* once it had no more */
-} sites[MAX_SITES];
+};
 
-static unsigned int read_sites(void)
+/*
+ * What allocators have for themselves, and give back when they find the time or need it: pages
+ * of slabs, addresses for vmalloc() and page tables of these.  A leak of what is there shows in
+ * another line.
+ */
+static bool is_allocator(const char *line)
+{
+	static const char * const functions[] = {
+		"func:alloc_slab_page", "func:alloc_slab_obj_exts", "func:alloc_vmap_area",
+		"func:__pte_alloc_kernel",
+	};
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(functions); i++)
+		if (strstr(line, functions[i]))
+			return true;
+	return false;
+}
+
+static unsigned int read_sites(struct site *sites)
 {
 	FILE *f = fopen("/proc/allocinfo", "re");
 	unsigned int nr = 0;
@@ -225,8 +253,9 @@ static unsigned int read_sites(void)
 	int at;
 
 	while (f && nr < MAX_SITES && getline(&line, &size, f) > 0) {
-		if (sscanf(line, "%*u %llu %n", &sites[nr].now, &at) != 1)
+		if (sscanf(line, "%*u %llu %n", &sites[nr].now, &at) != 1 || is_allocator(line))
 			continue;
+		line[strcspn(line, "\n")] = '\0';
 		sites[nr].text = sites[nr].text ?: strdup(line + at);
 		nr++;
 	}
@@ -237,7 +266,7 @@ static unsigned int read_sites(void)
 }
 
 /* How many have more than before, each time until now */
-static unsigned int growing(unsigned int nr)
+static unsigned int growing(const struct site *sites, unsigned int nr)
 {
 	unsigned int i, found = 0;
 
@@ -252,17 +281,20 @@ static unsigned int growing(unsigned int nr)
  */
 void xfault_expect_freed(struct __test_metadata *const _metadata, const struct xfault_call *call)
 {
-	unsigned int nr = read_sites(), i, try, walks;
+	struct site *sites = calloc(MAX_SITES, sizeof(*sites));
+	unsigned int nr, i, try, walks, noticed;
 
+	ASSERT_NE(NULL, sites);
+	nr = read_sites(sites);
 	if (!nr)
 		SKIP(return, NO_FAULTS);
 	for (walks = 0; walks < WALKS; walks++) {
 		for (i = 0; i < nr; i++)
 			sites[i].before = sites[i].now;
-		walk(_metadata, call);
+		walk(_metadata, call, &noticed);
 		for (try = 0; try < 20; try++) {
 			usleep(50 * 1000);
-			if (read_sites() != nr || !growing(nr) ||
+			if (read_sites(sites) != nr || !growing(sites, nr) ||
 			    _metadata->exit_code == KSFT_FAIL)
 				return;
 		}

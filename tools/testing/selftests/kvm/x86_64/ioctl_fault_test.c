@@ -300,7 +300,7 @@ TEST_F(ioctl_fault, change)
 
 /* One of the ioctls of a row, to read or to set */
 struct attempt {
-	FIXTURE_DATA(ioctl_fault) *self;
+	FIXTURE_DATA(ioctl_fault) * const self;
 	const struct row *row;
 	unsigned int set;		/* or 0 */
 };
