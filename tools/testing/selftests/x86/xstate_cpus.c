@@ -16,7 +16,7 @@
 
 #include "xregs.h"
 
-/* Often enough for a new task to get the memory of one that has ended */
+/* Turns, of which some will find a CPU as another one has left it */
 #define ROUNDS		16
 
 FIXTURE(xstate_cpus) {
@@ -83,7 +83,7 @@ TEST_F(xstate_cpus, comes_back)
 	cpus[0] = xcomp_only_cpu(self->cpu[0]);
 	cpus[1] = xcomp_only_cpu(self->cpu[1]);
 	xcomp_run_on(_metadata, self->cpu[0]);
-	for (turn = 1; turn < ROUNDS; turn++) {
+	for (turn = 1; turn < ROUNDS && !_metadata->exit_code; turn++) {
 		th_case("turn %u", turn);
 		/* That CPU still has those of the turn before. */
 		EXPECT_SAME(0, xregs_call_between(patterns[turn % 2], saved, SYS_sched_setaffinity,
@@ -108,7 +108,7 @@ static void sleep_there(struct __test_metadata *const _metadata, const struct sl
 	xregs_call_between(s->regs, xregs_alloc(), SYS_pause, 0, 0, 0);
 }
 
-static const struct timespec nap = { .tv_nsec = 20 * 1000 * 1000 };
+static const struct timespec nap = { .tv_nsec = 50 * 1000 * 1000 };
 
 /*
  * Fork with a pattern in the registers, on this CPU with a child that may begin on another.
@@ -154,7 +154,7 @@ TEST_F(xstate_cpus, of_the_dead)
 	s.there = mmap(NULL, sizeof(*s.there), PROT_READ | PROT_WRITE,
 		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, s.there);
-	for (i = 0; i < 2 * ROUNDS && !_metadata->exit_code; i++) {
+	for (i = 0; i < ROUNDS && !_metadata->exit_code; i++) {
 		xcomp_run_on(_metadata, self->cpu[i % 2]);
 		s.cpu = self->cpu[!(i % 2)];
 		*s.there = 0;
@@ -166,8 +166,10 @@ TEST_F(xstate_cpus, of_the_dead)
 		for (tries = 0; tries < 100 && !__atomic_load_n(s.there, __ATOMIC_ACQUIRE); tries++)
 			nanosleep(&nap, NULL);
 		nanosleep(&nap, NULL);
-		xf_kill(_metadata, pid);
-		/* The kernel frees a task when it finds the time. */
+		EXPECT_EQ(0, kill(pid, SIGKILL));
+		/* So that this CPU is the one that frees its memory, which takes a while. */
+		nanosleep(&nap, NULL);
+		xf_wait(_metadata, pid, "a child that is killed");
 		nanosleep(&nap, NULL);
 		ASSERT_EQ(0, sched_setaffinity(0, sizeof(both), both.sets));
 		elsewhere += expect_own_registers(_metadata, patterns[0]);
