@@ -339,11 +339,12 @@ static void get_regset(struct __test_metadata *const _metadata, pid_t pid, struc
 		     "reading NT_X86_XSTATE");
 }
 
-/* A debugger reads, or sets to their initial state, all registers of a task with tiles. */
+/* A debugger reads, or sets to others without tiles, all registers of a task with tiles. */
 static void try_regset(struct __test_metadata *const _metadata, struct xfault *f,
 		       const void *arg)
 {
-	struct xregs *before = xregs_alloc(), *other = xregs_alloc(), *after = xregs_alloc();
+	struct xregs *before = xregs_alloc(), *after = xregs_alloc();
+	struct xregs *other = xregs_pattern(xregs_mask());
 	const uint32_t size = xf_standard_size(xf_xcr0());
 	const bool set = arg;
 	pid_t pid = xregs_trace(_metadata, stop_with_pattern, NULL);
@@ -351,6 +352,7 @@ static void try_regset(struct __test_metadata *const _metadata, struct xfault *f
 
 	if (!pid)
 		SKIP(return, XREGS_NO_PTRACE);
+	memset(other->xmm, 0x5a, sizeof(other->xmm));
 	get_regset(_metadata, pid, before);
 	xfault_arm(f);
 	error = set ? xregs_set_regset(pid, NT_X86_XSTATE, other, size) :
