@@ -22,11 +22,12 @@ struct xfault {
 /* What is to fail */
 struct xfault_call {
 	const char *what;
-	/* Prepare it, xfault_arm(), let it fail, xfault_disarm(), and see what has become of it. */
+	/* Prepare it, xfault_arm(), let it fail, xfault_disarm(), see what has become of it. */
 	void (*try)(struct __test_metadata *const _metadata, struct xfault *f, const void *arg);
 	const void *arg;
 	unsigned int least;		/* so often it must fail */
 	bool here;			/* in this process, not in a child for each fault */
+	unsigned int step;		/* of many faults look at every so many'th for what is left */
 };
 
 bool xfault_need(struct __test_metadata *const _metadata);
