@@ -8,7 +8,7 @@ set -u
 # shellcheck source=tests/tap.sh
 . "$(dirname "$0")/tap.sh"
 
-plan 82
+plan 84
 scratch
 CACHE=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xcomp-lab}
 export CACHE
@@ -50,6 +50,8 @@ mkdir -p "$tmp/old/tools/testing/selftests/kvm"
 refuses "an old kernel tree" '^lab: the selftests library in .* is too old: give a tree of 6\.12 or newer' \
 	lab/selftests/build "$tmp/old"
 refuses "no such patch" '^lab: cannot read the patch .*/none' lab/kernel/build "$newest" "$tmp/none"
+refuses "no such configuration" '^lab: -c none: there is no lab/kernel/none\.config: take one' \
+	lab/kernel/build -c none "$newest"
 
 # The same of lab/run, before anything is fetched, built or started.
 box=$(command -v busybox)
@@ -202,7 +204,7 @@ fi
 
 export CACHE="$tmp/cache"
 rm -rf "$CACHE"
-refuses "KERNEL=" "^lab: KERNEL='x': give a Debian version series such as 7\.3, an exact version" \
+refuses "KERNEL=" "^lab: KERNEL='x': give a Debian version series such as 7\.3, an exact version .*, faults, or" \
 	env KERNEL=x lab/kselftest
 refuses "KERNEL= as a path" "^lab: KERNEL='$tmp/none': no such file" env KERNEL="$tmp/none" lab/kselftest
 refuses "HOST=" "^lab: HOST='yes': HOST=1 runs on this machine" env HOST=yes lab/kselftest

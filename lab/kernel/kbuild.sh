@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=sh
 #
-# Building a kernel with the lab's configuration, $src in the folder $obj.
+# Building a kernel with the lab's configuration, $src in the folder $obj, with $more with
+# that of $more.config on top of it.
 # Sourced after lab/lib.sh; $lab_log gets what make says.
 
-# shellcheck disable=SC2154 # src, obj and lab_log are of the script that sources this file
+# shellcheck disable=SC2154 # src, obj, more and lab_log are of the script that sources this file
 
 need gcc gcc
 need make make
@@ -23,15 +24,17 @@ kbuild()
 	shift 2
 	logged "$_s" "$_w" make -s -C "$src" O="$obj" ARCH=x86_64 -j"$(nproc)" \
 		KBUILD_BUILD_USER=lab KBUILD_BUILD_HOST=lab KBUILD_BUILD_TIMESTAMP=1970-01-01 \
-		KBUILD_BUILD_VERSION=1 LOCALVERSION= "$@"
+		KBUILD_BUILD_VERSION=1 LOCALVERSION="${more:+-$more}" "$@"
 }
 
 # configure WHAT: the options that the kernel did not take go to $dropped
 configure()
 {
-	kbuild 300 "configuring $1" KCONFIG_ALLCONFIG="$TOP/lab/kernel/kernel.config" allnoconfig
+	# What may be dropped is at the end of kernel.config.
+	cat ${more:+"$TOP/lab/kernel/$more.config"} "$TOP/lab/kernel/kernel.config" >"$obj/all.config"
+	kbuild 300 "configuring $1" KCONFIG_ALLCONFIG="$obj/all.config" allnoconfig
 	# shellcheck disable=SC2034 # for the script that sources this file
-	dropped=$(sed -n '/^# Only where/q; /^CONFIG/p' "$TOP/lab/kernel/kernel.config" |
+	dropped=$(sed -n '/^# Only where/q; /^CONFIG/p' "$obj/all.config" |
 		grep -vxFf "$obj/.config" | tr '\n' ' ') || :
 }
 

@@ -4,7 +4,7 @@
 from common import die, read_json
 
 # What it takes to see a mutant, in the order of the table.
-NEEDS = ("any", "kvm", "amx", "cet", "amx+cet", "svm+cet", "pasid", "root")
+NEEDS = ("any", "smp", "kvm", "amx", "cet", "amx+cet", "svm+cet", "pasid", "root")
 
 HEAD = ["| | mutants | this suite | upstream |", "| --- | --- | --- | --- |"]
 

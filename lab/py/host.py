@@ -110,6 +110,8 @@ def find_kernel(options):
     kernel, modules = options.kernel, options.modules
     if re.fullmatch(r"newest|\d+\.\d+(\.\d+(-\d+)?)?", kernel) and not Path(kernel).exists():
         kernel = script("kernel/fetch", "kernel", kernel)
+    elif kernel in Machines().builds:
+        kernel = script("kernel/build", "-c", kernel, Machines().newest)
     path = Path(kernel)
     if path.is_dir():
         modules = modules or str(path / "modules")
@@ -118,7 +120,8 @@ def find_kernel(options):
                 path = path / name
                 break
     if not path.is_file() or not os.access(path, os.R_OK):
-        die(f"cannot read the kernel {kernel}: give a Debian series (7.3), a folder or an image")
+        die(f"cannot read the kernel {kernel}: give a Debian series (7.3), {' or '.join(Machines().builds)}, "
+            "a folder or an image")
     if not modules:
         die(f"-k {kernel} also needs the folder of its modules: add -m (MODULES=)")
     if not Path(modules).is_dir():

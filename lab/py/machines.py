@@ -61,7 +61,7 @@ class Machines:
 
     def __init__(self, path=LAB / "machines"):
         self.kernels, self.cpus, self.parameters = [], {}, {}
-        self.every, self.since, self.depends = frozenset(), [], []
+        self.every, self.since, self.builds, self.depends = frozenset(), [], {}, []
         self.reasons, self.parameters_on, self.also = [], [], {}
         models, takes, gives, cpus = {}, {}, {}, []
         for number, line in enumerate(path.read_text().splitlines(), 1):
@@ -92,6 +92,8 @@ class Machines:
                     cpus.append(Cpu(name, int(count), model, tuple(changes), "", has, lacks, True))
                 elif word == "since":
                     self.since.append((series(rest[0]), rest[1:]))
+                elif word == "build":
+                    self.builds[rest[0]] = frozenset(rest[1:])
                 elif word == "parameter":
                     self.parameters[rest[0]] = frozenset(rest[1:])
                 elif word == "also":
@@ -124,7 +126,7 @@ class Machines:
     def check(self, path):
         """No feature is misspelt where it would excuse a skip for ever."""
         known = self.every.union(*(cpu.has for cpu in self.cpus.values()),
-                                 *(features for _, features in self.since))
+                                 *(features for _, features in self.since), *self.builds.values())
         for reason in self.reasons:
             for feature in sorted(reason.features - known):
                 die(f"{path}: reason '{reason.text}': no machine has a feature '{feature}'")

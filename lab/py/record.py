@@ -43,6 +43,10 @@ TROUBLE = re.compile("|".join((
     r"lab: cannot load kvm",
     r"unknown parameter '.*' ignored",
 )))
+# A fault that a test has asked for, after which the kernel may tell who has no memory, and
+# show where that was: no report of anything else is that trace alone.
+INJECTED = "FAULT_INJECTION: forcing a failure"
+TRACE = re.compile(r"^\W*Call Trace:")
 # Lines that follow another one in the same report of the kernel.
 MINOR = re.compile(r"Call Trace:|Tainted: |end trace|\[#[0-9]+\]")
 TIMESTAMP = re.compile(r"^(?:<\d+>)?\[\s*(\d+\.\d+)\](?:\[\s*[TC]\d+\])?\s?")
@@ -180,12 +184,13 @@ class Machine:
             self.event("", f"{path} is missing or empty")
         # Before the first program all is the boot's, or that of the only one.
         where = self.programs[0].name if len(self.programs) == 1 else ""
-        banners, last_event, begin, seen = 0, None, {}, Counter()
+        banners, last_event, begin, seen, injected = 0, None, {}, Counter(), False
         for number, line in enumerate(lines):
             stamp = TIMESTAMP.match(line)
             text = TIMESTAMP.sub("", line)
             word, _, name = text.partition(": ")[2].partition(" ") if text.startswith("lab: ") else ("", "", "")
             if word == "begin":
+                injected = False
                 seen[name.strip()] += 1
                 where = self.by_marker(name.strip(), seen[name.strip()])
                 if stamp:
@@ -201,7 +206,9 @@ class Machine:
                     self.event(where, "the machine was reset: " + text[:60])
                     if self.end == "ok":
                         self.end, self.why = "reset", "the machine was reset"
-            elif TROUBLE.search(text):
+            elif INJECTED in text:
+                injected = True
+            elif TROUBLE.search(text) and not (injected and TRACE.search(text)):
                 follows = last_event is not None and number - last_event < 40
                 if not (follows and MINOR.search(text)):
                     self.event(where, text.strip())

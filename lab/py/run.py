@@ -75,7 +75,7 @@ def parser():
                description=TEXT, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("-k", metavar="KERNEL", default="newest",
                    help="a Debian version series such as 7.3, an exact version such as 6.18.5, a folder as "
-                        "lab/kernel/fetch and lab/kernel/build print it, or a bzImage or vmlinux")
+                        "lab/kernel/fetch and lab/kernel/build print it, a bzImage or vmlinux, or faults")
     p.add_argument("-m", metavar="MODULES", default="", help="folder with the modules of a bzImage or vmlinux")
     p.add_argument("-c", metavar="CPU", default="spr", help="a CPU of lab/machines (default: spr)")
     p.add_argument("-a", metavar="APPEND", default="", help="more kernel command line")

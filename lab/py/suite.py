@@ -137,11 +137,13 @@ def check(a):
             die(f"KERNEL='{a.kernel}': no such file")
         if not Path(a.kernel).is_dir() and not Path(a.modules or "/nowhere").is_dir():
             die(f"KERNEL='{a.kernel}': MODULES= must name the folder with its modules")
+    elif a.kernel in Machines().builds:
+        return Machines().newest
     elif a.kernel != "newest":
         match = SERIES.fullmatch(a.kernel)
         if not match:
             die(f"KERNEL='{a.kernel}': give a Debian version series such as 7.3, an exact version such as "
-                "6.18.5, or the path of a bzImage or vmlinuz")
+                f"6.18.5, {' or '.join(Machines().builds)}, or the path of a bzImage or vmlinuz")
         return match.group(1)
     return "newest"
 
@@ -153,7 +155,8 @@ def main(arguments):
     in_lab = a.host == "0"
     # Before what takes ten minutes the first time.
     out = folder(a.out, "folder O=")
-    packages("fetch", "build", *(lab_packages([a.cpu or "spr"]) if a.mode == "run" and in_lab else []))
+    packages("fetch", "build", *(["kernel"] if a.kernel in Machines().builds else []),
+             *(lab_packages([a.cpu or "spr"]) if a.mode == "run" and in_lab else []))
     tree = Path(a.ksrc or script("kernel/fetch", "library", series))
     built = build(tree=tree)
     link(built, out / "selftests")

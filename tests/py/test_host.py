@@ -321,8 +321,11 @@ class Check(Case):
             with self.subTest(regex), self.dies(regex):
                 host.find_kernel(self.options(kernel=str(kernel), modules=str(modules or "")))
         (folder / "modules").mkdir()
-        self.assertEqual(host.find_kernel(self.options(kernel=str(folder))),
-                         (folder / "vmlinuz", folder / "modules"))
+        found = folder / "vmlinuz", folder / "modules"
+        self.assertEqual(host.find_kernel(self.options(kernel=str(folder))), found)
+        with mock.patch("host.script", return_value=str(folder)) as script:
+            self.assertEqual(host.find_kernel(self.options(kernel="faults")), found)
+        script.assert_called_once_with("kernel/build", "-c", "faults", Machines().newest)
 
     def test_folder_with_things_of_others(self):
         """O=/ has a folder boot."""

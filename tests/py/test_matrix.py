@@ -325,6 +325,13 @@ class Reasons(Case):
         self.assertNotIn("guest_cet", machines.features("6.12", "ryzen-cet"))
         self.assertNotIn("xsaves", machines.features("7.3", "ryzen"))
 
+    def test_kernels_of_the_lab(self):
+        """Each has its options, and what it has excuses no test on it."""
+        for name, features in Machines().builds.items():
+            self.assertTrue((LAB / f"kernel/{name}.config").exists(), name)
+            self.assertTrue(features, name)
+        self.assertTrue(self.excused("no fault injection in this kernel", "7.3", "spr"))
+
     def test_reason_without_features(self):
         path = self.tmp / "machines"
         for bad in ("reason : no AMXX", "reason no AMXX", "reason amx:"):

@@ -105,7 +105,7 @@ class Headers(Case):
         self.complains("Expect: is 'dead'", lambda text: text.replace("Expect: equivalent", "Expect: dead"))
 
     def test_wrong_needs(self):
-        self.complains("Needs: is none of any, kvm", lambda text: text.replace("amx+cet", "sse"))
+        self.complains("Needs: is none of any, smp", lambda text: text.replace("amx+cet", "sse"))
 
     def test_stray_line(self):
         self.complains("no field: 'Some words'", lambda text: text.replace("Needs:", "Some words\nNeeds:"))

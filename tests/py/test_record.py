@@ -465,6 +465,26 @@ class Kernel(RunCase):
         self.program("prog", ONE, kernel=[self.WARNING, "Call Trace:", self.WARNING.replace(":1 ", ":2 ")])
         self.fails(r"^  # prog: the kernel: .*core\.c:1 ", r"^  # prog: the kernel: .*core\.c:2 ")
 
+    # What the kernel tells of a fault that a test asked for, as 7.3 does
+    FAULT = ["FAULT_INJECTION: forcing a failure.", "name fail_page_alloc, interval 1, probability 0",
+             "prog: vmalloc error: size 12288, failed to allocate pages, mode:0xdc0", "Call Trace:", " <TASK>"]
+
+    def test_trace_of_a_fault_that_was_asked_for(self):
+        self.program("prog", ONE, kernel=self.FAULT * 2)
+        self.passes(r"^ok 1 prog$", r"^ok 3 kernel_log$")
+
+    def test_trace_of_one_that_was_not(self):
+        self.program("prog", ONE, kernel=self.FAULT[2:])
+        self.fails(r"^  # prog: the kernel: Call Trace:", r"^not ok 1 prog$")
+
+    def test_warning_after_a_fault(self):
+        self.program("prog", ONE, kernel=[*self.FAULT, self.WARNING, "Call Trace:"])
+        self.fails(r"^  # prog: the kernel: WARNING: ", r"^not ok 1 prog$")
+
+    def test_trace_in_the_next_program(self):
+        self.job("prog", "other").runs("prog", ONE, kernel=self.FAULT).runs("other", ONE, kernel=self.FAULT[2:]).done()
+        self.fails(r"^ok 1 prog$", r"^  # other: the kernel: Call Trace:", r"^not ok 2 other$")
+
     def test_warning_after_the_end_of_the_only_program(self):
         self.program("prog", ONE).kernel(self.WARNING)
         self.fails(r"^  # prog: the kernel: WARNING: ", r"^not ok 1 prog$", r"^ok 3 kernel_log$")

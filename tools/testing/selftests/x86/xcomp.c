@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 
+#include <assert.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
@@ -105,6 +106,24 @@ void xcomp_request_guest(struct __test_metadata *const _metadata, struct xcomp_p
 			     xf_has_amx() ? 0 : EOPNOTSUPP, "AMX");
 	perm->guest = xf_has_amx();
 	xcomp_expect_masks(_metadata, perm, "after the guest's request");
+}
+
+struct xcomp_cpus xcomp_only_cpu(int cpu)
+{
+	struct xcomp_cpus cpus = { };
+
+	static_assert(sizeof(cpus) == XCOMP_MAX_CPUS / 8, "room for that many CPUs");
+	CPU_SET_S(cpu, sizeof(cpus), cpus.sets);
+	return cpus;
+}
+
+void xcomp_run_on(struct __test_metadata *const _metadata, int cpu)
+{
+	struct xcomp_cpus cpus = xcomp_only_cpu(cpu);
+
+	EXPECT_ERRNO(0, sched_setaffinity(0, sizeof(cpus), cpus.sets) ? errno : 0,
+		     "sched_setaffinity() to CPU %d", cpu);
+	EXPECT_SAME(cpu, sched_getcpu(), "CPU that this runs on");
 }
 
 static void *run_thread(void *arg)

@@ -12,6 +12,7 @@
 #define SELFTESTS_X86_XCOMP_H
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -57,6 +58,16 @@ void xcomp_expect_masks(struct __test_metadata *const _metadata, const struct xc
 			const char *when);
 void xcomp_request_host(struct __test_metadata *const _metadata, struct xcomp_perm *perm);
 void xcomp_request_guest(struct __test_metadata *const _metadata, struct xcomp_perm *perm);
+
+/* A set of CPUs: a kernel may have 8192 of them, and a cpu_set_t has 1024. */
+#define XCOMP_MAX_CPUS	8192
+
+struct xcomp_cpus {
+	cpu_set_t sets[8];
+};
+
+struct xcomp_cpus xcomp_only_cpu(int cpu);
+void xcomp_run_on(struct __test_metadata *const _metadata, int cpu);
 
 void xcomp_in_thread(struct __test_metadata *const _metadata, const char *what, xf_fn fn,
 		     void *arg);

@@ -5,7 +5,7 @@
  *
  * Sizes, offsets and masks are computed here from CPUID leaf 0xD and XCR0 alone,
  * so that what the kernel reports can be compared with a value that the kernel
- * had no part in.  The tests of x86/ and those of kvm/ share this, and no more.
+ * had no part in.  The tests of x86/ and those of kvm/ share this and xfault.h.
  */
 #ifndef SELFTESTS_X86_XFEATURE_H
 #define SELFTESTS_X86_XFEATURE_H

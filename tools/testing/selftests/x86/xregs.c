@@ -133,21 +133,33 @@ INTEGER_ONLY long xregs_syscall(long nr, long arg1, long arg2, long arg3)
 static __thread struct xregs *own;
 
 /*
- * Load the components of xregs_mask() and of XSTATE_BV, and store all registers.
- * Return what the system call returns.  The registers are then as they were.
+ * Load the components of xregs_mask() and of XSTATE_BV, and store all registers after the
+ * system calls.  The registers are then as they were.
  */
-INTEGER_ONLY long xregs_call_between(const struct xregs *loaded, struct xregs *saved, long nr,
-				     long arg1, long arg2, long arg3)
+INTEGER_ONLY void xregs_calls_between(const struct xregs *loaded, struct xregs *saved,
+				      struct xregs_call *calls, unsigned int nr)
 {
 	uint64_t mask = xregs_mask() | loaded->xstate_bv, all = xf_xcr0();
+	unsigned int i;
 
 	own = own ?: xregs_alloc();
 	xregs_save(own, mask);
 	xregs_load(loaded, mask);
-	nr = xregs_syscall(nr, arg1, arg2, arg3);
+	for (i = 0; i < nr; i++)
+		calls[i].got = xregs_syscall(calls[i].nr, calls[i].args[0], calls[i].args[1],
+					     calls[i].args[2]);
 	xregs_save(saved, all);
 	xregs_load(own, mask);
-	return nr;
+}
+
+/* Return what the system call returns. */
+long xregs_call_between(const struct xregs *loaded, struct xregs *saved, long nr, long arg1,
+			long arg2, long arg3)
+{
+	struct xregs_call call = { .nr = nr, .args = { arg1, arg2, arg3 } };
+
+	xregs_calls_between(loaded, saved, &call, 1);
+	return call.got;
 }
 
 int xregs_faults;

@@ -93,6 +93,16 @@ long xregs_syscall(long nr, long arg1, long arg2, long arg3);
 long xregs_call_between(const struct xregs *loaded, struct xregs *saved, long nr, long arg1,
 			long arg2, long arg3);
 
+/* The same with several of them */
+struct xregs_call {
+	const char *what;
+	long nr, args[3];
+	long wanted, got;
+};
+
+void xregs_calls_between(const struct xregs *loaded, struct xregs *saved,
+			 struct xregs_call *calls, unsigned int nr);
+
 /*
  * The same with a signal to this thread, and @handler on the stack of @size bytes at @stack.
  * A SIGSEGV for it, if the kernel cannot write or read the frame, is counted in xregs_faults,

@@ -10,7 +10,6 @@
  */
 #define _GNU_SOURCE
 
-#include <assert.h>
 #include <mntent.h>
 #include <sched.h>
 #include <signal.h>
@@ -32,33 +31,6 @@
 /* The exception of MXCSR that is not to be masked: division by zero */
 #define MXCSR_ZM		XF_BIT(9)
 
-/* A kernel may have 8192 CPUs, and a cpu_set_t has 1024. */
-#define MAX_CPUS		8192
-#define SET_BYTES		(MAX_CPUS / 8)
-
-struct cpus {
-	cpu_set_t sets[8];
-};
-
-static_assert(sizeof(struct cpus) == SET_BYTES, "room for that many CPUs");
-
-static struct cpus only_cpu(int cpu)
-{
-	struct cpus cpus = { };
-
-	CPU_SET_S(cpu, SET_BYTES, cpus.sets);
-	return cpus;
-}
-
-static void run_on(struct __test_metadata *const _metadata, int cpu)
-{
-	struct cpus cpus = only_cpu(cpu);
-
-	EXPECT_ERRNO(0, sched_setaffinity(0, SET_BYTES, cpus.sets) ? errno : 0,
-		     "sched_setaffinity() to CPU %d", cpu);
-	EXPECT_SAME(cpu, sched_getcpu(), "CPU that this runs on");
-}
-
 struct plug {
 	int cpu;			/* not CPU 0 */
 	int online;			/* its file in sysfs */
@@ -73,17 +45,17 @@ FIXTURE(xstate_hotplug) {
 /* The last CPU that this may run on and that has a switch, if it may run on another one too */
 static bool find_cpu(struct plug *plug)
 {
-	struct cpus cpus = { };
+	struct xcomp_cpus cpus = { };
 	char path[64];
 	int cpu;
 
-	if (sched_getaffinity(0, SET_BYTES, cpus.sets))
+	if (sched_getaffinity(0, sizeof(cpus), cpus.sets))
 		return false;
-	for (plug->home = 0; plug->home < MAX_CPUS - 1; plug->home++)
-		if (CPU_ISSET_S(plug->home, SET_BYTES, cpus.sets))
+	for (plug->home = 0; plug->home < XCOMP_MAX_CPUS - 1; plug->home++)
+		if (CPU_ISSET_S(plug->home, sizeof(cpus), cpus.sets))
 			break;
-	for (cpu = MAX_CPUS - 1; cpu > plug->home; cpu--) {
-		if (!CPU_ISSET_S(cpu, SET_BYTES, cpus.sets))
+	for (cpu = XCOMP_MAX_CPUS - 1; cpu > plug->home; cpu--) {
+		if (!CPU_ISSET_S(cpu, sizeof(cpus), cpus.sets))
 			continue;
 		snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/online", cpu);
 		plug->online = open(path, O_WRONLY | O_CLOEXEC);
@@ -165,7 +137,7 @@ static bool restore_cpu(const void *arg)
 /* Switch it off and on, from another CPU. */
 static void off_and_on(struct __test_metadata *const _metadata, const struct plug *plug)
 {
-	run_on(_metadata, plug->home);
+	xcomp_run_on(_metadata, plug->home);
 	switch_off(_metadata, plug);
 	switch_on(_metadata, plug);
 }
@@ -216,7 +188,7 @@ static void read_cpu(struct __test_metadata *const _metadata, int cpu, struct cp
 	unsigned int i;
 	int fd;
 
-	run_on(_metadata, cpu);
+	xcomp_run_on(_metadata, cpu);
 	memset(s, 0, sizeof(*s));
 	s->xcr0 = xf_xcr0();
 	s->osxsave = xf_cpuid(1, 0).ecx & CPUID_1_ECX_OSXSAVE;
@@ -267,7 +239,7 @@ static void divide(struct __test_metadata *const _metadata, void *cpu)
 	const float one = 1, zero = 0;
 
 	prctl(PR_SET_DUMPABLE, 0);
-	run_on(_metadata, *(int *)cpu);
+	xcomp_run_on(_metadata, *(int *)cpu);
 	asm volatile("ldmxcsr %0\n\t"
 		     "movss %1, %%xmm0\n\t"
 		     "divss %2, %%xmm0"
@@ -300,7 +272,7 @@ TEST_F(xstate_hotplug, exception)
 
 static void use_shadow_stack(struct __test_metadata *const _metadata, void *cpu)
 {
-	run_on(_metadata, *(int *)cpu);
+	xcomp_run_on(_metadata, *(int *)cpu);
 	EXPECT_THAT(xregs_ssp(), "no shadow stack on CPU %d", *(int *)cpu);
 }
 
@@ -314,12 +286,12 @@ TEST_F(xstate_hotplug, shadow_stack)
 /* Verify that a task has its PASID there. */
 TEST_F(xstate_hotplug, pasid)
 {
-	run_on(_metadata, self->plug.cpu);
+	xcomp_run_on(_metadata, self->plug.cpu);
 	if (!xf_pasid_need(_metadata))
 		return;
 	xf_pasid_give(_metadata);
 	off_and_on(_metadata, &self->plug);
-	run_on(_metadata, self->plug.cpu);
+	xcomp_run_on(_metadata, self->plug.cpu);
 	EXPECT_SAME(XF_PASID_MINE, xf_pasid_read(_metadata),
 		    "IA32_PASID once the CPU has been offline");
 }
@@ -347,7 +319,7 @@ static void visit_before(struct __test_metadata *const _metadata, void *arg)
 {
 	const struct visit *v = arg;
 
-	run_on(_metadata, v->plug->cpu);
+	xcomp_run_on(_metadata, v->plug->cpu);
 	prepare(_metadata, v->last);
 }
 
@@ -359,7 +331,7 @@ static void visit_after(struct __test_metadata *const _metadata, void *arg)
 
 	prepare(_metadata, v->next);
 	off_and_on(_metadata, v->plug);
-	run_on(_metadata, v->plug->cpu);
+	xcomp_run_on(_metadata, v->plug->cpu);
 	msrs = xf_open_msrs(_metadata, O_RDONLY);
 	if (msrs >= 0 &&
 	    !EXPECT_SAME_MASK(xf_names, v->next == USED ? 0 : armed,
@@ -412,45 +384,25 @@ static struct xregs *get_pattern(struct __test_metadata *const _metadata,
 	return xregs_pattern(mask);
 }
 
-struct call {
-	const char *what;
-	long nr, args[3];
-	long wanted, got;
-};
-
-/* Make system calls with @loaded in the registers, and store them to @saved after these. */
-static INTEGER_ONLY void call_between(const struct xregs *loaded, struct xregs *saved,
-				      struct xregs *own, struct call *calls, unsigned int nr)
-{
-	uint64_t mask = xregs_mask() | loaded->xstate_bv;
-	unsigned int i;
-
-	xregs_save(own, mask);
-	xregs_load(loaded, mask);
-	for (i = 0; i < nr; i++)
-		calls[i].got = xregs_syscall(calls[i].nr, calls[i].args[0], calls[i].args[1],
-					     calls[i].args[2]);
-	xregs_save(saved, mask);
-	xregs_load(own, mask);
-}
-
 /* Verify that a task that goes away from the CPU and comes back keeps all registers. */
 TEST_F(xstate_hotplug, back)
 {
-	struct cpus there = only_cpu(self->plug.cpu), here = only_cpu(self->plug.home);
-	struct call calls[] = {
-		{ "going away", SYS_sched_setaffinity, { 0, SET_BYTES, (long)&here }, 0, -1 },
+	struct xcomp_cpus there = xcomp_only_cpu(self->plug.cpu);
+	struct xcomp_cpus here = xcomp_only_cpu(self->plug.home);
+	struct xregs_call calls[] = {
+		{ "going away", SYS_sched_setaffinity, { 0, sizeof(here), (long)&here }, 0, -1 },
 		{ "switching off", SYS_write, { self->plug.online, (long)"0", 1 }, 1, -1 },
 		{ "switching on", SYS_write, { self->plug.online, (long)"1", 1 }, 1, -1 },
-		{ "coming back", SYS_sched_setaffinity, { 0, SET_BYTES, (long)&there }, 0, -1 },
+		{ "coming back", SYS_sched_setaffinity, { 0, sizeof(there), (long)&there },
+		  0, -1 },
 	};
 	struct xregs *pattern = get_pattern(_metadata, &self->plug), *saved = xregs_alloc();
 	unsigned int i;
 
 	if (!pattern)
 		return;
-	run_on(_metadata, self->plug.cpu);
-	call_between(pattern, saved, xregs_alloc(), calls, ARRAY_SIZE(calls));
+	xcomp_run_on(_metadata, self->plug.cpu);
+	xregs_calls_between(pattern, saved, calls, ARRAY_SIZE(calls));
 	if (stays_online(-calls[1].got))
 		SKIP(return, NO_SWITCH);
 	for (i = 0; i < ARRAY_SIZE(calls); i++)
@@ -474,7 +426,7 @@ static void sleep_there(struct __test_metadata *const _metadata, void *arg)
 	char c;
 
 	prepare(_metadata, xf_has_amx() ? USED : NO_PERMISSION);
-	run_on(_metadata, l->plug->cpu);
+	xcomp_run_on(_metadata, l->plug->cpu);
 	__atomic_store_n(l->run, 1, __ATOMIC_RELEASE);
 	EXPECT_SAME(1, xregs_call_between(l->pattern, saved, SYS_read, l->wake[0], (long)&c, 1),
 		    "bytes of a pipe");
@@ -502,7 +454,7 @@ static void run_there(struct __test_metadata *const _metadata, void *arg)
 	struct left *l = arg;
 
 	prepare(_metadata, xf_has_amx() ? USED : NO_PERMISSION);
-	run_on(_metadata, l->plug->cpu);
+	xcomp_run_on(_metadata, l->plug->cpu);
 	xf_leave_real_time();
 	spin(l->pattern, saved, xregs_alloc(), l->run);
 	EXPECT_XREGS(l->pattern->xstate_bv, l->pattern, saved,
@@ -523,7 +475,7 @@ static void take_away(struct __test_metadata *const _metadata, const struct plug
 	l.run = mmap(NULL, sizeof(*l.run), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
 		     0);
 	ASSERT_NE(MAP_FAILED, l.run);
-	run_on(_metadata, plug->home);
+	xcomp_run_on(_metadata, plug->home);
 	pid = xf_fork(_metadata);
 	if (!pid) {
 		fn(_metadata, &l);

@@ -8,6 +8,7 @@
  * through, that would show in what the ioctls that read say afterwards.
  */
 #include "xregs.h"
+#include "../../../x86/xfault.h"
 
 #ifndef KVM_VCPU_TSC_CTRL
 #define KVM_VCPU_TSC_CTRL	0
@@ -295,6 +296,59 @@ TEST_F(ioctl_fault, change)
 		value[r->at] ^= r->change;
 		EXPECT_ERRNO(0, try(self->vcpu, r->set, value), "the state that it had");
 	}
+}
+
+/* One of the ioctls of a row, to read or to set */
+struct attempt {
+	FIXTURE_DATA(ioctl_fault) * const self;
+	const struct row *row;
+	unsigned int set;		/* or 0 */
+};
+
+/* A fault of it, in the kernel's memory, or in that of the argument */
+static void attempt(struct __test_metadata *const _metadata, struct xfault *f, const void *arg)
+{
+	static u8 value[ARG_SIZE];
+	const struct attempt *a = arg;
+	const struct row *r = a->row;
+	struct kvm_vcpu *vcpu = a->self->vcpu;
+	int error;
+
+	if (a->set)
+		read_row(_metadata, vcpu, r, value);
+	else
+		fill(vcpu, r, value);
+	value[r->at] ^= a->set ? r->change : 0;
+	xfault_arm(f);
+	error = try(vcpu, a->set ? r->set : r->get, value);
+	xfault_disarm(f);
+	xfault_expect_errno(_metadata, f, error, "the ioctl");
+	value[r->at] ^= a->set ? r->change : 0;
+	if (a->set && !error)
+		EXPECT_ERRNO(0, try(vcpu, r->set, value), "the state that it had");
+	expect_unchanged(_metadata, a->self);
+}
+
+/* Verify the same of each of them that has no memory, or cannot copy, in the kernel. */
+TEST_F_TIMEOUT(ioctl_fault, alloc, 120)
+{
+	struct attempt a = { .self = self };
+	struct xfault_call call = { .try = attempt, .arg = &a, .here = true };
+	char what[64];
+
+	if (!xfault_need(_metadata))
+		return;
+	read_all(_metadata, self);
+	call.what = what;
+	for (a.row = rows; a.row < rows + NR_ROWS; a.row++)
+		for (a.set = 0; a.set <= !!a.row->set; a.set++) {
+			if (!row_works(self->vcpu, a.row))
+				continue;
+			snprintf(what, sizeof(what), "KVM_%s_%s", a.set ? "SET" : "GET",
+				 a.row->name);
+			xfault_walk(_metadata, &call);
+		}
+	xfault_end(_metadata);
 }
 
 /* ---- arguments that say where there is memory ---- */
