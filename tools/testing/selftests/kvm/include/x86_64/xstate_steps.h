@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Carry out the steps of xstate_model.h on the machine, and compare.
+ *
+ * Permissions cannot be taken back, so each list of steps is a process of its own,
+ * which may fork or execute the program anew on the way.  All these processes share
+ * one piece of memory at one address, and so do their guests, whose program is
+ * that of the host: guest addresses are those of the process.
+ */
+#ifndef SELFTEST_KVM_XSTATE_STEPS_H
+#define SELFTEST_KVM_XSTATE_STEPS_H
+
+#include "xstate_model.h"
+
+#define XS_MAX_STEPS		64
+#define XS_MAX_CPUID		256
+#define XS_MAX_JOINED		4	/* instructions of a guest from exit to exit */
+
+/* One instruction for a guest, and what came of it */
+struct xs_insn {
+	u64 nr, msr, set, mask, value;
+	u64 vector, read[2];
+};
+
+struct xs_memory {
+	/* of the guest */
+	u64 page_tables[3][512];
+	u64 gdt[512];
+	struct idt_entry idt[32];
+	u8 stack[4096] __aligned(16);
+	struct xs_insn insns[XS_MAX_JOINED];
+	u64 nr_insns;
+	struct xregs sets[XM_SETS];
+	u8 areas[XS_MAX_JOINED][XAREA_SIZE] __aligned(64);
+	/* of all processes */
+	struct xm_machine machine;
+	struct {
+		struct kvm_cpuid2 header;
+		struct kvm_cpuid_entry2 entries[XS_MAX_CPUID];
+	} cpuids[XM_KINDS];
+	char row[TH_ROW_SIZE];
+	struct xm model;		/* where a new program goes on */
+	struct xm_step steps[XS_MAX_STEPS];
+	u32 nr_steps, at;
+	bool silent;
+};
+
+/* Anywhere in the first GiB, where static programs have nothing */
+#define XS_MEMORY		((struct xs_memory *)0x20000000)
+
+void xs_prepare(struct __test_metadata *const _metadata);
+bool xs_run(struct __test_metadata *const _metadata, bool silent);
+void xs_resume(void);
+const char *xs_describe(const struct xm_step *s);
+
+#endif /* SELFTEST_KVM_XSTATE_STEPS_H */
