@@ -144,6 +144,9 @@ static void draw_insn(const struct xm_machine *machine, struct xm_step *s)
 	switch (s->nr) {
 	case XM_LOAD:
 		s->mask = loads[draw(ARRAY_SIZE(loads))];
+		/* fallthrough */
+	case XM_TILES:
+		s->set = 1 + draw(XM_SETS - 1);
 		break;
 	case XM_INSN_XSAVE:
 	case XM_INSN_XSAVEC:

@@ -669,7 +669,9 @@ static bool allows_guest(const struct xm *m, const struct xm_vcpu *v, const stru
 		return false;
 	switch (s->nr) {
 	case XM_LOAD:
-		return v->cr4 & X86_CR4_OSXSAVE && !(s->mask & ~v->xcr0);
+		return s->set && v->cr4 & X86_CR4_OSXSAVE && !(s->mask & ~v->xcr0);
+	case XM_TILES:
+		return s->set;
 	case XM_INSN_XSAVEC:
 		return m->machine->xsavec;
 	case XM_INSN_XSAVES:
