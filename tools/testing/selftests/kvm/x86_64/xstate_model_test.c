@@ -20,10 +20,6 @@
 #define LENGTH		48
 #define TRIES		400
 
-#ifndef X86_CR4_PKE
-#define X86_CR4_PKE	BIT(22)
-#endif
-
 /* ---- what is drawn ---- */
 
 static u64 random_state;
@@ -118,7 +114,7 @@ static u64 draw_msr_value(int nr)
 		BIT_ULL(63),
 	};
 
-	if (nr >= NR_CET_MSRS)
+	if (nr > XM_SSP)
 		return draw_mask(nr == XM_XSS ? XFEATURE_MASK_CET : XFEATURE_MASK_XTILE_DATA) *
 		       draw(2) | (seldom(6) ? BIT_ULL(draw(20)) : 0);
 	if (nr == I_U_CET || nr == I_S_CET)
@@ -144,9 +140,6 @@ static void draw_insn(const struct xm_machine *machine, struct xm_step *s)
 	switch (s->nr) {
 	case XM_LOAD:
 		s->mask = loads[draw(ARRAY_SIZE(loads))];
-		/* fallthrough */
-	case XM_TILES:
-		s->set = 1 + draw(XM_SETS - 1);
 		break;
 	case XM_INSN_XSAVE:
 	case XM_INSN_XSAVEC:
@@ -195,16 +188,12 @@ static void draw_vcpu_step(const struct xm_machine *machine, struct xm_step *s)
 			s->mask |= XFEATURE_MASK_SSE;
 		break;
 	case XM_SET_MSR:
-	case XM_GET_MSR:
-		s->how = seldom(4);
 		s->nr = draw(XM_MSRS);
+		s->how = s->nr == XM_SSP || seldom(4);
 		s->value = draw_msr_value(s->nr);
 		break;
-	case XM_SSP:
-		s->value = draw_msr_value(I_PL0);
-		break;
 	case XM_MOVE:
-		s->how = draw(4);
+		s->how = draw(2);
 		break;
 	case XM_GUEST:
 		draw_insn(machine, s);
@@ -384,12 +373,12 @@ FIXTURE_VARIANT_ADD(xstate_model, permissions) { .weights = {
 } };
 FIXTURE_VARIANT_ADD(xstate_model, cpuid) { .weights = {
 	[XM_REQUEST] = 2, [XM_OFFERED] = 1, [XM_CREATE] = 4, [XM_DESTROY] = 3, [XM_CPUID] = 9,
-	[XM_SREGS] = 2, [XM_XCRS] = 2, [XM_XSAVE] = 5, [XM_SET_MSR] = 4, [XM_SSP] = 1,
+	[XM_SREGS] = 2, [XM_XCRS] = 2, [XM_XSAVE] = 5, [XM_SET_MSR] = 4,
 	[XM_IMMEDIATE] = 1, [XM_MOVE] = 1, [XM_GUEST] = 2,
 } };
 FIXTURE_VARIANT_ADD(xstate_model, ioctls) { .weights = {
 	[XM_CREATE] = 3, [XM_DESTROY] = 1, [XM_CPUID] = 3, [XM_SREGS] = 4, [XM_XCRS] = 5,
-	[XM_XSAVE] = 8, [XM_SET_MSR] = 12, [XM_GET_MSR] = 3, [XM_SSP] = 3, [XM_INIT] = 2,
+	[XM_XSAVE] = 8, [XM_SET_MSR] = 12, [XM_INIT] = 2,
 	[XM_IMMEDIATE] = 3, [XM_PENDING] = 2,
 } };
 FIXTURE_VARIANT_ADD(xstate_model, guests) { .weights = {
@@ -398,13 +387,13 @@ FIXTURE_VARIANT_ADD(xstate_model, guests) { .weights = {
 } };
 FIXTURE_VARIANT_ADD(xstate_model, moves) { .weights = {
 	[XM_CREATE] = 4, [XM_DESTROY] = 1, [XM_CPUID] = 5, [XM_SREGS] = 4, [XM_XCRS] = 4,
-	[XM_XSAVE] = 6, [XM_SET_MSR] = 6, [XM_SSP] = 2, [XM_MOVE] = 12, [XM_GUEST] = 16,
+	[XM_XSAVE] = 6, [XM_SET_MSR] = 6, [XM_MOVE] = 12, [XM_GUEST] = 16,
 } };
 FIXTURE_VARIANT_ADD(xstate_model, all) { .weights = {
 	[XM_REQUEST] = 3, [XM_ALTSTACK] = 1, [XM_SIGNAL] = 2, [XM_USE_AMX] = 2, [XM_OFFERED] = 1,
 	[XM_FORK] = 1, [XM_EXEC] = 1, [XM_CREATE] = 5, [XM_DESTROY] = 1, [XM_CPUID] = 5,
-	[XM_SREGS] = 5, [XM_XCRS] = 5, [XM_XSAVE] = 6, [XM_SET_MSR] = 8, [XM_GET_MSR] = 2,
-	[XM_SSP] = 2, [XM_INIT] = 2, [XM_IMMEDIATE] = 2, [XM_PENDING] = 1, [XM_MOVE] = 3,
+	[XM_SREGS] = 5, [XM_XCRS] = 5, [XM_XSAVE] = 6, [XM_SET_MSR] = 8, 
+	[XM_INIT] = 2, [XM_IMMEDIATE] = 2, [XM_PENDING] = 1, [XM_MOVE] = 3,
 	[XM_GUEST] = 24,
 } };
 

@@ -2,10 +2,10 @@
 /*
  * Carry out the steps of xstate_model.h on the machine, and compare.
  *
- * Permissions cannot be taken back, so each list of steps is a process of its own,
- * which may fork or execute the program anew on the way.  All these processes share
- * one piece of memory at one address, and so do their guests, whose program is
- * that of the host: guest addresses are those of the process.
+ * Permissions cannot be taken back, so each list of steps has a process of its own,
+ * which may fork, or execute the program anew, on the way.  All these processes share
+ * one piece of memory at one address.  So do their guests, which run functions of
+ * the program where these are: the first GiB of a guest is that of the process.
  */
 #ifndef SELFTEST_KVM_XSTATE_STEPS_H
 #define SELFTEST_KVM_XSTATE_STEPS_H
@@ -22,30 +22,32 @@ struct xs_insn {
 	u64 vector, read[2];
 };
 
+struct xs_cpuid {
+	struct kvm_cpuid2 header;
+	struct kvm_cpuid_entry2 entries[XS_MAX_CPUID];
+};
+
 struct xs_memory {
-	/* of the guest */
+	/* for the guest */
 	u64 page_tables[3][512];
-	u64 gdt[512];
+	u64 gdt[4];
 	struct idt_entry idt[32];
 	u8 stack[4096] __aligned(16);
 	struct xs_insn insns[XS_MAX_JOINED];
 	u64 nr_insns;
 	struct xregs sets[XM_SETS];
 	u8 areas[XS_MAX_JOINED][XAREA_SIZE] __aligned(64);
-	/* of all processes */
+	/* for all processes */
 	struct xm_machine machine;
-	struct {
-		struct kvm_cpuid2 header;
-		struct kvm_cpuid_entry2 entries[XS_MAX_CPUID];
-	} cpuids[XM_KINDS];
-	char row[TH_ROW_SIZE];
+	struct xs_cpuid cpuids[XM_KINDS];
 	struct xm model;		/* where a new program goes on */
 	struct xm_step steps[XS_MAX_STEPS];
-	u32 nr_steps, at;
+	u32 nr_steps, at;		/* and the one that is carried out */
+	char row[TH_ROW_SIZE];
 	bool silent;
 };
 
-/* Anywhere in the first GiB, where static programs have nothing */
+/* In the first GiB, where static programs have nothing */
 #define XS_MEMORY		((struct xs_memory *)0x20000000)
 
 void xs_prepare(struct __test_metadata *const _metadata);
