@@ -50,6 +50,13 @@ struct xs_memory {
 /* In the first GiB, where static programs have nothing */
 #define XS_MEMORY		((struct xs_memory *)0x20000000)
 
+/* xstate_guest.c */
+void xs_make_guest_tables(void);
+struct kvm_vcpu *xs_new_vcpu(void);
+void xs_fill_sregs(struct kvm_sregs *sregs, u64 cr4);
+void xs_set_guest_regs(struct kvm_vcpu *vcpu);
+
+/* xstate_steps.c */
 void xs_prepare(struct __test_metadata *const _metadata);
 bool xs_run(struct __test_metadata *const _metadata, bool silent);
 void xs_resume(void);
