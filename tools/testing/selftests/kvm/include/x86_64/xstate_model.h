@@ -31,26 +31,6 @@ enum { XM_SSP = NR_CET_MSRS, XM_XSS, XM_XFD, XM_XFD_ERR, XM_PASID, XM_MSRS };
 
 u32 xm_msr(int nr);
 
-/* Each decision by name; XSTATE_MODEL_FAULT turns one round, to see whether that is noticed. */
-#define XM_RULES(R)								\
-	R(NUMBER_EXISTS) R(NUMBER_DYNAMIC) R(REQUEST_REPEATED) R(REQUEST_LOCKED)	\
-	R(REQUEST_ALTSTACK) R(ALTSTACK_SIZE) R(MASK_HOST) R(MASK_GUEST) R(FORK_HOST)	\
-	R(FORK_GUEST) R(FORK_LOCK) R(EXEC_HOST) R(EXEC_GUEST) R(EXEC_LOCK)		\
-	R(AMX_NEEDS_PERMISSION) R(FRAME_DYNAMIC) R(OFFERED_AMX) R(CPUID_PERMISSION)	\
-	R(CPUID_AFTER_RUN) R(CPUID_DROPS) R(SIZE_GROWS) R(SIZE_XSS) R(XSAVE_UNKNOWN)	\
-	R(XSAVE_RESERVED) R(XSAVE_NEEDS_CPUID) R(XSAVE_DISARMED) R(XSAVE_KEEPS_PKRU)	\
-	R(XSAVE_INITIAL) R(XSAVE_HIDES) R(XCR0_LEGAL) R(XCR0_CPUID) R(MSR_CET)		\
-	R(MSR_LISTED) R(MSR_CONTROL) R(MSR_ADDRESS) R(MSR_XSS) R(MSR_XFD) R(CR4_CET)	\
-	R(CR4_PKE) R(INIT_CET) R(INIT_SPARES) R(INIT_ELSEWHERE) R(MOVED_HIDDEN)		\
-	R(GUEST_OSXSAVE) R(GUEST_PKE) R(GUEST_XTILE) R(GUEST_XFD) R(GUEST_HAS_XFD)	\
-	R(GUEST_HAS_CET) R(GUEST_HAS_XSS) R(GUEST_RELEASE) R(GUEST_AVX_CLEARS)		\
-	R(XSAVES_XSS) R(XRSTOR_REFUSED) R(XRSTOR_INITIAL)
-
-#define XM_ENUM(name)	XM_##name,
-enum xm_rule { XM_RULES(XM_ENUM) XM_NR_RULES };
-
-extern const char * const xm_rule_names[XM_NR_RULES];
-
 /* What the machine has, and what known kernels and CPUs do otherwise */
 struct xm_machine {
 	u64 xcr0, xss;			/* components that KVM knows */
@@ -62,7 +42,7 @@ struct xm_machine {
 	bool drops_fpstate;		/* by the first CPUID with AMX */
 	bool init_is_half;		/* it leaves S_CET, SSP and the SSP table */
 	bool no_xsetbv;			/* XSETBV of guests does not exit */
-	enum xm_rule fault;		/* XM_NR_RULES if there is none */
+	char fault[32];			/* the name of a rule that is turned round */
 };
 
 struct xm_vcpu {
@@ -146,7 +126,9 @@ bool xm_allows(const struct xm *m, const struct xm_step *s);
 struct xm_answer xm_take(struct xm *m, const struct xm_step *s);
 
 /* What is to be seen */
-bool xm_rule(const struct xm *m, enum xm_rule rule, bool holds);
+/* Each decision has a name, so that it can be turned round, to see whether that is noticed. */
+bool xm_rule(const struct xm *m, const char *name, bool holds);
+bool xm_fault_was_asked(void);
 u64 xm_host_mask(const struct xm *m);
 u64 xm_frame_mask(const struct xm *m, const struct xm_step *s);
 u64 xm_offered_xcr0(const struct xm *m);

@@ -50,7 +50,8 @@ struct xs_memory {
 /* In the first GiB, where static programs have nothing */
 #define XS_MEMORY		((struct xs_memory *)0x20000000)
 
-/* xstate_guest.c */
+/* xstate_guest.c, and where this program is */
+extern const char xs_guest_handlers[], __executable_start[], _end[];
 void xs_make_guest_tables(void);
 struct kvm_vcpu *xs_new_vcpu(void);
 void xs_fill_sregs(struct kvm_sregs *sregs, u64 cr4);

@@ -12,8 +12,8 @@ static struct xs_memory *const mem = XS_MEMORY;
 /* A vector for an instruction at (%rax), with RCX for the rows of tiles and EDX:EAX for masks */
 #define AMX_SAFE(opcode, p) \
 	kvm_asm_safe(".byte 0xc4, 0xe2, " opcode, "a" (p), "c" (64ul))
-#define XSAVE_SAFE(insn, area, mask) \
-	kvm_asm_safe(insn " (%[p])", [p] "r" (area), "a" ((u32)(mask)), "d" ((u32)((mask) >> 32)))
+#define XSAVE_SAFE(insn, area, lo, hi) \
+	kvm_asm_safe(insn " (%[p])", [p] "r" (area), "a" (lo), "d" (hi))
 
 static INTEGER_ONLY u8 guest_tiles(const struct xregs *r)
 {
@@ -57,6 +57,7 @@ static INTEGER_ONLY u8 guest_cpuid(struct xs_insn *i)
 static INTEGER_ONLY u8 guest_insn(struct xs_insn *i, u8 *area)
 {
 	const struct xregs *r = &mem->sets[i->set];
+	u32 lo = i->mask, hi = i->mask >> 32;
 
 	switch (i->nr) {
 	case XM_LOAD:
@@ -70,15 +71,15 @@ static INTEGER_ONLY u8 guest_insn(struct xs_insn *i, u8 *area)
 	case XM_TILERELEASE:
 		return AMX_SAFE("0x78, 0x49, 0xc0", 0);
 	case XM_INSN_XSAVE:
-		return XSAVE_SAFE("xsave64", area, i->mask);
+		return XSAVE_SAFE("xsave64", area, lo, hi);
 	case XM_INSN_XSAVEC:
-		return XSAVE_SAFE("xsavec64", area, i->mask);
+		return XSAVE_SAFE("xsavec64", area, lo, hi);
 	case XM_INSN_XSAVES:
-		return XSAVE_SAFE("xsaves64", area, i->mask);
+		return XSAVE_SAFE("xsaves64", area, lo, hi);
 	case XM_INSN_XRSTOR:
-		return XSAVE_SAFE("xrstor64", area, i->mask);
+		return XSAVE_SAFE("xrstor64", area, lo, hi);
 	case XM_INSN_XRSTORS:
-		return XSAVE_SAFE("xrstors64", area, i->mask);
+		return XSAVE_SAFE("xrstors64", area, lo, hi);
 	case XM_XSETBV:
 		return xsetbv_safe(0, i->value);
 	case XM_INSN_CPUID:
@@ -102,31 +103,29 @@ static INTEGER_ONLY void guest_code(void)
  * other register: those of libkvm are compiled, and use SSE.  The bits are vectors that
  * come with an error code.
  */
-extern const char guest_handlers[];
-
 asm(".pushsection .text\n"
-    ".balign 16\n"
-    "guest_handlers:\n"
-    ".set vector, 0\n"
-    ".rept 32\n"
-    ".balign 16\n"
-    ".if !(0x227d00 >> vector & 1)\n"
-    "\tpush $0\n"
-    ".endif\n"
-    "\tmov $vector, %r9d\n"
-    "\tjmp guest_handler\n"
-    ".set vector, vector + 1\n"
-    ".endr\n"
-    "guest_handler:\n"
-    "\tcmp %r10, 8(%rsp)\n"
-    "\tjne 1f\n"
-    "\tpop %r10\n"
-    "\tmov %r11, (%rsp)\n"
-    "\tiretq\n"
-    "1:\tmov %r9d, %eax\n"
-    "\toutb %al, $0xee\n"
-    "\tjmp 1b\n"
-    ".popsection");
+	".balign 16\n"
+	"xs_guest_handlers:\n"
+	".set vector, 0\n"
+	".rept 32\n"
+	".balign 16\n"
+	".if !(0x227d00 >> vector & 1)\n"
+	"\tpush $0\n"
+	".endif\n"
+	"\tmov $vector, %r9d\n"
+	"\tjmp xs_guest_handler\n"
+	".set vector, vector + 1\n"
+	".endr\n"
+	"xs_guest_handler:\n"
+	"\tcmp %r10, 8(%rsp)\n"
+	"\tjne 1f\n"
+	"\tpop %r10\n"
+	"\tmov %r11, (%rsp)\n"
+	"\tiretq\n"
+	"1:\tmov %r9d, %eax\n"
+	"\toutb %al, $0xee\n"
+	"\tjmp 1b\n"
+	".popsection");
 
 /* ---- what the host makes of it ---- */
 
@@ -142,7 +141,7 @@ void xs_make_guest_tables(void)
 	mem->gdt[1] = 0x00af9b000000ffff;
 	mem->gdt[2] = 0x00cf93000000ffff;
 	for (i = 0; i < ARRAY_SIZE(mem->idt); i++) {
-		handler = (u64)guest_handlers + 16 * i;
+		handler = (u64)xs_guest_handlers + 16 * i;
 		mem->idt[i] = (struct idt_entry) {
 			.offset0 = handler, .offset1 = handler >> 16, .selector = 8,
 			.type = 14, .p = 1,
@@ -156,7 +155,9 @@ void xs_fill_sregs(struct kvm_sregs *sregs, u64 cr4)
 		.selector = 16, .type = 3, .limit = ~0u, .present = 1, .s = 1, .g = 1, .db = 1,
 	};
 
-	sregs->ds = sregs->es = sregs->fs = sregs->gs = sregs->ss = data;
+	sregs->ds = data;
+	sregs->es = data;
+	sregs->ss = data;
 	sregs->cs = data;
 	sregs->cs.selector = 8;
 	sregs->cs.type = 11;
@@ -177,7 +178,6 @@ void xs_fill_sregs(struct kvm_sregs *sregs, u64 cr4)
 /* A VM that has this program and the shared memory, and its vCPU */
 struct kvm_vcpu *xs_new_vcpu(void)
 {
-	extern char __executable_start[], _end[];
 	u64 start = (u64)__executable_start & -4096ul, end = ((u64)_end + 4095) & -4096ul;
 	struct kvm_vm *vm = vm_create_barebones();
 

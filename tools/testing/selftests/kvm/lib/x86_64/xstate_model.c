@@ -7,14 +7,21 @@
 
 #define TILE_DATA	XFEATURE_MASK_XTILE_DATA
 
-#define XM_STRING(name)	#name,
-const char * const xm_rule_names[XM_NR_RULES] = { XM_RULES(XM_STRING) };
+#define RULE(name, holds)	xm_rule(m, #name, holds)
 
-#define RULE(name, holds)	xm_rule(m, XM_##name, holds)
+static bool fault_was_asked;
 
-bool xm_rule(const struct xm *m, enum xm_rule rule, bool holds)
+bool xm_rule(const struct xm *m, const char *name, bool holds)
 {
-	return holds != (m->machine->fault == rule);
+	if (!m->machine->fault[0] || strcmp(m->machine->fault, name))
+		return holds;
+	fault_was_asked = true;
+	return !holds;
+}
+
+bool xm_fault_was_asked(void)
+{
+	return fault_was_asked;
 }
 
 /* 0 for SSP, which is no MSR */
@@ -213,28 +220,28 @@ u64 xm_frame_mask(const struct xm *m, const struct xm_step *s)
 
 /* ---- the process ---- */
 
-static u32 request(struct xm *m, const struct xm_step *s)
+static int request(struct xm *m, const struct xm_step *s)
 {
 	bool guest = s->how, *granted = guest ? &m->guest : &m->host;
 
 	if (!RULE(NUMBER_EXISTS, s->value < NUMBERS))
-		return EINVAL;
+		return -EINVAL;
 	if (!RULE(NUMBER_DYNAMIC, s->value == XFEATURE_XTILE_DATA) || !m->machine->amx)
-		return EOPNOTSUPP;
+		return -EOPNOTSUPP;
 	if (RULE(REQUEST_REPEATED, *granted))
 		return 0;
 	if (guest && RULE(REQUEST_LOCKED, m->locked))
-		return EBUSY;
+		return -EBUSY;
 	if (!guest && RULE(REQUEST_ALTSTACK, m->altstack == XM_SMALL_ALTSTACK))
-		return ENOSPC;
+		return -ENOSPC;
 	*granted = true;
 	return 0;
 }
 
-static u32 set_altstack(struct xm *m, const struct xm_step *s)
+static int set_altstack(struct xm *m, const struct xm_step *s)
 {
 	if (RULE(ALTSTACK_SIZE, m->host) && s->how == XM_SMALL_ALTSTACK)
-		return ENOMEM;
+		return -ENOMEM;
 	m->altstack = s->how;
 	return 0;
 }
@@ -305,15 +312,15 @@ static void create(struct xm *m, struct xm_vcpu *v)
 }
 
 /* The larger fpstate that comes with AMX is a new one, but for PKRU, which KVM keeps. */
-static u32 set_cpuid(struct xm *m, struct xm_vcpu *v, int kind)
+static int set_cpuid(struct xm *m, struct xm_vcpu *v, int kind)
 {
 	struct xm_vcpu next = *v;
 
 	next.kind = kind;
 	if (RULE(CPUID_AFTER_RUN, v->ran))
-		return kind == v->kind ? 0 : EINVAL;
+		return kind == v->kind ? 0 : -EINVAL;
 	if (has_amx(&next) && !RULE(CPUID_PERMISSION, m->guest))
-		return EPERM;
+		return -EPERM;
 	v->kind = kind;
 	if (!has_amx(v) || v->grown)
 		return 0;
@@ -327,17 +334,17 @@ static u32 set_cpuid(struct xm *m, struct xm_vcpu *v, int kind)
 	return 0;
 }
 
-static u32 set_xsave(struct xm *m, struct xm_vcpu *v, const struct xm_step *s)
+static int set_xsave(struct xm *m, struct xm_vcpu *v, const struct xm_step *s)
 {
 	u64 disarmed = RULE(XSAVE_DISARMED, v->msr[XM_XFD]) ? TILE_DATA : 0;
 	bool pkru = s->mask & XFEATURE_MASK_PKRU;
 
 	if (s->how == XM_SHORT)
-		return EFAULT;
+		return -EFAULT;
 	if (RULE(XSAVE_UNKNOWN, s->mask & ~(m->machine->xcr0 | XFEATURE_MASK_FPSSE)) ||
 	    RULE(XSAVE_RESERVED, s->how != XM_PLAIN) ||
 	    (s->mask & TILE_DATA && !RULE(XSAVE_NEEDS_CPUID, v->grown)))
-		return EINVAL;
+		return -EINVAL;
 	if (RULE(XSAVE_INITIAL, true))
 		put(v, XREGS_USER & ~XFEATURE_MASK_PKRU, 0);
 	if (!pkru && !RULE(XSAVE_KEEPS_PKRU, true))
@@ -351,12 +358,12 @@ static u32 set_xsave(struct xm *m, struct xm_vcpu *v, const struct xm_step *s)
 	return 0;
 }
 
-static u32 set_sregs(struct xm *m, struct xm_vcpu *v, const struct xm_step *s)
+static int set_sregs(struct xm *m, struct xm_vcpu *v, const struct xm_step *s)
 {
 	if (s->how == XM_BY_RUN)
 		load_fpu(m, v);
 	if (s->value & ~cpuid_cr4(m, v))
-		return EINVAL;
+		return -EINVAL;
 	v->cr4 = s->value;
 	v->long_mode = true;
 	return 0;
@@ -382,8 +389,6 @@ static void take_init(struct xm *m, struct xm_vcpu *v)
 /* All that can be read is there, in a vCPU that has not run. */
 static void move(struct xm *m, struct xm_vcpu *v)
 {
-	if (RULE(MOVED_HIDDEN, true))
-		put(v, XREGS_USER & ~xm_shown(m, v), 0);
 	load_fpu(m, v);
 	v->grown = has_amx(v);
 	v->ran = false;
@@ -607,8 +612,9 @@ static bool allows_guest(const struct xm *m, const struct xm_vcpu *v, const stru
 bool xm_allows(const struct xm *m, const struct xm_step *s)
 {
 	const struct xm_vcpu *v = &m->vcpu[s->vcpu];
+	bool create = s->op == XM_CREATE;
 
-	if (s->op >= XM_CREATE && v->exists == (s->op == XM_CREATE))
+	if (s->op >= XM_CREATE && v->exists == create)
 		return false;
 	switch (s->op) {
 	case XM_ALTSTACK:
@@ -651,16 +657,16 @@ static struct xm_answer take_vcpu(struct xm *m, struct xm_vcpu *v, const struct 
 		v->exists = false;
 		break;
 	case XM_CPUID:
-		return answer(set_cpuid(m, v, s->set));
+		return answer(-set_cpuid(m, v, s->set));
 	case XM_SREGS:
-		return answer(set_sregs(m, v, s));
+		return answer(-set_sregs(m, v, s));
 	case XM_XCRS:
 		if (!takes_xcr0(m, v, s->value))
 			return answer(EINVAL);
 		v->xcr0 = s->value;
 		break;
 	case XM_XSAVE:
-		return answer(set_xsave(m, v, s));
+		return answer(-set_xsave(m, v, s));
 	case XM_SET_MSR:
 		return set_msr(m, v, s);
 	case XM_INIT:
@@ -688,9 +694,9 @@ struct xm_answer xm_take(struct xm *m, const struct xm_step *s)
 		m->used_amx |= m->host && live && !(s->flags & XM_BY_THREAD);
 	switch (s->op) {
 	case XM_REQUEST:
-		return answer(request(m, s));
+		return answer(-request(m, s));
 	case XM_ALTSTACK:
-		return answer(set_altstack(m, s));
+		return answer(-set_altstack(m, s));
 	case XM_USE_AMX:
 		return answer(RULE(AMX_NEEDS_PERMISSION, m->host) ? 0 : SIGILL);
 	case XM_FORK:
