@@ -556,8 +556,8 @@ static bool allows_cpuid(const struct xm *m, const struct xm_vcpu *v, int kind)
 	for (i = 0; i < XM_MSRS; i++)
 		if (v->msr[i] && !host_sets(m, &next, i, v->msr[i]))
 			return false;
-	return takes_xcr0(m, &next, v->xcr0) && !(v->cr4 & ~cpuid_cr4(m, &next)) &&
-	       (has_amx(&next) || !v->tiles_touched);
+	return !(v->xcr0 & ~(cpuid_xcr0(m, &next) | XFEATURE_MASK_FP)) &&
+	       !(v->cr4 & ~cpuid_cr4(m, &next)) && (has_amx(&next) || !v->tiles_touched);
 }
 
 /*

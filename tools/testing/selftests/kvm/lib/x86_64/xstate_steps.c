@@ -586,8 +586,10 @@ static void run_insns(struct kvm_vcpu *vcpu)
 	EXPECT_ERRNO(0, -vcpu_call(vcpu, KVM_RUN, NULL), "KVM_RUN");
 	if (!EXPECT_THAT(vcpu->run->exit_reason == KVM_EXIT_IO &&
 			 vcpu->run->io.port == XREGS_EXIT_PORT, "exit: %s, port %#x if any",
-			 exit_reason_str(vcpu->run->exit_reason), vcpu->run->io.port))
+			 exit_reason_str(vcpu->run->exit_reason), vcpu->run->io.port)) {
+		mem->at += n - 1;
 		return;
+	}
 	for (i = 0; i < n && !_metadata->exit_code; i++) {
 		mem->at += !!i;
 		begin_case(step + i);
