@@ -42,6 +42,7 @@ struct xm_machine {
 	bool drops_fpstate;		/* by the first CPUID with AMX */
 	bool init_is_half;		/* it leaves S_CET, SSP and the SSP table */
 	bool no_xsetbv;			/* XSETBV of guests does not exit */
+	bool old_mxcsr;			/* that of before beside initial SSE, without XSAVES */
 	char fault[32];			/* the name of a rule that is turned round */
 };
 

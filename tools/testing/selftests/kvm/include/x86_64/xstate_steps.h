@@ -45,6 +45,11 @@ struct xs_memory {
 	u32 nr_steps, at;		/* and the one that is carried out */
 	char row[TH_ROW_SIZE];
 	bool silent;
+	/* for whoever needs that much: guests of other tests are to stay as small as they are */
+	u8 got[XAREA_SIZE], wanted[XAREA_SIZE];
+	u8 host_area[XAREA_SIZE] __aligned(64);
+	struct xregs regs;
+	struct xs_cpuid cpuid;
 };
 
 /* In the first GiB, where static programs have nothing */

@@ -38,8 +38,6 @@ static void plain_pkru(void)
 
 /* ---- calls, with the registers of the host in use or not ---- */
 
-static u8 host_area[XAREA_SIZE] __aligned(64);
-
 static INTEGER_ONLY long syscall_live(long nr, long a, long b, void *c, const struct xregs *r,
 				      u64 mask)
 {
@@ -48,7 +46,7 @@ static INTEGER_ONLY long syscall_live(long nr, long a, long b, void *c, const st
 	guest_load_xregs(r, mask);
 	asm volatile("syscall" : "+a" (nr) : "D" (a), "S" (b), "d" (c)
 		     : "rcx", "r11", "memory");
-	asm volatile("xsave64 (%0)" : : "r" (host_area), "a" ((u32)mask), "d" (0) : "memory");
+	asm volatile("xsave64 (%0)" : : "r" (mem->host_area), "a" ((u32)mask), "d" (0) : "memory");
 	if (mask & XFEATURE_MASK_XTILE)
 		tile_release();
 	asm volatile("fninit\n\tldmxcsr %0" : : "m" (mxcsr));
@@ -66,11 +64,11 @@ static long call(long nr, long a, long b, void *c)
 		ret = syscall(nr, a, b, c);
 		return ret < 0 ? -errno : ret;
 	}
-	xarea_set_header(host_area, 0, 0);
+	xarea_set_header(mem->host_area, 0, 0);
 	ret = syscall_live(nr, a, b, c, r, mask);
 	plain_pkru();
-	EXPECT_XFEATURES(mask, xarea_header(host_area, 0), "in use by the host");
-	expect_area(_metadata, host_area, r, mask, 0, "registers of the host");
+	EXPECT_XFEATURES(mask, xarea_header(mem->host_area, 0), "in use by the host");
+	expect_area(_metadata, mem->host_area, r, mask, 0, "registers of the host");
 	return ret;
 }
 
@@ -113,8 +111,9 @@ static void make_wanted(const struct xm_vcpu *v, u8 *wanted, const u8 *got, u32 
 	/* x87 instructions leave addresses behind. */
 	if (!(v->holds[0] & XFEATURE_MASK_FP))
 		xarea_copy(wanted + 5, got + 5, XAREA_MXCSR - 5);
-	/* Beside AVX without SSE, known kernels show an MXCSR of before. */
-	if (v->holds[0] & XFEATURE_MASK_SSE && !(v->holds[0] & XFEATURE_MASK_YMM))
+	/* Beside AVX without SSE, known kernels show an MXCSR of before; some, beside none. */
+	if (v->holds[0] & XFEATURE_MASK_SSE &&
+	    (model.machine->old_mxcsr || !(v->holds[0] & XFEATURE_MASK_YMM)))
 		xarea_copy(wanted + XAREA_MXCSR, got + XAREA_MXCSR, 4);
 	if (v->unknown & mask)
 		xarea_copy(wanted + data, got + data, size - data);
@@ -123,9 +122,9 @@ static void make_wanted(const struct xm_vcpu *v, u8 *wanted, const u8 *got, u32 
 static void look_at_xsave(struct kvm_vcpu *vcpu, const struct xm_vcpu *v)
 {
 	u64 shown = xm_shown(&model, v), pkru = shown & XFEATURE_MASK_PKRU, bv, must, may;
-	static u8 got[XAREA_SIZE], wanted[XAREA_SIZE];
+	u8 *got = mem->got, *wanted = mem->wanted;
 
-	xarea_fill(got, XAREA_POISON, sizeof(got));
+	xarea_fill(got, XAREA_POISON, XAREA_SIZE);
 	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_GET_XSAVE2, got), "KVM_GET_XSAVE2");
 	bv = xarea_header(got, 0);
 	must = (v->exact ? v->bv : xm_in_use(v)) & shown & ~XFEATURE_MASK_CET;
@@ -163,28 +162,27 @@ static void look_at_msrs(struct kvm_vcpu *vcpu, const struct xm_vcpu *v)
 
 static void look_at_cpuid(struct kvm_vcpu *vcpu, const struct xm_vcpu *v)
 {
-	static struct xs_cpuid got;
+	struct kvm_cpuid2 *got = &mem->cpuid.header;
 
 	if (v->kind == XM_NO_CPUID)
 		return;
-	got.header.nent = mem->cpuids[v->kind].header.nent;
-	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_GET_CPUID2, &got), "KVM_GET_CPUID2");
-	EXPECT_SAME(xf_standard_size(v->xcr0), cpuid_regs(&got.header, 0xd, 0).ebx,
+	got->nent = mem->cpuids[v->kind].header.nent;
+	EXPECT_ERRNO(0, vcpu_errno(vcpu, KVM_GET_CPUID2, got), "KVM_GET_CPUID2");
+	EXPECT_SAME(xf_standard_size(v->xcr0), cpuid_regs(got, 0xd, 0).ebx,
 		    "CPUID.(0xD,0).EBX");
 	if (model.machine->xsaves || model.machine->xsavec)
-		EXPECT_SAME(xm_compacted_size(&model, v), cpuid_regs(&got.header, 0xd, 1).ebx,
+		EXPECT_SAME(xm_compacted_size(&model, v), cpuid_regs(got, 0xd, 1).ebx,
 			    "CPUID.(0xD,1).EBX");
-	EXPECT_SAME(!!(v->cr4 & X86_CR4_OSXSAVE), cpuid_regs(&got.header, 1, 0).ecx >> 27 & 1,
+	EXPECT_SAME(!!(v->cr4 & X86_CR4_OSXSAVE), cpuid_regs(got, 1, 0).ecx >> 27 & 1,
 		    "OSXSAVE in CPUID");
 	if (model.machine->pku)
-		EXPECT_SAME(!!(v->cr4 & X86_CR4_PKE), cpuid_regs(&got.header, 7, 0).ecx >> 4 & 1,
+		EXPECT_SAME(!!(v->cr4 & X86_CR4_PKE), cpuid_regs(got, 7, 0).ecx >> 4 & 1,
 			    "OSPKE in CPUID");
 }
 
 static void look_at_vcpu(int nr, bool more)
 {
 	struct xm_vcpu *v = &model.vcpu[nr];
-	static struct kvm_xsave area;
 	struct kvm_sregs sregs;
 
 	look_at_xsave(vcpus[nr], v);
@@ -196,8 +194,8 @@ static void look_at_vcpu(int nr, bool more)
 	look_at_cpuid(vcpus[nr], v);
 	vcpu_sregs_get(vcpus[nr], &sregs);
 	EXPECT_SAME(v->cr4, sregs.cr4 & (X86_CR4_OSXSAVE | X86_CR4_PKE | X86_CR4_CET), "CR4");
-	EXPECT_ERRNO(xm_area_size(v) > sizeof(area) ? EINVAL : 0,
-		     vcpu_errno(vcpus[nr], KVM_GET_XSAVE, &area), "KVM_GET_XSAVE");
+	EXPECT_ERRNO(xm_area_size(v) > sizeof(struct kvm_xsave) ? EINVAL : 0,
+		     vcpu_errno(vcpus[nr], KVM_GET_XSAVE, mem->got), "KVM_GET_XSAVE");
 }
 
 /* ---- steps of the process ---- */
@@ -260,14 +258,14 @@ static void look_at_offer(void)
 	u64 xcr0 = xm_offered_xcr0(&model);
 	u32 size = xf_standard_size(xcr0);
 	int kvm = open_kvm_dev_path_or_exit();
-	static struct xs_cpuid got;
+	struct kvm_cpuid2 *got = &mem->cpuid.header;
 
-	got.header.nent = XS_MAX_CPUID;
-	EXPECT_ERRNO(0, ioctl(kvm, KVM_GET_SUPPORTED_CPUID, &got) ? errno : 0,
+	got->nent = XS_MAX_CPUID;
+	EXPECT_ERRNO(0, ioctl(kvm, KVM_GET_SUPPORTED_CPUID, got) ? errno : 0,
 		     "KVM_GET_SUPPORTED_CPUID");
-	EXPECT_XFEATURES(xcr0, cpuid_regs(&got.header, 0xd, 0).eax, "CPUID.(0xD,0).EAX offered");
-	EXPECT_SAME(size, cpuid_regs(&got.header, 0xd, 0).ecx, "CPUID.(0xD,0).ECX offered");
-	EXPECT_XFEATURES(model.machine->xss, cpuid_regs(&got.header, 0xd, 1).ecx,
+	EXPECT_XFEATURES(xcr0, cpuid_regs(got, 0xd, 0).eax, "CPUID.(0xD,0).EAX offered");
+	EXPECT_SAME(size, cpuid_regs(got, 0xd, 0).ecx, "CPUID.(0xD,0).ECX offered");
+	EXPECT_XFEATURES(model.machine->xss, cpuid_regs(got, 0xd, 1).ecx,
 			 "CPUID.(0xD,1).ECX offered");
 	EXPECT_SAME(size < 4096 ? 4096 : size, ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2),
 		    "KVM_CAP_XSAVE2");
@@ -390,7 +388,8 @@ static long set_sregs(struct kvm_vcpu *vcpu)
 static long set_xsave(struct kvm_vcpu *vcpu)
 {
 	u32 size = xm_area_size(&model.vcpu[step->vcpu]);
-	static u8 *end, image[XAREA_SIZE];
+	u8 *image = mem->wanted;
+	static u8 *end;
 
 	end = end ?: xf_guarded(XAREA_SIZE, 0) + XAREA_SIZE;
 	xregs_to_area(&mem->sets[step->set], image, step->mask, 0);
@@ -483,13 +482,13 @@ static struct kvm_vcpu *move(struct kvm_vcpu *old, const struct xm_vcpu *v)
 /* What the CET registers of a set hold depends on the vCPU. */
 static struct xregs *with_cet(const struct xm_vcpu *v, int set)
 {
-	static struct xregs r;
+	struct xregs *r = &mem->regs;
 	int i;
 
-	xarea_copy(&r, &mem->sets[set], sizeof(r));
+	xarea_copy(r, &mem->sets[set], sizeof(*r));
 	for (i = 0; i < NR_CET_MSRS; i++)
-		r.cet[i] = xm_cet_value(&model, v, i, set);
-	return &r;
+		r->cet[i] = xm_cet_value(&model, v, i, set);
+	return r;
 }
 
 static bool is_save(const struct xm_step *s)
@@ -524,16 +523,19 @@ static void expect_saved(const struct xm_vcpu *v, const struct xm_step *s, u8 *a
 {
 	u64 saved = xm_saved(&model, v, s), bv = xarea_header(area, 0), must = xm_in_use(v) & saved;
 	u64 format = s->nr == XM_INSN_XSAVE ? 0 : saved | XCOMP_BV_COMPACTED;
+	u64 vague = v->unknown;
 	struct xregs *r;
 	int set;
 
+	if (model.machine->old_mxcsr)
+		vague |= v->holds[0] & XFEATURE_MASK_SSE;
 	EXPECT_XFEATURES(must, bv & must, "XSTATE_BV that was saved");
 	EXPECT_XFEATURES(0, bv & ~saved, "XSTATE_BV beyond what was asked for");
 	if (format)
 		EXPECT_XFEATURES(format, xarea_header(area, 1), "XCOMP_BV");
 	for (set = 0; set < XM_SETS; set++)
 		expect_area(_metadata, area, &mem->sets[set],
-			    v->holds[set] & bv & ~v->unknown, format, "saved");
+			    v->holds[set] & bv & ~vague, format, "saved");
 	r = with_cet(v, 0);
 	memcpy(r->cet, v->msr, sizeof(r->cet));
 	expect_area(_metadata, area, r, bv & XFEATURE_MASK_CET, format, "saved");
@@ -825,6 +827,9 @@ void xs_prepare(struct __test_metadata *const parent)
 	TRY_QUIRK(init_is_half, create, shstk,
 		  { .op = XM_SET_MSR, .nr = I_S_CET, .value = CET_WRSS_EN },
 		  { .op = XM_INIT, .flags = XM_LOOK });
+	TRY_QUIRK(old_mxcsr, create, plain,
+		  { .op = XM_XSAVE, .set = 1, .mask = XFEATURE_MASK_FPSSE },
+		  { .op = XM_XSAVE }, { .op = XM_IMMEDIATE });
 	xcr0 = mem->machine.xcr0 & ~XFEATURE_MASK_XTILE;
 	TRY_QUIRK(no_xsetbv, create, plain, sregs,
 		  { .op = XM_GUEST, .nr = XM_XSETBV, .value = xcr0 });
