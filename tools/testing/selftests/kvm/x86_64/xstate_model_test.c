@@ -213,7 +213,7 @@ static struct xm_step draw_step(const struct xm_machine *machine, const u8 *weig
 		.op = draw_weighted(weights, XM_NR_OPS),
 		.vcpu = seldom(4),
 		.set = draw(XM_SETS),
-		.flags = (seldom(12) ? XM_BY_THREAD : 0) | (seldom(8) ? XM_LIVE : 0) |
+		.flags = (seldom(6) ? XM_BY_THREAD : 0) | (seldom(8) ? XM_LIVE : 0) |
 			 (draw(3) ? XM_JOINED : 0) | (seldom(3) ? XM_LOOK : 0),
 	};
 
@@ -235,7 +235,7 @@ static void draw_steps(struct xs_memory *mem, const u8 *weights)
 	u32 n = 0, tries;
 
 	xm_start(&m, &mem->machine);
-	if (draw(4))
+	if (draw(3))
 		mem->steps[n++] = (struct xm_step) {
 			.op = XM_REQUEST, .how = true, .value = XFEATURE_XTILE_DATA,
 		};
@@ -292,6 +292,20 @@ static bool leave_out(struct __test_metadata *const _metadata, u32 size)
 	return some;
 }
 
+/* Look after each step if that still fails, which is then the sooner. */
+static void look_everywhere(struct __test_metadata *const _metadata)
+{
+	struct xs_memory *mem = XS_MEMORY;
+	struct xm_step steps[XS_MAX_STEPS];
+	u32 i;
+
+	memcpy(steps, mem->steps, sizeof(steps));
+	for (i = 0; i < mem->nr_steps; i++)
+		steps[i].flags |= XM_LOOK;
+	if (still_fails(_metadata, steps, mem->nr_steps) && mem->at < mem->nr_steps)
+		still_fails(_metadata, steps, mem->at + 1);
+}
+
 /* Have each step without what it may do without. */
 static void simplify(struct __test_metadata *const _metadata)
 {
@@ -319,6 +333,7 @@ static void shorten(struct __test_metadata *const _metadata)
 	memcpy(steps, mem->steps, sizeof(steps));
 	if (mem->at < mem->nr_steps)
 		still_fails(_metadata, steps, mem->at + 1);
+	look_everywhere(_metadata);
 	for (size = mem->nr_steps / 2; size > 1; size /= 2)
 		leave_out(_metadata, size);
 	while (leave_out(_metadata, 1))

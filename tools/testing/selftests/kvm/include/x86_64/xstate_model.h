@@ -52,7 +52,7 @@ struct xm_vcpu {
 	bool long_mode;			/* its guest can run */
 	bool exact;			/* nothing has loaded its FPU since KVM_SET_XSAVE */
 	bool pkru_shown;		/* KVM_GET_XSAVE2 must have PKRU */
-	bool tiles_touched;		/* XTILE_DATA may be in memory */
+	bool tiles_touched;		/* XTILE_DATA may be in memory, initial or not */
 	u64 holds[XM_SETS];		/* components, by the set that they hold */
 	u64 unknown;			/* those of which nothing is promised */
 	u64 bv;				/* XSTATE_BV in memory, if exact */

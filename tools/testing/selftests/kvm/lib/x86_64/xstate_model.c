@@ -293,7 +293,7 @@ static void set_components(const struct xm *m, struct xm_vcpu *v, u64 mask, int 
 	if (!(mask & TILE_DATA))
 		return;
 	v->unknown &= ~TILE_DATA;
-	v->tiles_touched |= set;
+	v->tiles_touched = true;
 }
 
 static void load_fpu(struct xm *m, struct xm_vcpu *v)
@@ -327,6 +327,7 @@ static int set_cpuid(struct xm *m, struct xm_vcpu *v, int kind)
 	v->grown = RULE(SIZE_GROWS, true);
 	if (RULE(CPUID_DROPS, m->machine->drops_fpstate)) {
 		set_components(m, v, XREGS_ALL & ~XFEATURE_MASK_PKRU, 0);
+		v->tiles_touched = false;
 		v->exact = true;
 		v->bv = 0;
 		v->pkru_shown = false;
@@ -392,7 +393,6 @@ static void move(struct xm *m, struct xm_vcpu *v)
 	load_fpu(m, v);
 	v->grown = has_amx(v);
 	v->ran = false;
-	v->tiles_touched = xm_in_use(v) & TILE_DATA;
 }
 
 /* ---- instructions of guests ---- */
