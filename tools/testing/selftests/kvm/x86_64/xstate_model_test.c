@@ -105,6 +105,12 @@ static u64 draw_xcr0(const struct xm_machine *machine)
 	return seldom(4) ? xcr0 ^ BIT_ULL(draw(20)) : xcr0;
 }
 
+/* IA32_XFD has the most to do with others. */
+static int draw_msr(void)
+{
+	return seldom(4) ? XM_XFD : draw(XM_MSRS);
+}
+
 /* No value switches anything on. */
 static u64 draw_msr_value(int nr)
 {
@@ -165,7 +171,7 @@ static void draw_insn(const struct xm_machine *machine, struct xm_step *s)
 		break;
 	case XM_WRMSR:
 	case XM_RDMSR:
-		s->how = draw(XM_MSRS);
+		s->how = draw_msr();
 		s->value = draw_msr_value(s->how);
 	}
 }
@@ -194,7 +200,7 @@ static void draw_vcpu_step(const struct xm_machine *machine, struct xm_step *s)
 			s->mask |= XFEATURE_MASK_SSE;
 		break;
 	case XM_SET_MSR:
-		s->nr = draw(XM_MSRS);
+		s->nr = draw_msr();
 		s->how = s->nr == XM_SSP || seldom(4);
 		s->value = draw_msr_value(s->nr);
 		break;
