@@ -860,30 +860,22 @@ void xs_prepare(struct __test_metadata *const parent)
 
 /* Arguments: h is how, k a kind, s a set, m a mask, v a value, r a register by nr or R by how */
 struct words {
-	const char *name, *args, *hows[5];
+	const char *name, *args;
 };
 
 static const struct words op_words[XM_NR_OPS] = {
-	[XM_REQUEST] = { "arch_prctl", "hv", { "ARCH_REQ_XCOMP_PERM",
-					       "ARCH_REQ_XCOMP_GUEST_PERM" } },
-	[XM_ALTSTACK] = { "sigaltstack", "h", { "none", "small", "large" } },
-	[XM_SIGNAL] = { "a signal", "" },
-	[XM_USE_AMX] = { "use of AMX", "" },
+	[XM_REQUEST] = { "arch_prctl", "hv" }, [XM_ALTSTACK] = { "sigaltstack", "h" },
+	[XM_SIGNAL] = { "a signal", "" }, [XM_USE_AMX] = { "use of AMX", "" },
 	[XM_OFFERED] = { "KVM_GET_SUPPORTED_CPUID", "" },
 	[XM_FORK] = { "fork(), and go on in the child", "" },
 	[XM_EXEC] = { "execve(), and go on in the new program", "" },
-	[XM_CREATE] = { "KVM_CREATE_VM, KVM_CREATE_VCPU", "" },
-	[XM_DESTROY] = { "close()", "" },
-	[XM_CPUID] = { "KVM_SET_CPUID2", "k" },
-	[XM_SREGS] = { "long mode", "hv", { "KVM_SET_SREGS", "KVM_SET_SREGS2", "KVM_RUN" } },
-	[XM_XCRS] = { "KVM_SET_XCRS", "v" },
-	[XM_XSAVE] = { "KVM_SET_XSAVE", "hsm", { "good", "one byte short", "XCOMP_BV",
-						 "reserved bytes", "bad MXCSR" } },
-	[XM_SET_MSR] = { "set", "hrv", { "KVM_SET_MSRS", "KVM_SET_ONE_REG" } },
-	[XM_INIT] = { "INIT", "" },
+	[XM_CREATE] = { "KVM_CREATE_VM, KVM_CREATE_VCPU", "" }, [XM_DESTROY] = { "close()", "" },
+	[XM_CPUID] = { "KVM_SET_CPUID2", "k" }, [XM_SREGS] = { "long mode", "hv" },
+	[XM_XCRS] = { "KVM_SET_XCRS", "v" }, [XM_XSAVE] = { "KVM_SET_XSAVE", "hsm" },
+	[XM_SET_MSR] = { "set", "hrv" }, [XM_INIT] = { "INIT", "" },
 	[XM_IMMEDIATE] = { "KVM_RUN with immediate_exit", "" },
 	[XM_PENDING] = { "KVM_RUN with a signal pending", "" },
-	[XM_MOVE] = { "move to another VM", "h", { "XSAVE last", "XSAVE first" } },
+	[XM_MOVE] = { "move to another VM", "h" },
 };
 
 static const struct words insn_words[XM_NR_INSNS] = {
@@ -896,7 +888,21 @@ static const struct words insn_words[XM_NR_INSNS] = {
 	[XM_RDMSR] = { "RDMSR", "R" }, [XM_INSN_CPUID] = { "CPUID", "" },
 };
 
-static const char *word(const struct xm_step *s, const struct words *w, char arg)
+static const char *how_word(const struct xm_step *s)
+{
+	static const char * const words[XM_NR_OPS][5] = {
+		[XM_REQUEST] = { "ARCH_REQ_XCOMP_PERM", "ARCH_REQ_XCOMP_GUEST_PERM" },
+		[XM_ALTSTACK] = { "none", "small", "large" },
+		[XM_SREGS] = { "KVM_SET_SREGS", "KVM_SET_SREGS2", "KVM_RUN" },
+		[XM_XSAVE] = { "good", "a byte short", "XCOMP_BV", "reserved bytes", "bad MXCSR" },
+		[XM_SET_MSR] = { "KVM_SET_MSRS", "KVM_SET_ONE_REG" },
+		[XM_MOVE] = { "XSAVE last", "XSAVE first" },
+	};
+
+	return words[s->op][s->how];
+}
+
+static const char *word(const struct xm_step *s, char arg)
 {
 	static const char * const cets[] = { "no CET", "SHSTK", "IBT", "CET" };
 	int nr = arg == 'r' ? s->nr : s->how;
@@ -904,7 +910,7 @@ static const char *word(const struct xm_step *s, const struct words *w, char arg
 
 	switch (arg) {
 	case 'h':
-		return w->hows[s->how];
+		return how_word(s);
 	case 'k':
 		snprintf(text, sizeof(text), "%s, %s", s->set & 1 ? "AMX" : "no AMX",
 			 cets[s->set >> 1]);
@@ -938,7 +944,7 @@ const char *xs_describe(const struct xm_step *s)
 		ADD(s->flags & XM_JOINED ? "and " : "KVM_RUN: ");
 	ADD("%s", w->name);
 	for (arg = w->args; *arg; arg++)
-		ADD("%s%s", arg == w->args ? " (" : ", ", word(s, w, *arg));
+		ADD("%s%s", arg == w->args ? " (" : ", ", word(s, *arg));
 	ADD("%s%s%s%s", *w->args ? ")" : "", s->flags & XM_BY_THREAD ? ", by a thread" : "",
 	    s->flags & XM_LIVE ? ", registers of the host in use" : "",
 	    s->flags & XM_LOOK ? ", look" : "");
