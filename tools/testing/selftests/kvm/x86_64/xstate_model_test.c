@@ -452,7 +452,7 @@ TEST_F(xstate_model, steps)
 			tell(_metadata);
 	}
 	TH_ROW_LOG("XSTATE_MODEL_SEED=%u " STEPS_VARIABLE "=%u", self->seed, done);
-	if (mem->machine.fault[0] && !xm_fault_was_asked())
+	if (mem->machine.fault[0] && !mem->machine.fault_was_asked)
 		TH_ROW_LOG("XSTATE_MODEL_FAULT=%s is no rule of these steps", mem->machine.fault);
 }
 

@@ -43,7 +43,8 @@ struct xm_machine {
 	bool init_is_half;		/* it leaves S_CET, SSP and the SSP table */
 	bool no_xsetbv;			/* XSETBV of guests does not exit */
 	bool old_mxcsr;			/* that of before beside initial SSE, without XSAVES */
-	char fault[32];			/* the name of a rule that is turned round */
+	char fault[32];			/* the name of a rule that is turned round, and */
+	bool fault_was_asked;		/* whether anybody has asked for it */
 };
 
 struct xm_vcpu {
@@ -62,7 +63,7 @@ struct xm_vcpu {
 enum xm_altstack { XM_NO_ALTSTACK, XM_SMALL_ALTSTACK, XM_LARGE_ALTSTACK };
 
 struct xm {
-	const struct xm_machine *machine;
+	struct xm_machine *machine;
 	bool host, guest, locked;	/* permissions, and the lock */
 	bool used_amx;			/* by the first thread */
 	u8 altstack, forks, execs;
@@ -122,14 +123,13 @@ struct xm_answer {
 	u64 read[2];
 };
 
-void xm_start(struct xm *m, const struct xm_machine *machine);
+void xm_start(struct xm *m, struct xm_machine *machine);
 bool xm_allows(const struct xm *m, const struct xm_step *s);
 struct xm_answer xm_take(struct xm *m, const struct xm_step *s);
 
 /* What is to be seen */
 /* Each decision has a name, so that it can be turned round, to see whether that is noticed. */
 bool xm_rule(const struct xm *m, const char *name, bool holds);
-bool xm_fault_was_asked(void);
 u64 xm_host_mask(const struct xm *m);
 u64 xm_frame_mask(const struct xm *m, const struct xm_step *s);
 u64 xm_offered_xcr0(const struct xm *m);

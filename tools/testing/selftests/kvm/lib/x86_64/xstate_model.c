@@ -9,19 +9,12 @@
 
 #define RULE(name, holds)	xm_rule(m, #name, holds)
 
-static bool fault_was_asked;
-
 bool xm_rule(const struct xm *m, const char *name, bool holds)
 {
 	if (!m->machine->fault[0] || strcmp(m->machine->fault, name))
 		return holds;
-	fault_was_asked = true;
+	m->machine->fault_was_asked = true;
 	return !holds;
-}
-
-bool xm_fault_was_asked(void)
-{
-	return fault_was_asked;
 }
 
 /* 0 for SSP, which is no MSR */
@@ -34,7 +27,7 @@ u32 xm_msr(int nr)
 	return nr < NR_CET_MSRS ? cet_msrs[nr] : others[nr - NR_CET_MSRS];
 }
 
-void xm_start(struct xm *m, const struct xm_machine *machine)
+void xm_start(struct xm *m, struct xm_machine *machine)
 {
 	*m = (struct xm) { .machine = machine };
 }
