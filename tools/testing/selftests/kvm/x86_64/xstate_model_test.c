@@ -22,8 +22,9 @@
 /* Steps of a sequence, and seconds to make it short in once it fails */
 #define LENGTH		60
 #define PATIENCE	5
-/* Seconds after which a row has done enough, where nobody asks for more */
+/* Seconds after which a row has done enough, where nobody asks for more, and that it may take */
 #define ENOUGH		5
+#define TIMEOUT		600
 
 #define STEPS_VARIABLE	"XSTATE_MODEL_STEPS"
 
@@ -438,7 +439,7 @@ FIXTURE_TEARDOWN(xstate_model)
 }
 
 /* Verify that what is drawn from a seed gives, step by step, what the model has. */
-TEST_F(xstate_model, steps)
+TEST_F_TIMEOUT(xstate_model, steps, TIMEOUT)
 {
 	time_t end = getenv(STEPS_VARIABLE) ? LONG_MAX : time(NULL) + ENOUGH;
 	struct xs_memory *mem = XS_MEMORY;
