@@ -111,10 +111,10 @@ static u64 draw_xcr0(const struct xm_machine *machine)
 	return seldom(4) ? xcr0 ^ BIT_ULL(draw(20)) : xcr0;
 }
 
-/* IA32_XFD has the most to do with others. */
+/* These two have the most to do with others. */
 static int draw_msr(void)
 {
-	return seldom(4) ? XM_XFD : draw(XM_MSRS);
+	return seldom(4) ? XM_XFD : seldom(4) ? XM_XSS : draw(XM_MSRS);
 }
 
 /* No value switches anything on. */
@@ -131,8 +131,9 @@ static u64 draw_msr_value(int nr)
 	};
 
 	if (nr > XM_SSP)
-		return draw_mask(nr == XM_XSS ? XFEATURE_MASK_CET : XFEATURE_MASK_XTILE_DATA) *
-		       draw(2) | (seldom(6) ? BIT_ULL(draw(20)) : 0);
+		return (seldom(3) ? 0 : nr == XM_XSS ? draw_mask(XFEATURE_MASK_CET) :
+						       XFEATURE_MASK_XTILE_DATA) |
+		       (seldom(6) ? BIT_ULL(draw(20)) : 0);
 	if (nr == I_U_CET || nr == I_S_CET)
 		return control[draw(ARRAY_SIZE(control))];
 	return address[draw(ARRAY_SIZE(address))];
@@ -218,11 +219,11 @@ static void draw_vcpu_step(const struct xm_machine *machine, struct xm_step *s)
 	}
 }
 
-/* Some step, whether the model has a meaning for it or not */
-static struct xm_step draw_step(const struct xm_machine *machine, const u8 *weights)
+/* Some step with @op, whether the model has a meaning for it or not */
+static struct xm_step draw_step(const struct xm_machine *machine, u8 op)
 {
 	struct xm_step s = {
-		.op = draw_weighted(weights, XM_NR_OPS),
+		.op = op,
 		.vcpu = seldom(4),
 		.set = draw(XM_SETS),
 		.flags = (seldom(6) ? XM_BY_THREAD : 0) | (seldom(8) ? XM_LIVE : 0) |
@@ -230,7 +231,7 @@ static struct xm_step draw_step(const struct xm_machine *machine, const u8 *weig
 	};
 
 	if (s.op == XM_REQUEST) {
-		s.how = draw(2);
+		s.how = !seldom(3);
 		s.value = draw_number();
 	} else if (s.op == XM_ALTSTACK) {
 		s.how = draw(3);
@@ -240,23 +241,28 @@ static struct xm_step draw_step(const struct xm_machine *machine, const u8 *weig
 	return s;
 }
 
-/* A list of steps for the model to go through one after the other */
+/*
+ * A list of steps for the model to go through one after the other.  Many begin with what
+ * gives a vCPU the most to do.
+ */
 static void draw_steps(struct xs_memory *mem, const u8 *weights)
 {
+	static const u8 first[] = { XM_REQUEST, XM_CREATE, XM_CPUID, XM_SREGS, XM_XCRS };
+	u32 n = 0, nr_first = draw(3) ? ARRAY_SIZE(first) : 0, tries;
+	struct xm_step s;
 	struct xm m;
-	u32 n = 0, tries;
+	u8 op;
 
 	xm_start(&m, &mem->machine);
-	if (draw(3))
-		mem->steps[n++] = (struct xm_step) {
-			.op = XM_REQUEST, .how = true, .value = XFEATURE_XTILE_DATA,
-		};
-	if (n)
-		xm_take(&m, &mem->steps[0]);
 	for (tries = 0; n < LENGTH && tries < 100 * LENGTH; tries++) {
-		mem->steps[n] = draw_step(&mem->machine, weights);
-		if (xm_allows(&m, &mem->steps[n]))
-			xm_take(&m, &mem->steps[n++]);
+		op = n < nr_first ? first[n] : draw_weighted(weights, XM_NR_OPS);
+		if (!weights[op])
+			nr_first = 0;
+		s = draw_step(&mem->machine, op);
+		if (!weights[op] || !xm_allows(&m, &s))
+			continue;
+		xm_take(&m, &s);
+		mem->steps[n++] = s;
 	}
 	mem->nr_steps = n;
 }
@@ -358,13 +364,15 @@ static void tell(struct __test_metadata *const _metadata)
 {
 	struct xs_memory *mem = XS_MEMORY;
 	u32 i, length = mem->nr_steps;
+	char text[2048];
 
+	xs_output(text, sizeof(text));
 	shorten(_metadata);
 	TH_ROW_LOG("%u of %u steps fail:", mem->nr_steps, length);
 	for (i = 0; i < mem->nr_steps; i++)
 		ksft_print_msg("  %2u. %s\n", i + 1, xs_describe(&mem->steps[i]));
 	if (xs_run(_metadata, false))
-		TH_ROW_LOG("and do not, once more");
+		TH_ROW_LOG("and do not, once more; at first:\n%s", text);
 	EXPECT_THAT(false, "these steps do not give what the model has");
 }
 
@@ -397,28 +405,28 @@ FIXTURE_VARIANT_ADD(xstate_model, permissions) { .weights = {
 } };
 FIXTURE_VARIANT_ADD(xstate_model, cpuid) { .weights = {
 	[XM_REQUEST] = 2, [XM_OFFERED] = 1, [XM_CREATE] = 4, [XM_DESTROY] = 3, [XM_CPUID] = 9,
-	[XM_SREGS] = 2, [XM_XCRS] = 2, [XM_XSAVE] = 5, [XM_SET_MSR] = 4,
-	[XM_IMMEDIATE] = 1, [XM_MOVE] = 1, [XM_GUEST] = 2,
+	[XM_SREGS] = 2, [XM_XCRS] = 2, [XM_XSAVE] = 5, [XM_SET_MSR] = 4, [XM_IMMEDIATE] = 1,
+	[XM_MOVE] = 1, [XM_GUEST] = 2,
 } };
 FIXTURE_VARIANT_ADD(xstate_model, ioctls) { .weights = {
-	[XM_CREATE] = 3, [XM_DESTROY] = 1, [XM_CPUID] = 3, [XM_SREGS] = 4, [XM_XCRS] = 5,
-	[XM_XSAVE] = 8, [XM_SET_MSR] = 12, [XM_INIT] = 2,
-	[XM_IMMEDIATE] = 3, [XM_PENDING] = 2,
+	[XM_REQUEST] = 1, [XM_CREATE] = 3, [XM_DESTROY] = 1, [XM_CPUID] = 3, [XM_SREGS] = 4,
+	[XM_XCRS] = 5, [XM_XSAVE] = 8, [XM_SET_MSR] = 12, [XM_INIT] = 2, [XM_IMMEDIATE] = 3,
+	[XM_PENDING] = 2,
 } };
 FIXTURE_VARIANT_ADD(xstate_model, guests) { .weights = {
-	[XM_CREATE] = 4, [XM_DESTROY] = 1, [XM_CPUID] = 4, [XM_SREGS] = 4, [XM_XCRS] = 4,
-	[XM_XSAVE] = 2, [XM_SET_MSR] = 4, [XM_INIT] = 1, [XM_PENDING] = 1, [XM_GUEST] = 40,
+	[XM_REQUEST] = 1, [XM_CREATE] = 4, [XM_DESTROY] = 1, [XM_CPUID] = 4, [XM_SREGS] = 4,
+	[XM_XCRS] = 4, [XM_XSAVE] = 2, [XM_SET_MSR] = 4, [XM_INIT] = 1, [XM_PENDING] = 1,
+	[XM_GUEST] = 40,
 } };
 FIXTURE_VARIANT_ADD(xstate_model, moves) { .weights = {
-	[XM_CREATE] = 4, [XM_DESTROY] = 1, [XM_CPUID] = 5, [XM_SREGS] = 4, [XM_XCRS] = 4,
-	[XM_XSAVE] = 6, [XM_SET_MSR] = 6, [XM_MOVE] = 12, [XM_GUEST] = 16,
+	[XM_REQUEST] = 1, [XM_CREATE] = 4, [XM_DESTROY] = 1, [XM_CPUID] = 5, [XM_SREGS] = 4,
+	[XM_XCRS] = 4, [XM_XSAVE] = 6, [XM_SET_MSR] = 6, [XM_MOVE] = 12, [XM_GUEST] = 16,
 } };
 FIXTURE_VARIANT_ADD(xstate_model, all) { .weights = {
 	[XM_REQUEST] = 3, [XM_ALTSTACK] = 1, [XM_SIGNAL] = 2, [XM_USE_AMX] = 2, [XM_OFFERED] = 1,
 	[XM_FORK] = 1, [XM_EXEC] = 1, [XM_CREATE] = 5, [XM_DESTROY] = 1, [XM_CPUID] = 5,
-	[XM_SREGS] = 5, [XM_XCRS] = 5, [XM_XSAVE] = 6, [XM_SET_MSR] = 8,
-	[XM_INIT] = 2, [XM_IMMEDIATE] = 2, [XM_PENDING] = 1, [XM_MOVE] = 3,
-	[XM_GUEST] = 24,
+	[XM_SREGS] = 5, [XM_XCRS] = 5, [XM_XSAVE] = 6, [XM_SET_MSR] = 8, [XM_INIT] = 2,
+	[XM_IMMEDIATE] = 2, [XM_PENDING] = 1, [XM_MOVE] = 3, [XM_GUEST] = 24,
 } };
 
 FIXTURE_SETUP(xstate_model)

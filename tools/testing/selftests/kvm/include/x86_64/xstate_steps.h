@@ -66,6 +66,7 @@ void xs_set_guest_regs(struct kvm_vcpu *vcpu);
 void xs_prepare(struct __test_metadata *const _metadata);
 bool xs_run(struct __test_metadata *const _metadata, bool silent);
 void xs_resume(void);
+ssize_t xs_output(char *text, size_t size);
 const char *xs_describe(const struct xm_step *s);
 
 #endif /* SELFTEST_KVM_XSTATE_STEPS_H */

@@ -14,7 +14,7 @@
 #define RESUME		"XSTATE_MODEL_RESUME"
 
 static struct xs_memory *const mem = XS_MEMORY;
-static int memory_fd;
+static int memory_fd, output_fd;
 
 /* This process: what it has of each vCPU, and the step that it carries out */
 static struct __test_metadata *_metadata;
@@ -741,20 +741,31 @@ bool xs_run(struct __test_metadata *const parent, bool silent)
 {
 	static struct __test_metadata metadata;
 	pid_t pid;
-	int fd;
 
 	mem->silent = silent;
 	snprintf(mem->row, sizeof(mem->row), "%s", th_row);
+	TEST_ASSERT(!ftruncate(output_fd, 0), "ftruncate(): %s", strerror(errno));
+	lseek(output_fd, 0, SEEK_SET);
 	pid = xf_fork(parent);
 	if (pid)
 		return !xf_wait(parent, pid, "a sequence of steps");
-	fd = silent ? open("/dev/null", O_WRONLY) : STDOUT_FILENO;
-	dup2(fd, STDOUT_FILENO);
-	dup2(silent ? fd : STDERR_FILENO, STDERR_FILENO);
+	if (silent) {
+		dup2(output_fd, STDOUT_FILENO);
+		dup2(output_fd, STDERR_FILENO);
+	}
 	_metadata = &metadata;
 	xm_start(&model, &mem->machine);
 	mem->at = -1;
 	run_rest();
+}
+
+/* What has been said in the last silent run */
+ssize_t xs_output(char *text, size_t size)
+{
+	ssize_t n = pread(output_fd, text, size - 1, 0);
+
+	text[n > 0 ? n : 0] = '\0';
+	return n;
 }
 
 /* ---- what the machine is like ---- */
@@ -834,8 +845,9 @@ void xs_prepare(struct __test_metadata *const parent)
 	u64 xcr0;
 
 	memory_fd = memfd_create("xstate_model", 0);
-	TEST_ASSERT(memory_fd >= 0 && !ftruncate(memory_fd, sizeof(*mem)), "memfd_create(): %s",
-		    strerror(errno));
+	output_fd = memfd_create("xstate_model_output", MFD_CLOEXEC);
+	TEST_ASSERT(memory_fd >= 0 && output_fd >= 0 && !ftruncate(memory_fd, sizeof(*mem)),
+		    "memfd_create(): %s", strerror(errno));
 	map_memory();
 	xs_make_guest_tables();
 	xf_in_child(parent, "the child that asks what the machine has", ask_machine, NULL);
