@@ -256,7 +256,8 @@ static void draw_steps(struct xs_memory *mem, const u8 *weights)
 	xm_start(&m, &mem->machine);
 	for (tries = 0; n < LENGTH && tries < 100 * LENGTH; tries++) {
 		op = n < nr_first ? first[n] : draw_weighted(weights, XM_NR_OPS);
-		if (!weights[op])
+		/* Of those there may be one that cannot be had, as SREGS without CPUID. */
+		if (!weights[op] || tries > LENGTH)
 			nr_first = 0;
 		s = draw_step(&mem->machine, op);
 		if (!weights[op] || !xm_allows(&m, &s))

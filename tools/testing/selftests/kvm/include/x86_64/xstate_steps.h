@@ -5,7 +5,7 @@
  * Permissions cannot be taken back, so each list of steps has a process of its own,
  * which may fork, or execute the program anew, on the way.  All these processes share
  * one piece of memory at one address.  So do their guests, which run functions of
- * the program where these are: the first GiB of a guest is that of the process.
+ * the program where these are: guest addresses are those of the process.
  */
 #ifndef SELFTEST_KVM_XSTATE_STEPS_H
 #define SELFTEST_KVM_XSTATE_STEPS_H
@@ -29,7 +29,7 @@ struct xs_cpuid {
 
 struct xs_memory {
 	/* for the guest */
-	u64 page_tables[3][512];
+	u64 page_tables[4][512];
 	u64 gdt[4];
 	struct idt_entry idt[32];
 	u8 stack[4096] __aligned(16);
@@ -52,8 +52,8 @@ struct xs_memory {
 	struct xs_cpuid cpuid;
 };
 
-/* In the first GiB, where static programs have nothing */
-#define XS_MEMORY		((struct xs_memory *)0x20000000)
+/* Programs are in the first GiB, and their heap within another one behind them. */
+#define XS_MEMORY		((struct xs_memory *)0x80000000)
 
 /* xstate_guest.c, and where this program is */
 extern const char xs_guest_handlers[], __executable_start[], _end[];

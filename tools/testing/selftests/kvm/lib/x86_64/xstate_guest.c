@@ -129,15 +129,21 @@ asm(".pushsection .text\n"
 
 /* ---- what the host makes of it ---- */
 
-/* Three levels of paging, the last with pages of 2 MiB, a segment for code and one for data */
+/*
+ * Three levels of paging, the last with pages of 2 MiB, for the first GiB and that of the
+ * shared memory; a segment for code, and one for data.
+ */
 void xs_make_guest_tables(void)
 {
 	u64 i, handler;
 
 	mem->page_tables[0][0] = (u64)mem->page_tables[1] | 0x23;
 	mem->page_tables[1][0] = (u64)mem->page_tables[2] | 0x23;
-	for (i = 0; i < 512; i++)
+	mem->page_tables[1][(u64)mem >> 30] = (u64)mem->page_tables[3] | 0x23;
+	for (i = 0; i < 512; i++) {
 		mem->page_tables[2][i] = i << 21 | 0xe3;
+		mem->page_tables[3][i] = ((u64)mem & GENMASK_ULL(47, 30)) | i << 21 | 0xe3;
+	}
 	mem->gdt[1] = 0x00af9b000000ffff;
 	mem->gdt[2] = 0x00cf93000000ffff;
 	for (i = 0; i < ARRAY_SIZE(mem->idt); i++) {
@@ -181,7 +187,7 @@ struct kvm_vcpu *xs_new_vcpu(void)
 	u64 start = (u64)__executable_start & -4096ul, end = ((u64)_end + 4095) & -4096ul;
 	struct kvm_vm *vm = vm_create_barebones();
 
-	TEST_ASSERT(end < (u64)mem, "the program ends at %#lx", (unsigned long)end);
+	TEST_ASSERT(end <= BIT_ULL(30), "the program ends at %#lx", (unsigned long)end);
 	vm_set_user_memory_region(vm, 0, 0, start, end - start, (void *)start);
 	vm_set_user_memory_region(vm, 1, 0, (u64)mem, (sizeof(*mem) + 4095) & -4096ul, mem);
 	xstate_create_apic(vm);
