@@ -104,8 +104,8 @@ static u64 draw_xcr0(const struct xm_machine *machine)
 
 	if (seldom(12))
 		return XFEATURE_MASK_FP;
-	if (seldom(3))
-		return machine->xcr0 & ~(draw(2) ? XFEATURE_MASK_XTILE : 0);
+	if (draw(2))
+		return machine->xcr0 & ~(seldom(3) ? XFEATURE_MASK_XTILE : 0);
 	for (i = 0; i < ARRAY_SIZE(components); i++)
 		xcr0 |= draw(2) ? components[i] : 0;
 	return seldom(4) ? xcr0 ^ BIT_ULL(draw(20)) : xcr0;
@@ -146,10 +146,10 @@ static void draw_insn(const struct xm_machine *machine, struct xm_step *s)
 		XFEATURE_MASK_SSE | XFEATURE_MASK_YMM | XFEATURE_MASK_AVX512,
 	};
 	static const u8 weights[XM_NR_INSNS] = {
-		[XM_LOAD] = 6, [XM_WRPKRU] = 3, [XM_RDPKRU] = 1, [XM_TILES] = 5,
-		[XM_TILERELEASE] = 1, [XM_INSN_XSAVE] = 2, [XM_INSN_XSAVEC] = 1,
-		[XM_INSN_XSAVES] = 4, [XM_INSN_XRSTOR] = 3, [XM_INSN_XRSTORS] = 4,
-		[XM_XSETBV] = 3, [XM_WRMSR] = 10, [XM_RDMSR] = 3, [XM_INSN_CPUID] = 1,
+		[XM_LOAD] = 10, [XM_WRPKRU] = 2, [XM_RDPKRU] = 1, [XM_TILES] = 6,
+		[XM_TILERELEASE] = 2, [XM_INSN_XSAVE] = 2, [XM_INSN_XSAVEC] = 1,
+		[XM_INSN_XSAVES] = 4, [XM_INSN_XRSTOR] = 4, [XM_INSN_XRSTORS] = 4,
+		[XM_XSETBV] = 2, [XM_WRMSR] = 10, [XM_RDMSR] = 3, [XM_INSN_CPUID] = 1,
 	};
 	u64 all = machine->xcr0 | machine->xss;
 
@@ -219,19 +219,19 @@ static void draw_vcpu_step(const struct xm_machine *machine, struct xm_step *s)
 	}
 }
 
-/* Some step with @op, whether the model has a meaning for it or not */
-static struct xm_step draw_step(const struct xm_machine *machine, u8 op)
+/* Some step of a vCPU, or of the process, whether the model has a meaning for it or not */
+static struct xm_step draw_step(const struct xm_machine *machine, u8 op, u8 vcpu)
 {
 	struct xm_step s = {
 		.op = op,
-		.vcpu = seldom(4),
+		.vcpu = vcpu,
 		.set = draw(XM_SETS),
 		.flags = (seldom(6) ? XM_BY_THREAD : 0) | (seldom(8) ? XM_LIVE : 0) |
 			 (draw(3) ? XM_JOINED : 0) | (seldom(3) ? XM_LOOK : 0),
 	};
 
 	if (s.op == XM_REQUEST) {
-		s.how = !seldom(3);
+		s.how = draw(2);
 		s.value = draw_number();
 	} else if (s.op == XM_ALTSTACK) {
 		s.how = draw(3);
@@ -241,26 +241,36 @@ static struct xm_step draw_step(const struct xm_machine *machine, u8 op)
 	return s;
 }
 
-/*
- * A list of steps for the model to go through one after the other.  Many begin with what
- * gives a vCPU the most to do.
- */
+/* What a guest needs first that is to do something */
+static u8 needed(const struct xm_vcpu *v, u8 op)
+{
+	if (op != XM_GUEST)
+		return op;
+	if (!v->exists)
+		return XM_CREATE;
+	if (v->kind == XM_NO_CPUID)
+		return XM_CPUID;
+	if (!v->long_mode)
+		return XM_SREGS;
+	return v->xcr0 == XFEATURE_MASK_FP && draw(2) ? XM_XCRS : op;
+}
+
+/* A list of steps for the model to go through one after the other */
 static void draw_steps(struct xs_memory *mem, const u8 *weights)
 {
-	static const u8 first[] = { XM_REQUEST, XM_CREATE, XM_CPUID, XM_SREGS, XM_XCRS };
-	u32 n = 0, nr_first = draw(3) ? ARRAY_SIZE(first) : 0, tries;
-	struct xm_step s;
+	struct xm_step s = { .op = XM_REQUEST, .how = true, .value = XFEATURE_XTILE_DATA };
+	u32 n = 0, tries;
 	struct xm m;
-	u8 op;
+	u8 op, vcpu;
 
 	xm_start(&m, &mem->machine);
-	for (tries = 0; n < LENGTH && tries < 100 * LENGTH; tries++) {
-		op = n < nr_first ? first[n] : draw_weighted(weights, XM_NR_OPS);
-		/* Of those there may be one that cannot be had, as SREGS without CPUID. */
-		if (!weights[op] || tries > LENGTH)
-			nr_first = 0;
-		s = draw_step(&mem->machine, op);
-		if (!weights[op] || !xm_allows(&m, &s))
+	/* Two of three begin with the permission. */
+	for (tries = seldom(3); n < LENGTH && tries < 100 * LENGTH; tries++) {
+		op = draw_weighted(weights, XM_NR_OPS);
+		vcpu = seldom(4);
+		if (tries)
+			s = draw_step(&mem->machine, needed(&m.vcpu[vcpu], op), vcpu);
+		if (!xm_allows(&m, &s))
 			continue;
 		xm_take(&m, &s);
 		mem->steps[n++] = s;
@@ -411,7 +421,7 @@ FIXTURE_VARIANT_ADD(xstate_model, cpuid) { .weights = {
 } };
 FIXTURE_VARIANT_ADD(xstate_model, ioctls) { .weights = {
 	[XM_REQUEST] = 1, [XM_CREATE] = 3, [XM_DESTROY] = 1, [XM_CPUID] = 3, [XM_SREGS] = 4,
-	[XM_XCRS] = 5, [XM_XSAVE] = 8, [XM_SET_MSR] = 12, [XM_INIT] = 2, [XM_IMMEDIATE] = 3,
+	[XM_XCRS] = 5, [XM_XSAVE] = 8, [XM_SET_MSR] = 12, [XM_INIT] = 4, [XM_IMMEDIATE] = 3,
 	[XM_PENDING] = 2,
 } };
 FIXTURE_VARIANT_ADD(xstate_model, guests) { .weights = {
