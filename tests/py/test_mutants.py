@@ -157,7 +157,7 @@ class Refusals(Case):
                      MUTANTS=f"{self.tmp}/patches {self.tmp}/again")
 
     def test_unknown_suite(self):
-        self.refuses("SUITE='mine': there are ours and upstream", SUITE="mine")
+        self.refuses("SUITE='mine': there are ours, upstream, model", SUITE="mine")
 
     def test_kernel_without_source(self):
         self.refuses("KERNEL='/boot/vmlinuz': mutants need", KERNEL="/boot/vmlinuz")
@@ -701,8 +701,8 @@ class Detection(Case):
         return path
 
     def text(self, fast=False, **more):
-        return detection.text(self.suite("ours", "killed killed killed", equivalent=True),
-                              self.suite("upstream", "killed crash survived", **more), fast)
+        return detection.text([self.suite("ours", "killed killed killed", equivalent=True),
+                               self.suite("upstream", "killed crash survived", **more)], fast)
 
     def test_score(self):
         self.assertIn("\n| all | 3 | 3 | 1 |\n", self.text())
@@ -726,11 +726,11 @@ class Detection(Case):
 
     def test_no_table(self):
         with self.assertRaisesRegex(LabError, "table.json is missing: run 'make mutants' first"):
-            detection.text(self.out / "ours", self.out / "upstream", True)
+            detection.text([self.out / "ours", self.out / "upstream"], True)
 
-    def document(self, fast):
+    def document(self, fast, suites=("ours", "upstream")):
         suffix = "" if fast else "-all"
-        for name in ("ours", "upstream"):
+        for name in suites:
             self.suite(name + suffix, "killed")
         (self.out / "Documentation").mkdir()
         with mock.patch.object(mutants, "TOP", self.out):
@@ -739,6 +739,14 @@ class Detection(Case):
 
     def test_document(self):
         self.assertIn("FAST=1", self.document(True))
+
+    def test_document_with_the_model_test(self):
+        text = self.document(True, ("ours", "upstream", "model"))
+        self.assertIn("\n| | mutants | this suite | upstream | the model test alone |\n", text)
+        self.assertIn("\n| all | 1 | 1 | 1 | 1 |\n", text)
+
+    def test_document_without_the_model_test(self):
+        self.assertIn("\n| | mutants | this suite | upstream |\n", self.document(True))
 
     def test_document_of_complete_runs(self):
         self.assertNotIn("FAST=1", self.document(False))

@@ -93,6 +93,7 @@ u32 xarea_offset(u64 format, int nr);
 /* Word @word of the XSAVE header: 0 is XSTATE_BV, 1 is XCOMP_BV */
 u64 xarea_header(const u8 *area, int word);
 void xarea_set_header(u8 *area, int word, u64 value);
+void xregs_into_area(const struct xregs *r, u8 *area, u64 bv, u64 format);
 void xregs_to_area(const struct xregs *r, u8 *area, u64 bv, u64 format);
 void expect_area(struct __test_metadata *const _metadata, const u8 *area,
 		 const struct xregs *r, u64 mask, u64 format, const char *when);

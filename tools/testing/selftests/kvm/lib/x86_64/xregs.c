@@ -184,13 +184,12 @@ void xarea_set_header(u8 *area, int word, u64 value)
 	memcpy(area + XF_HEADER_OFFSET + 8 * word, &value, sizeof(value));
 }
 
-/* Build an area of XAREA_SIZE bytes that restores @bv to the values of @r. */
-void xregs_to_area(const struct xregs *r, u8 *area, u64 bv, u64 format)
+/* Write to an area the components of @bv, with the values of @r; but not the header. */
+void xregs_into_area(const struct xregs *r, u8 *area, u64 bv, u64 format)
 {
 	const struct piece *p;
 	u32 base, i;
 
-	xarea_fill(area, 0, XAREA_SIZE);
 	for (p = pieces; p < end_of_pieces; p++) {
 		if (!(bv & BIT_ULL(p->nr)))
 			continue;
@@ -199,6 +198,13 @@ void xregs_to_area(const struct xregs *r, u8 *area, u64 bv, u64 format)
 			xarea_copy(area + base + i * p->area_stride,
 				   (const u8 *)r + p->in_regs + i * p->regs_stride, p->size);
 	}
+}
+
+/* Build an area of XAREA_SIZE bytes that restores @bv to the values of @r. */
+void xregs_to_area(const struct xregs *r, u8 *area, u64 bv, u64 format)
+{
+	xarea_fill(area, 0, XAREA_SIZE);
+	xregs_into_area(r, area, bv, format);
 	xarea_set_header(area, 0, bv);
 	xarea_set_header(area, 1, format);
 }
