@@ -27,7 +27,7 @@ struct xfault_call {
 	const void *arg;
 	unsigned int least;		/* so often it must fail */
 	bool here;			/* in this process, not in a child for each fault */
-	unsigned int step;		/* of many faults look at every so many'th for what is left */
+	unsigned int step;		/* look for what is left at each so many'th fault */
 };
 
 bool xfault_need(struct __test_metadata *const _metadata);

@@ -63,11 +63,13 @@ static void try_request(struct __test_metadata *const _metadata, struct xfault *
 }
 
 FIXTURE_VARIANT_ADD(xstate_alloc, host_request) {
-	.call = { "ARCH_REQ_XCOMP_PERM", try_request, (void *)ARCH_REQ_XCOMP_PERM },
+	.call = { .what = "ARCH_REQ_XCOMP_PERM", .try = try_request,
+		  .arg = (void *)ARCH_REQ_XCOMP_PERM },
 };
 
 FIXTURE_VARIANT_ADD(xstate_alloc, guest_request) {
-	.call = { "ARCH_REQ_XCOMP_GUEST_PERM", try_request, (void *)ARCH_REQ_XCOMP_GUEST_PERM },
+	.call = { .what = "ARCH_REQ_XCOMP_GUEST_PERM", .try = try_request,
+		  .arg = (void *)ARCH_REQ_XCOMP_GUEST_PERM },
 };
 
 /* ---- first use of tiles ---- */
@@ -150,7 +152,7 @@ static void try_first_use(struct __test_metadata *const _metadata, struct xfault
 }
 
 FIXTURE_VARIANT_ADD(xstate_alloc, first_use) {
-	.call = { "first use of tiles", try_first_use, NULL, 1 },
+	.call = { .what = "first use of tiles", .try = try_first_use, .least = 1 },
 };
 
 /* ---- fork ---- */
@@ -217,7 +219,7 @@ static void try_fork(struct __test_metadata *const _metadata, struct xfault *f, 
 }
 
 FIXTURE_VARIANT_ADD(xstate_alloc, fork) {
-	.call = { "fork()", try_fork, NULL, 1 },
+	.call = { .what = "fork()", .try = try_fork, .least = 1 },
 };
 
 /* ---- signals ---- */
@@ -270,7 +272,7 @@ static void try_signal(struct __test_metadata *const _metadata, struct xfault *f
 }
 
 FIXTURE_VARIANT_ADD(xstate_alloc, signal) {
-	.call = { "signal", try_signal, NULL, 1 },
+	.call = { .what = "signal", .try = try_signal, .least = 1 },
 };
 
 static void arm_on_signal(int sig, siginfo_t *info, void *context)
@@ -320,7 +322,7 @@ static void try_sigreturn(struct __test_metadata *const _metadata, struct xfault
 }
 
 FIXTURE_VARIANT_ADD(xstate_alloc, sigreturn) {
-	.call = { "sigreturn()", try_sigreturn, NULL, 1 },
+	.call = { .what = "sigreturn()", .try = try_sigreturn, .least = 1 },
 };
 
 /* ---- debuggers ---- */
@@ -371,11 +373,11 @@ static void try_regset(struct __test_metadata *const _metadata, struct xfault *f
 }
 
 FIXTURE_VARIANT_ADD(xstate_alloc, regset_get) {
-	.call = { "PTRACE_GETREGSET", try_regset, NULL, 1 },
+	.call = { .what = "PTRACE_GETREGSET", .try = try_regset, .least = 1 },
 };
 
 FIXTURE_VARIANT_ADD(xstate_alloc, regset_set) {
-	.call = { "PTRACE_SETREGSET", try_regset, (void *)true, 1 },
+	.call = { .what = "PTRACE_SETREGSET", .try = try_regset, .arg = (void *)true, .least = 1 },
 };
 
 /* ---- the tests ---- */

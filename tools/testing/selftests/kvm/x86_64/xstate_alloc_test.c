@@ -82,11 +82,12 @@ static void try_create(struct __test_metadata *const _metadata, struct xfault *f
 }
 
 FIXTURE_VARIANT_ADD(xstate_alloc, create_vcpu) {
-	.call = { "KVM_CREATE_VCPU", try_create, NULL, 2 },
+	.call = { .what = "KVM_CREATE_VCPU", .try = try_create, .least = 2 },
 };
 
 FIXTURE_VARIANT_ADD(xstate_alloc, create_vcpu_late) {
-	.call = { "KVM_CREATE_VCPU without a permission", try_create, (void *)true, 2 },
+	.call = { .what = "KVM_CREATE_VCPU without a permission", .try = try_create,
+		  .arg = (void *)true, .least = 2 },
 };
 
 /* ---- KVM_SET_CPUID2 ---- */
@@ -132,7 +133,7 @@ static void try_set_cpuid(struct __test_metadata *const _metadata, struct xfault
 }
 
 FIXTURE_VARIANT_ADD(xstate_alloc, set_cpuid) {
-	.call = { "KVM_SET_CPUID2 with AMX", try_set_cpuid, NULL, 1 },
+	.call = { .what = "KVM_SET_CPUID2 with AMX", .try = try_set_cpuid, .least = 1 },
 };
 
 /* ---- KVM_RUN ---- */
@@ -189,7 +190,7 @@ static void try_run(struct __test_metadata *const _metadata, struct xfault *f,
 }
 
 FIXTURE_VARIANT_ADD(xstate_alloc, run) {
-	.call = { "KVM_RUN", try_run, NULL, 1, .step = 8 },
+	.call = { .what = "KVM_RUN", .try = try_run, .least = 1, .step = 8 },
 };
 
 /* ---- the tests ---- */
