@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -59,6 +60,28 @@ def warn(text):
     print(f"lab: {text}", file=sys.stderr, flush=True)
 
 
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def undisturbed():
+    """Signals that end the process wait until the end of this, so that a child which has begun is
+    known by then to who ends it."""
+    came, old = [], {}
+    # Python calls no handler in another thread.
+    if threading.current_thread() is threading.main_thread():
+        old = {sig: handler for sig in END_SIGNALS if callable(handler := signal.getsignal(sig))}
+    for sig in old:
+        signal.signal(sig, lambda *args: came.append(args))
+    try:
+        yield
+    finally:
+        for sig, handler in old.items():
+            signal.signal(sig, handler)
+        if came:
+            old[came[0][0]](*came[0])
+
+
 def run_command(main, *arguments):
     """Call main and turn what goes wrong into one line and an exit status.
 
@@ -66,11 +89,11 @@ def run_command(main, *arguments):
     out has its turn.
     """
     def on_signal(number, _):
-        for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for sig in END_SIGNALS:
             signal.signal(sig, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
-    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for sig in END_SIGNALS:
         # As in a shell, what nohup(1) has the process ignore stays ignored.
         if sig != signal.SIGHUP or signal.getsignal(sig) != signal.SIG_IGN:
             signal.signal(sig, on_signal)
@@ -290,17 +313,20 @@ def call(arguments, seconds, log=None, env=None, output=False, cwd=None, tick=No
     """
     with contextlib.ExitStack() as stack:
         err = stack.enter_context(open(log, "a")) if log else None
-        child = subprocess.Popen([str(a) for a in arguments], stdin=subprocess.DEVNULL,
-                                 stdout=subprocess.PIPE if output else err, stderr=err,
-                                 env=env, cwd=cwd, start_new_session=not output, text=True)
+        child = None
         try:
+            with undisturbed():
+                child = subprocess.Popen([str(a) for a in arguments], stdin=subprocess.DEVNULL,
+                                         stdout=subprocess.PIPE if output else err, stderr=err,
+                                         env=env, cwd=cwd, start_new_session=not output, text=True)
             wait_ticking(child, seconds, tick)
             text, _ = child.communicate(timeout=None if tick else seconds)
             status = child.returncode
         except subprocess.TimeoutExpired:
             text, status = "", 124
         finally:
-            stop(child, group=not output)
+            if child:
+                stop(child, group=not output)
     if not output:
         return status
     if status:

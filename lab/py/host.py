@@ -29,7 +29,7 @@ import guestfiles
 import qemu
 import record
 from common import (LAB, cache, cache_put, call, die, folder, hash_bytes, hash_file, locked,
-                    need, say, script, warn, work_folder, write_text)
+                    need, say, script, undisturbed, warn, work_folder, write_text)
 from machines import START_TIME, Machines
 from observer import Observer
 
@@ -517,7 +517,7 @@ class Server:
                                LAB_SEED=str(options.seed))
             for name in ("console.log", "results.log"):
                 (self.logs / name).write_bytes(b"")
-            with open(self.logs / "stdout", "wb") as out:
+            with open(self.logs / "stdout", "wb") as out, undisturbed():
                 # A session of its own: terminal job control cannot stop the emulator.
                 self.child = subprocess.Popen(
                     [emulator / "bochs", "-q", "-f", config], stdin=subprocess.DEVNULL, stdout=out,

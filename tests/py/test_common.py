@@ -109,6 +109,23 @@ class Commands(Case):
         child = self.command("1 / 0")
         self.assertIn("ZeroDivisionError", child.communicate(timeout=60)[1])
 
+    def test_signal_while_a_child_begins(self):
+        """It is as if it had come once the child is known."""
+        source = ("import subprocess\n"
+                  "    begin, sleep = subprocess.Popen, time.sleep\n"
+                  "    def slow(*args, **more):\n"
+                  "        child = begin(*args, **more); Path('at').touch(); sleep(1); return child\n"
+                  "    subprocess.Popen = slow\n"
+                  f"    call(['sleep', '{NAP}'], 60)")
+        for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            with self.subTest(sig):
+                child = self.command(source)
+                self.wait_for(self.tmp / "at")
+                child.send_signal(sig)
+                self.assertEqual((child.communicate(timeout=60)[1], child.returncode), ("", 128 + sig))
+                self.assertEqual(sleepers(), b"")
+                (self.tmp / "at").unlink()
+
     def test_signals_end_it_with_all_that_it_started(self):
         for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             with self.subTest(sig):

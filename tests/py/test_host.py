@@ -35,8 +35,10 @@ BUSYBOX = Path(shutil.which("busybox") or "/bin/busybox")
 # Speaks the protocol of lab/emulator/bochs/29-fork-server.patch; a copy does what the
 # first word of its program's list line says.
 FAKE_BOCHS = r'''#!/usr/bin/env python3
-import os, re, signal, socket, sys, time
+import ctypes, os, re, signal, socket, sys, time
 
+prctl = ctypes.CDLL(None).prctl
+server = os.getpid()
 mode = os.environ.get("FAKE", "")
 config = sys.argv[-1]
 if os.path.exists(config):
@@ -105,6 +107,9 @@ while True:
                 continue
             pid = os.fork()
             if pid == 0:
+                prctl(1, signal.SIGKILL)        # PR_SET_PDEATHSIG
+                if os.getppid() != server:
+                    os._exit(1)
                 become(rest[0], rest[1])
             copies[pid] = rest[0]
             say(f"begin {pid} {rest[0]}")
@@ -889,8 +894,10 @@ class Fake(Case):
         self.assertEqual(list((self.tmp / "cache/tmp").iterdir()), [])
 
     # A process of its own that runs one program for ever, and a good one before.
+    # While Python imports, it may lose a KeyboardInterrupt.
     RUN = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 sys.path.insert(0, sys.argv[1])
 import test_host as t
 tmp = t.Path(sys.argv[2])
